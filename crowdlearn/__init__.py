@@ -1,0 +1,1 @@
+"""CrowdLearn: one model, trained on everybody's browsers with Downpour SGD."""

@@ -1,0 +1,206 @@
+"""The text messages and close codes of docs/protocol.md, as types. Does no I/O and makes no decision."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from crowdlearn.errors import MessageError
+from crowdlearn.sharding import Shard
+
+VERSION = 1
+REPLICA_ID = r"^[0-9a-f]{16}$"
+RUN_ID = r"^[0-9a-f]{12}$"
+
+Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+CodecName = Literal["f32", "f16", "int8"]
+
+
+class Close(IntEnum):
+    """Why a socket is closed; what a client should do is in docs/protocol.md."""
+
+    NORMAL = 1000
+    TOO_BIG = 1009
+    TRY_AGAIN_LATER = 1013
+    MALFORMED_MESSAGE = 4000
+    HELLO_TIMEOUT = 4001
+    UNSUPPORTED_PROTOCOL = 4002
+    OUT_OF_ORDER = 4003
+    UNKNOWN_JOB = 4004
+    MALFORMED_FRAME = 4005
+    FLOODING = 4006
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """One text message. The subclass's tag is its `type`."""
+
+
+class Hello(Message, tag="hello"):
+    """A replica's first message; `replica` and `run` continue an identity after a reconnect."""
+
+    protocol: int
+    replica: Annotated[str, Meta(pattern=REPLICA_ID)] | None
+    run: Annotated[str, Meta(pattern=RUN_ID)] | None
+    backend: Annotated[str, Meta(max_length=32)]
+
+
+class Fetch(Message, tag="fetch"):
+    """Asks once for each shard whose newest version differs from `have` (-1: none)."""
+
+    have: list[Annotated[int, Meta(ge=-1, le=2**53 - 1)]]
+
+
+class Lease(Message, tag="lease"):
+    """Asks for up to `count` chunks to train on."""
+
+    count: Annotated[int, Meta(ge=1, le=16)]
+
+
+class Trained(Message, tag="trained"):
+    """All rows of a lease are in acknowledged gradients."""
+
+    lease: Natural
+
+
+class Release(Message, tag="release"):
+    """Gives leases back untrained."""
+
+    leases: Annotated[list[Natural], Meta(max_length=64)]
+
+
+class ParameterArray(msgspec.Struct, frozen=True):
+    """Where one named array lies in the flat vector; `offset` in values."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class BatchArray(msgspec.Struct, frozen=True):
+    """One named array of a batch; `shape` is that of a row."""
+
+    name: str
+    dtype: Literal["float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool"]
+    shape: tuple[int, ...]
+
+
+class BatchLayout(msgspec.Struct, frozen=True):
+    """The rows of a minibatch and the arrays that a row has."""
+
+    rows: int
+    arrays: tuple[BatchArray, ...]
+
+
+class ReplicaTraining(msgspec.Struct, frozen=True):
+    """The hyperparameters that a replica needs."""
+
+    n_push: int
+    n_fetch: int
+    local_learning_rate: float
+    max_accumulate: int
+    push_codec: CodecName
+    fetch_codec: CodecName
+    seed: int
+
+
+class Welcome(Message, tag="welcome"):
+    """The gateway's answer to hello: everything a replica needs to start."""
+
+    job: str
+    run: str
+    replica: str
+    state: Literal["running", "finished"]
+    program: str
+    parameters: tuple[ParameterArray, ...]
+    shards: tuple[Shard, ...]
+    batch: BatchLayout
+    training: ReplicaTraining
+    applied: list[int]
+    credit: int
+    max_frame_bytes: int
+
+
+AckStatus = Literal["accepted", "duplicate", "busy", "rejected"]
+RejectReason = Literal["not-finite", "future-version", "not-running", "expired"]
+
+
+class Ack(Message, tag="ack"):
+    """Answers one gradient frame."""
+
+    shard: int
+    sequence: int
+    status: AckStatus
+    reason: RejectReason | None = None
+    retry_seconds: float | None = None
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """One leased chunk. `lease` counts chunks over all epochs, `chunk` is its index in the dataset."""
+
+    lease: int
+    epoch: int
+    chunk: int
+    rows: int
+    seconds: float
+
+
+class Leased(Message, tag="leased"):
+    """Chunks to train on."""
+
+    leases: list[Grant]
+
+
+class Wait(Message, tag="wait"):
+    """No chunk is free now."""
+
+    seconds: float
+
+
+class Finished(Message, tag="finished"):
+    """The job has ended."""
+
+    reason: str
+
+
+class ErrorMessage(Message, tag="error"):
+    """Why the socket is about to be closed."""
+
+    code: int
+    message: str
+
+
+FromReplica = Hello | Fetch | Lease | Trained | Release
+FromGateway = Welcome | Ack | Leased | Wait | Finished | ErrorMessage
+
+_decode_from_replica = msgspec.json.Decoder(FromReplica).decode
+_decode_from_gateway = msgspec.json.Decoder(FromGateway).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(message: Message) -> str:
+    """Returns the message as JSON text."""
+    return _encode(message).decode()
+
+
+def decode_from_replica(text: str | bytes) -> FromReplica:
+    """Reads a replica's message.
+
+    Raises:
+        MessageError: not JSON, an unknown type, a missing field or a wrong type; the message names the field.
+    """
+    return _decode(_decode_from_replica, text)
+
+
+def decode_from_gateway(text: str | bytes) -> FromGateway:
+    """Reads a gateway's message; raises MessageError like decode_from_replica."""
+    return _decode(_decode_from_gateway, text)
+
+
+def _decode(decoder: Any, text: str | bytes) -> Any:
+    try:
+        return decoder(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"expected a message of docs/protocol.md: {error}") from error

@@ -1,0 +1,178 @@
+"""What is stored of a job and what services read of it: no Python objects of the user, no JAX."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from crowdlearn.errors import JobError
+from crowdlearn.protocol import BatchLayout, ParameterArray, ReplicaTraining
+from crowdlearn.sharding import Shard
+
+JOB_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+OptimizerName = Literal["sgd", "momentum", "rmsprop", "adagrad", "adam"]
+JobState = Literal["running", "finished"]
+FinishReason = Literal["until", "epochs", "stopped"]
+
+
+class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The optimizer and its transforms, as crowdlearn.optim builds them. Names follow Optax."""
+
+    name: OptimizerName = "adagrad"
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    """Of `momentum`: the decay of the velocity."""
+    decay: float = 0.9
+    """Of `rmsprop`: the decay of the squared-gradient average."""
+    b1: float = 0.9
+    b2: float = 0.999
+    """Of `adam`: the decays of its two moments."""
+    epsilon: float = 1e-7
+    initial_accumulator: float = 0.1
+    """Of `adagrad`: what its accumulator starts from; 0 makes the first step learning_rate * sign(gradient)."""
+    warmup_steps: int = 0
+    """The learning rate rises linearly from 0 over so many gradients of a shard."""
+    weight_decay: float = 0.0
+    """L2: this times the parameters is added to the gradient, once a minibatch in it."""
+    clip_value: float | None = None
+    """Every element of the gradient, divided by its minibatches, is clipped to [-clip_value, clip_value]."""
+    clip_norm: float | None = 10.0
+    """The shard's gradient, divided by its minibatches, is scaled down to this Euclidean norm."""
+
+
+class StalenessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a gradient that others have overtaken is weighed. Staleness counts gradients of the shard."""
+
+    expected: int = 32
+    """Up to here a gradient makes a full step."""
+    limit: int = 1024
+    """Beyond here it is dropped; between, the step is scaled by expected / staleness."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A held-out metric and the value that ends the job: `accuracy >= 0.95`."""
+
+    metric: str
+    relation: Literal[">=", "<="]
+    value: float
+
+    def reached(self, metrics: dict[str, float]) -> bool:
+        """Whether `metrics` meets the target; a missing metric does not."""
+        if self.metric not in metrics:
+            return False
+        value = metrics[self.metric]
+        return value >= self.value if self.relation == ">=" else value <= self.value
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.relation} {self.value:g}"
+
+
+def parse_target(text: str) -> Target:
+    """Reads `METRIC >= VALUE` or `METRIC <= VALUE`.
+
+    Raises:
+        JobError: the text is neither.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*([-+0-9.eE]+)\s*", text)
+    if match is None:
+        raise JobError(f"until is 'METRIC >= VALUE' or 'METRIC <= VALUE', got {text!r}")
+    metric, relation, value = match.groups()
+    try:
+        return Target(metric, ">=" if relation == ">=" else "<=", float(value))
+    except ValueError as error:
+        raise JobError(f"until compares with a number, got {value!r}") from error
+
+
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One submitted job. Immutable; stored as JSON under its run."""
+
+    name: Annotated[str, Meta(pattern=JOB_NAME)]
+    run: str
+    created_seconds: float
+    parameters: tuple[ParameterArray, ...]
+    shards: tuple[Shard, ...]
+    batch: BatchLayout
+    training: ReplicaTraining
+    optimizer: OptimizerSpec
+    staleness: StalenessSpec
+    epochs: int
+    train_rows: int
+    chunk_rows: int
+    """Rows of a training chunk; the last may have fewer."""
+    held_out_rows: int
+    held_out_chunk_rows: int
+    """Rows of a held-out chunk; the evaluator scores one at a time and weighs by rows."""
+    held_out_arrays: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    until: Target | None = None
+
+    @property
+    def size(self) -> int:
+        """Values in the flat parameter vector."""
+        return sum(shard.size for shard in self.shards)
+
+    @property
+    def train_chunks(self) -> int:
+        """How many training chunks there are."""
+        return -(-self.train_rows // self.chunk_rows) if self.train_rows else 0
+
+    @property
+    def held_out_chunks(self) -> int:
+        """How many held-out chunks there are."""
+        return -(-self.held_out_rows // self.held_out_chunk_rows) if self.held_out_rows else 0
+
+    def rows_of_chunk(self, index: int) -> int:
+        """Rows of training chunk `index`."""
+        return min(self.chunk_rows, self.train_rows - index * self.chunk_rows)
+
+
+class CurvePoint(msgspec.Struct, frozen=True):
+    """One point of a curve: `kind` is `train` or `held_out`; `seconds` since the job was created."""
+
+    index: int
+    kind: Literal["train", "held_out"]
+    seconds: float
+    version: int
+    values: dict[str, float]
+
+
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the page, `crowdlearn status` and `crowdlearn up` show of a job: see docs/protocol.md, Status."""
+
+    job: str
+    run: str
+    state: JobState
+    reason: str | None
+    created_seconds: float
+    parameters: int
+    shards: int
+    bytes_per_push: int
+    rows: int
+    epochs: int
+    batch_rows: int
+    optimizer: str
+    until: str | None
+    versions: list[int]
+    updates_per_second: float
+    replicas: int
+    backlog: int
+    epoch: float
+    loss: float | None
+    metrics: dict[str, float] | None
+    curve: list[CurvePoint] = []
+
+
+def encode_spec(spec: JobSpec) -> bytes:
+    """The spec as JSON."""
+    return msgspec.json.encode(spec)
+
+
+def decode_spec(data: bytes) -> JobSpec:
+    """The spec from JSON; raises msgspec.ValidationError for anything else."""
+    return msgspec.json.decode(data, type=JobSpec)
+
+
