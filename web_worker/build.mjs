@@ -1,0 +1,27 @@
+// Builds dist/: worker.js (exports Replica), assets/ (what runs in the Web Worker, and the page). `--tests` builds the tests for node.
+import { build } from "esbuild";
+import { cp, mkdir, readdir, rm } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+
+process.chdir(fileURLToPath(new URL(".", import.meta.url)));
+
+const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: "linked", logLevel: "warning" };
+
+if (process.argv.includes("--tests")) {
+  const tests = (await readdir("test")).filter((name) => name.endsWith(".test.ts"));
+  await rm("dist/test", { recursive: true, force: true });
+  await build({ ...shared, entryPoints: tests.map((name) => `test/${name}`), outdir: "dist/test", platform: "node", splitting: true });
+} else {
+  await rm("dist/assets", { recursive: true, force: true });
+  await mkdir("dist/assets", { recursive: true });
+  await build({ ...shared, minify: true, entryPoints: { worker: "src/worker.ts" }, outdir: "dist" });
+  await build({
+    ...shared,
+    minify: true,
+    splitting: true,
+    entryPoints: { "replica-worker": "src/replica-worker.ts", page: "page/main.ts", style: "page/style.css" },
+    outdir: "dist/assets",
+    chunkNames: "chunk-[hash]",
+  });
+  await cp("page/index.html", "dist/index.html");
+}
