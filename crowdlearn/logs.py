@@ -1,0 +1,19 @@
+"""Sets up logging once, at the entry point: one line an event, fields as `job= shard= replica=` in the message."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+FORMAT = "%(asctime)sZ %(levelname)-7s %(name)s %(message)s"
+
+
+def configure(level: str = "INFO") -> None:
+    """Logs to standard error in UTC. `level` is a name of the logging module, in any case."""
+    handler = logging.StreamHandler()
+    formatter = logging.Formatter(FORMAT, "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

@@ -1,0 +1,27 @@
+"""Names every Prometheus metric once. Services count; `serve` exposes them on a port of its own, never on the public one."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+FRAMES = Counter("crowdlearn_frames_total", "Gradient frames by the gateway's answer", ["status", "reason"])
+FRAME_BYTES = Counter("crowdlearn_frame_bytes_total", "Bytes of gradient frames received")
+PARAMETER_FRAMES = Counter("crowdlearn_parameter_frames_total", "Parameter frames sent to replicas")
+PARAMETER_BYTES = Counter("crowdlearn_parameter_bytes_total", "Bytes of parameter frames sent to replicas")
+SOCKETS = Gauge("crowdlearn_sockets", "Open replica sockets")
+SOCKETS_CLOSED = Counter("crowdlearn_sockets_closed_total", "Sockets that the gateway closed, by close code", ["code"])
+GRADIENTS = Counter("crowdlearn_gradients_total", "Gradients read from streams, by outcome", ["outcome"])
+COMMITS = Counter("crowdlearn_commits_total", "Commits of shards, by outcome", ["outcome"])
+COMMIT_SECONDS = Histogram("crowdlearn_commit_seconds", "Time one commit takes")
+STALENESS = Histogram(
+    "crowdlearn_staleness", "Staleness of applied gradients", buckets=(0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+)
+REGRESSIONS = Counter("crowdlearn_regressions_total", "Times a shard's manifest or stream went back")
+SHARDS_OWNED = Gauge("crowdlearn_shards_owned", "Shards that this aggregator holds the lease of")
+EVALUATIONS = Counter("crowdlearn_evaluations_total", "Times the held-out data was scored")
+REDIS_OUTAGES = Counter("crowdlearn_redis_outages_total", "Times Redis stopped answering")
+
+
+def serve(port: int) -> None:
+    """Exposes the metrics at http://0.0.0.0:`port`/metrics, for the operator's network only."""
+    start_http_server(port)

@@ -1,0 +1,36 @@
+"""What happens to a gradient before its rule: clipping by value, clipping by norm, L2 weight decay."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from crowdlearn.codecs import Vector
+
+BLOCK = 65536
+"""Values worked on at a time: four float32 arrays of it are 1 MiB, which the L2 cache of a server's core holds, and a shard of the
+default size is one block. Smaller blocks measured slower: at 8,192 the calls into NumPy cost more than the cache saves."""
+
+
+def clip_value(gradient: Vector, bound: float) -> None:
+    """Clips every element to [-bound, bound], in place."""
+    np.clip(gradient, np.float32(-bound), np.float32(bound), out=gradient)
+
+
+def norm(gradient: Vector) -> float:
+    """The Euclidean norm; infinite when the squares overflow float32."""
+    # einsum and not dot: BLAS sums in as many parts as it has threads, so its result would depend on the machine.
+    return math.sqrt(np.einsum("i,i->", gradient, gradient))
+
+
+def norm_scale(gradient: Vector, bound: float) -> float:
+    """The factor that brings the gradient's norm down to `bound`: at most 1, and 0 for a norm that overflowed."""
+    length = norm(gradient)
+    return 1.0 if length <= bound else bound / length
+
+
+def add_weight_decay(gradient: Vector, parameters: Vector, factor: float, scratch: Vector) -> None:
+    """gradient += factor * parameters: the gradient of factor / 2 * |parameters|^2."""
+    np.multiply(parameters, np.float32(factor), out=scratch)
+    gradient += scratch

@@ -1,0 +1,73 @@
+"""The settings of each service: frozen, read once at the entry point, each with a default, a unit and a reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379"
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """How one gateway serves. docs/settings.md lists them with their environment variables."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; containers use 0.0.0.0."""
+    port: int = 8000
+    """The port to listen on; 0 takes a free one."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins whose pages may open sockets, such as `https://example.org`. Empty allows every origin."""
+    cross_origin_isolation: bool = True
+    """Serve the page so that browsers allow shared memory, which multi-threaded WebAssembly needs."""
+    max_frame_bytes: int = 1 << 20
+    """The largest message from a replica. A frame should be about 256 KiB; a larger one delays ping and pong."""
+    hello_timeout_seconds: float = 10.0
+    """How long a socket may stay silent before its hello."""
+    send_timeout_seconds: float = 20.0
+    """A socket that does not take a message for so long is cut: it holds memory and reads nothing."""
+    ping_seconds: float = 20.0
+    """How often a socket is pinged; the answer has as long again. Under the 60 s after which many proxies cut idle sockets."""
+    credit: int = 2
+    """Frames of one shard that a replica may have unanswered: one on its way while the next is computed."""
+    frames_per_second: float = 200.0
+    """Gradient frames that one replica may send on average, over all shards."""
+    messages_per_second: float = 100.0
+    """Text messages that one replica may send on average."""
+    backlog_bytes: int = 64 << 20
+    """The byte budget of one shard's stream. Over it gradients are answered `busy`."""
+    busy_retry_seconds: float = 0.25
+    """When a replica that was told `busy` tries again."""
+    lease_seconds: float = 60.0
+    """How long a chunk stays leased to a replica that is not heard of."""
+    fetch_interval_seconds: float = 0.02
+    """A shard's new version is fetched from Redis at most so often: browsers take longer for one step anyway."""
+    drain_seconds: float = 5.0
+    """On stop, the time over which sockets are asked to leave."""
+
+
+@dataclass(frozen=True)
+class AggregatorSettings:
+    """How one aggregator works."""
+
+    lease_seconds: float = 1.5
+    """How long a shard stays leased to an aggregator that is not heard of; a takeover waits this long."""
+    commit_interval_seconds: float = 0.02
+    """Gradients are made visible at least so often: less than a browser's step, more than a commit takes."""
+    commit_gradients: int = 64
+    """Gradients absorbed before a commit is due at once."""
+    read_count: int = 64
+    """Stream entries read at a time."""
+    remember_seconds: float = 3600.0
+    """How long a silent replica's sequence number is remembered; after that its old gradients are refused."""
+    poll_seconds: float = 1.0
+    """How often jobs are looked for when no announcement came."""
+
+
+@dataclass(frozen=True)
+class EvaluatorSettings:
+    """How one evaluator works."""
+
+    interval_seconds: float = 1.0
+    """The least time between two scorings of one job."""
+    poll_seconds: float = 1.0
+    """How often jobs and versions are looked for when no announcement came."""

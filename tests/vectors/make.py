@@ -1,0 +1,240 @@
+"""Writes the vectors of docs/protocol.md: `python tests/vectors/make.py` from the project's root.
+
+messages.json    [{"name", "from": "replica" | "gateway", "text", "message"}]: text decodes to message; message encodes to it again
+frames.json      [{"name", "hex", "frame": {..., "payload_hex"}}]
+malformed.json   [{"name", "of": "text" | "frame" | "gradient", "text" | "hex", "close"}]
+                 a frame that cannot be unpacked, or a gradient that does not fit {"shard_sizes": [2048, 1000], "codec": "int8"}
+codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "payload_hex", "decoded_hex" (f32)}]
+refused.json     [{"name", "codec", "count", "payload_hex", "error": "length" | "not-finite"}]
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from crowdlearn import codecs, frames, protocol
+from crowdlearn.sharding import Shard
+
+FOLDER = Path(__file__).parent
+
+
+class FixedUniforms:
+    """Gives codecs the noise that a vector records."""
+
+    def __init__(self, uniforms: np.ndarray[Any, Any]) -> None:
+        self.uniforms = uniforms
+
+    def random(self, size: int, dtype: type) -> np.ndarray[Any, Any]:
+        """The recorded noise."""
+        assert size == self.uniforms.size
+        return self.uniforms.astype(dtype)
+
+
+def messages() -> list[dict[str, Any]]:
+    """One row of every message of docs/protocol.md, and of every variant that matters."""
+    p = protocol
+    welcome = p.Welcome(
+        job="mnist", run="3f0c5a9d2b11", replica="67414f80a1b2c3d4", state="running",
+        program="/jobs/mnist/3f0c5a9d2b11/program",
+        parameters=(p.ParameterArray("W1", (784, 100), 0), p.ParameterArray("b1", (100,), 78400)),
+        shards=(Shard(0, 40960), Shard(40960, 37540)),
+        batch=p.BatchLayout(100, (p.BatchArray("image", "uint8", (784,)), p.BatchArray("label", "uint8", ()))),
+        training=p.ReplicaTraining(1, 1, 0.05, 16, "int8", "f16", 0),
+        applied=[12, 12], credit=2, max_frame_bytes=1048576,
+    )  # fmt: skip
+    rows: list[tuple[str, str, protocol.Message]] = [
+        ("a new replica says hello", "replica", p.Hello(protocol=1, replica=None, run=None, backend="wasm")),
+        ("a replica continues after a reconnect", "replica",
+         p.Hello(protocol=1, replica="67414f80a1b2c3d4", run="3f0c5a9d2b11", backend="webgpu")),
+        ("a fetch with nothing", "replica", p.Fetch(have=[-1, -1])),
+        ("a fetch with the largest version", "replica", p.Fetch(have=[2**53 - 1, 0])),
+        ("a lease of two chunks", "replica", p.Lease(count=2)),
+        ("a lease is trained", "replica", p.Trained(lease=3)),
+        ("leases are released", "replica", p.Release(leases=[3, 4])),
+        ("a welcome", "gateway", welcome),
+        ("accepted", "gateway", p.Ack(shard=0, sequence=7, status="accepted")),
+        ("duplicate", "gateway", p.Ack(shard=1, sequence=7, status="duplicate")),
+        ("busy", "gateway", p.Ack(shard=0, sequence=8, status="busy", retry_seconds=0.25)),
+        *((f"rejected: {reason}", "gateway", p.Ack(shard=0, sequence=9, status="rejected", reason=reason))
+          for reason in ("not-finite", "future-version", "not-running", "expired")),
+        ("leased", "gateway", p.Leased(leases=[p.Grant(3, 1, 0, 512, 60.0), p.Grant(4, 1, 2, 100, 60.0)])),
+        ("wait", "gateway", p.Wait(seconds=1.0)),
+        ("finished", "gateway", p.Finished(reason="until")),
+        ("an error", "gateway", p.ErrorMessage(code=4004, message="no job named 'nope'")),
+    ]  # fmt: skip
+    return [
+        {"name": name, "from": side, "text": protocol.encode(message), "message": msgspec.to_builtins(message)}
+        for name, side, message in rows
+    ]
+
+
+def gradient(**changes: Any) -> frames.Frame:
+    """A well-formed int8 gradient of shard 1 with 1,000 values, with `changes`."""
+    payload = struct.pack("<f", 0.5) + bytes(range(250)) * 4
+    fields: dict[str, Any] = {
+        "kind": frames.Kind.GRADIENT, "codec": 2, "shard": 1, "count": 1000, "sequence": 1, "version": 0,
+        "loss": 2.5, "rows": 100, "minibatches": 1, "payload": payload,
+    }  # fmt: skip
+    return frames.Frame(**(fields | changes))
+
+
+def frame_rows() -> list[dict[str, Any]]:
+    """Frames with every header field at ordinary and extreme values."""
+    rows = {
+        "an int8 gradient": gradient(),
+        "a gradient of many minibatches": gradient(minibatches=64, rows=6400, sequence=2**53 - 1, version=2**53 - 1),
+        "an f32 gradient": gradient(codec=0, shard=65535, count=3, payload=struct.pack("<3f", 1, -2, 0.5)),
+        "f32 parameters": gradient(
+            kind=frames.Kind.PARAMETERS, codec=0, shard=0, count=2, sequence=0, version=812, loss=0.0, rows=0,
+            minibatches=0, payload=struct.pack("<2f", 0.25, -1e-30),
+        ),
+        "f16 parameters": gradient(
+            kind=frames.Kind.PARAMETERS, codec=1, shard=0, count=2, sequence=0, version=1, loss=0.0, rows=0,
+            minibatches=0, payload=struct.pack("<2e", 0.25, -1),
+        ),
+        "no values": gradient(codec=0, count=0, payload=b""),
+    }  # fmt: skip
+    return [{"name": name, "hex": frames.pack(frame).hex(), "frame": _frame_fields(frame)} for name, frame in rows.items()]
+
+
+def _frame_fields(frame: frames.Frame) -> dict[str, Any]:
+    names = ("codec", "shard", "count", "sequence", "version", "loss", "rows", "minibatches")
+    fields: dict[str, Any] = {name: getattr(frame, name) for name in names}
+    return {"kind": int(frame.kind)} | fields | {"payload_hex": bytes(frame.payload).hex()}
+
+
+def malformed() -> list[dict[str, Any]]:
+    """What a replica must never send, and the close code that answers it."""
+    texts = {
+        "not JSON": "hello",
+        "empty": "",
+        "a number": "7",
+        "an array": "[]",
+        "no type": "{}",
+        "an unknown type": '{"type":"shout"}',
+        "a gateway's message": '{"type":"wait","seconds":1.0}',
+        "deep nesting": "[" * 5000,
+        "hello without a protocol": '{"type":"hello","replica":null,"run":null,"backend":"wasm"}',
+        "hello with a protocol in words": '{"type":"hello","protocol":"one","replica":null,"run":null,"backend":"wasm"}',
+        "hello with a short replica": '{"type":"hello","protocol":1,"replica":"67414f80","run":null,"backend":"wasm"}',
+        "hello with an upper-case replica":
+            '{"type":"hello","protocol":1,"replica":"67414F80A1B2C3D4","run":null,"backend":"wasm"}',
+        "hello with a long backend": json.dumps(
+            {"type": "hello", "protocol": 1, "replica": None, "run": None, "backend": "w" * 33}),
+        "fetch without have": '{"type":"fetch"}',
+        "fetch of version -2": '{"type":"fetch","have":[-2,0]}',
+        "fetch of half a version": '{"type":"fetch","have":[0.5,0]}',
+        "fetch over 2^53 - 1": '{"type":"fetch","have":[9007199254740992,0]}',
+        "fetch of too few shards": '{"type":"fetch","have":[0]}',
+        "lease of nothing": '{"type":"lease","count":0}',
+        "lease of too much": '{"type":"lease","count":17}',
+        "trained without a lease": '{"type":"trained"}',
+        "release of -1": '{"type":"release","leases":[-1]}',
+        "release of 65 leases": json.dumps({"type": "release", "leases": list(range(65))}),
+    }  # fmt: skip
+    good = frames.pack(gradient())
+    broken = {
+        "empty frame": b"",
+        "39 bytes": good[:39],
+        "kind 0": b"\x00" + good[1:],
+        "kind 3": b"\x03" + good[1:],
+        "reserved bits": good[:36] + b"\x01\x00\x00\x00" + good[40:],
+        "sequence over 2^53 - 1": good[:8] + struct.pack("<Q", 2**53) + good[16:],
+        "version over 2^53 - 1": good[:16] + struct.pack("<Q", 2**53) + good[24:],
+    }
+    misfits = {
+        "parameters from a replica": gradient(kind=frames.Kind.PARAMETERS),
+        "an unknown codec": gradient(codec=3),
+        "a codec that the job does not use": gradient(codec=0, payload=bytes(4000)),
+        "an unknown shard": gradient(shard=2),
+        "one value less than the shard": gradient(count=999),
+        "one byte less than its codec": gradient(payload=bytes(1003)),
+        "one byte more than its codec": gradient(payload=bytes(1005)),
+        "header only": gradient(payload=b""),
+        "sequence 0": gradient(sequence=0),
+        "no minibatch": gradient(minibatches=0),
+    }
+    return [
+        *({"name": name, "of": "text", "text": text, "close": 4000} for name, text in texts.items()),
+        *({"name": name, "of": "frame", "hex": data.hex(), "close": 4005} for name, data in broken.items()),
+        *({"name": name, "of": "gradient", "hex": frames.pack(f).hex(), "close": 4005} for name, f in misfits.items()),
+    ]
+
+
+def codec_rows() -> list[dict[str, Any]]:
+    """Values, noise and payload of every codec, with the awkward cases."""
+    rng = np.random.default_rng(20121203)  # the NIPS 2012 conference, where Downpour SGD was presented
+    uneven = (rng.normal(size=1500) * np.exp(rng.normal(size=1500) * 4)).astype(np.float32)
+    cases: dict[str, Any] = {
+        "one value": [0.5],
+        "zeros": np.zeros(5),
+        "a signed zero": [-0.0, 0.0],
+        "both ends of a scale": [127.0, -127.0, 63.5, -63.5, 0.25],
+        "subnormal numbers": [1e-45, -1e-40, 1e-38],
+        "the largest floats": [3.4028234663852886e38, -3.4028234663852886e38, 1.0],
+        "halfway between halves": [1.00048828125, 1.00146484375, 65504.0, 65519.0, 65520.0, 1e6, -1e6],
+        "a block and a half": uneven,
+        "exactly one block": uneven[:1024],
+        "a zero block, then another": np.concatenate([np.zeros(1024), [1.0, -1.0]]),
+    }
+    rows = []
+    for name, given in cases.items():
+        values = np.asarray(given, np.float32)
+        for codec in codecs.BY_NAME.values():
+            uniforms = rng.random(values.size, np.float32)
+            payload = codec.encode(values, FixedUniforms(uniforms))  # type: ignore[arg-type]
+            decoded = np.empty_like(values)
+            codec.decode(payload, decoded)
+            rows.append({
+                "name": f"{codec.name}: {name}", "codec": codec.name,
+                "values_hex": values.tobytes().hex(), "uniforms_hex": uniforms.tobytes().hex(),
+                "payload_hex": payload.hex(), "decoded_hex": decoded.tobytes().hex(),
+            })  # fmt: skip
+    return rows
+
+
+def refused() -> list[dict[str, Any]]:
+    """Payloads that a codec must not accept."""
+    inf, nan = float("inf"), float("nan")
+    rows: list[tuple[str, str, int, bytes, str]] = [
+        ("f32: infinite", "f32", 2, struct.pack("<2f", 1, inf), "not-finite"),
+        ("f32: NaN", "f32", 2, struct.pack("<2f", nan, 1), "not-finite"),
+        ("f32: short", "f32", 2, bytes(7), "length"),
+        ("f16: minus infinity", "f16", 2, struct.pack("<2e", 1, -inf), "not-finite"),
+        ("f16: NaN", "f16", 1, struct.pack("<e", nan), "not-finite"),
+        ("f16: long", "f16", 1, bytes(3), "length"),
+        ("int8: infinite scale", "int8", 1, struct.pack("<fb", inf, 1), "not-finite"),
+        ("int8: NaN scale", "int8", 1, struct.pack("<fb", nan, 1), "not-finite"),
+        ("int8: negative scale", "int8", 1, struct.pack("<fb", -1, 1), "not-finite"),
+        ("int8: scale that overflows", "int8", 1, struct.pack("<fb", 3e38, 127), "not-finite"),
+        ("int8: second scale missing", "int8", 1025, struct.pack("<f", 1) + bytes(1025), "length"),
+    ]
+    return [
+        {"name": name, "codec": codec, "count": count, "payload_hex": payload.hex(), "error": error}
+        for name, codec, count, payload, error in rows
+    ]
+
+
+def build() -> dict[str, str]:
+    """Every vector file's name and text."""
+    content = {
+        "messages": messages(), "frames": frame_rows(), "malformed": malformed(),
+        "codecs": codec_rows(), "refused": refused(),
+    }  # fmt: skip
+    return {
+        f"{name}.json": "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"
+        for name, rows in content.items()
+    }
+
+
+if __name__ == "__main__":
+    for file, text in build().items():
+        (FOLDER / file).write_text(text)
+        sys.stdout.write(f"{file}: {len(text):,} bytes\n")
