@@ -20,6 +20,10 @@ F16_MAX = np.float32(65504.0)
 """The largest finite binary16; larger magnitudes are written as this instead of becoming infinite."""
 
 
+INT8_MAX_SCALE = np.float32(2.0**128 * (1 - 2.0**-24) / 127 * (1 - 2.0**-23))
+"""The largest scale whose 127-fold is finite in float32. Larger values are written as 127 times this."""
+
+
 @dataclass(frozen=True)
 class Codec:
     """One way to write a vector of n float32 values as bytes.
@@ -39,7 +43,9 @@ class Codec:
 
 def _require_finite(values: NDArray[np.floating]) -> None:
     # The sum of squares is one pass without a temporary; only when it is not finite is the exact test needed.
-    if not np.isfinite(np.dot(values, values)) and not np.isfinite(values).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.dot(values, values)
+    if not np.isfinite(squares) and not np.isfinite(values).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise NotFiniteError(f"expected finite values, got {bad} of {values.size} that are NaN or infinite")
 
@@ -98,7 +104,7 @@ def quantize_int8(values: Vector, uniforms: Vector) -> bytes:
     padded = np.zeros(blocks * INT8_BLOCK, np.float32)
     padded[:count] = values
     rows = padded.reshape(blocks, INT8_BLOCK)
-    scales = np.abs(rows).max(axis=1) / np.float32(127)
+    scales = np.minimum(np.abs(rows).max(axis=1) / np.float32(127), INT8_MAX_SCALE)
     # A block of zeros (or of values too small to have a scale) divides by 1 and is written as zeros.
     safe = np.where(scales > 0, scales, np.float32(1))
     scaled = (rows / safe[:, None]).reshape(-1)[:count]

@@ -1,0 +1,80 @@
+"""Python speaks the protocol exactly as tests/vectors/ records it; web_worker/test does the same for TypeScript."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from crowdlearn import codecs, frames, protocol
+from crowdlearn.errors import FrameError, MessageError, NotFiniteError
+
+VECTORS = Path(__file__).parent.parent / "vectors"
+MAKE = runpy.run_path(str(VECTORS / "make.py"))
+
+
+def rows(file: str, **where: str) -> list[Any]:
+    """The rows of a vector file as pytest parameters, named after themselves."""
+    content = json.loads((VECTORS / file).read_text())
+    chosen = [row for row in content if all(row[key] == value for key, value in where.items())]
+    return [pytest.param(row, id=row["name"]) for row in chosen]
+
+
+def test_the_committed_vectors_are_what_make_py_writes() -> None:
+    assert {name: (VECTORS / name).read_text() for name in MAKE["build"]()} == MAKE["build"]()
+
+
+@pytest.mark.parametrize("row", rows("messages.json"))
+def test_a_message_survives_the_way_to_text_and_back(row: dict[str, Any]) -> None:
+    decode = protocol.decode_from_replica if row["from"] == "replica" else protocol.decode_from_gateway
+    message = decode(row["text"])
+    assert msgspec.to_builtins(message) == row["message"]
+    assert protocol.encode(message) == row["text"]
+
+
+@pytest.mark.parametrize("row", rows("malformed.json", of="text"))
+def test_malformed_text_is_refused(row: dict[str, Any]) -> None:
+    if row["name"] == "fetch of too few shards":
+        assert protocol.decode_from_replica(row["text"]) == protocol.Fetch(have=[0])  # only a session can know
+        return
+    with pytest.raises(MessageError, match=r"docs/protocol\.md"):
+        protocol.decode_from_replica(row["text"])
+
+
+@pytest.mark.parametrize("row", rows("frames.json"))
+def test_a_frame_survives_the_way_to_bytes_and_back(row: dict[str, Any]) -> None:
+    frame = frames.unpack(bytes.fromhex(row["hex"]))
+    assert MAKE["_frame_fields"](frame) == row["frame"]
+    assert frames.pack(frame).hex() == row["hex"]
+
+
+@pytest.mark.parametrize("row", rows("malformed.json", of="frame"))
+def test_a_malformed_frame_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(FrameError):
+        frames.unpack(bytes.fromhex(row["hex"]))
+
+
+@pytest.mark.parametrize("row", rows("codecs.json"))
+def test_a_codec_writes_and_reads_the_recorded_bytes(row: dict[str, Any]) -> None:
+    codec = codecs.BY_NAME[row["codec"]]
+    values, uniforms, decoded = (
+        np.frombuffer(bytes.fromhex(row[key]), "<f4") for key in ("values_hex", "uniforms_hex", "decoded_hex")
+    )
+    payload = codec.encode(values, MAKE["FixedUniforms"](uniforms))
+    assert payload.hex() == row["payload_hex"]
+    codec.check(payload, values.size)
+    out = np.empty_like(values)
+    codec.decode(payload, out)
+    assert out.tobytes() == decoded.tobytes()
+
+
+@pytest.mark.parametrize("row", rows("refused.json"))
+def test_a_codec_refuses_what_it_must_not_take(row: dict[str, Any]) -> None:
+    expected = FrameError if row["error"] == "length" else NotFiniteError
+    with pytest.raises(expected):
+        codecs.BY_NAME[row["codec"]].check(bytes.fromhex(row["payload_hex"]), row["count"])
