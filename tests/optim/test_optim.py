@@ -17,7 +17,9 @@ def vector(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def run(spec: OptimizerSpec, start: np.ndarray, gradients: list[np.ndarray], *, minibatches: int = 1, weight: float = 1.0):
+def run(
+    spec: OptimizerSpec, start: np.ndarray, gradients: list[np.ndarray], *, minibatches: int = 1, weight: float = 1.0
+):
     optimizer = build(spec)
     parameters, slots = start.copy(), optimizer.init(start.size)
     for step, gradient in enumerate(gradients, 1):

@@ -101,7 +101,9 @@ def frame_rows() -> list[dict[str, Any]]:
         ),
         "no values": gradient(codec=0, count=0, payload=b""),
     }  # fmt: skip
-    return [{"name": name, "hex": frames.pack(frame).hex(), "frame": _frame_fields(frame)} for name, frame in rows.items()]
+    return [
+        {"name": name, "hex": frames.pack(frame).hex(), "frame": _frame_fields(frame)} for name, frame in rows.items()
+    ]
 
 
 def _frame_fields(frame: frames.Frame) -> dict[str, Any]:
