@@ -1,4 +1,4 @@
-"""Names every Prometheus metric once. Services count; `serve` exposes them on a port of its own, never on the public one."""
+"""Names every Prometheus metric once. Services count; `serve` exposes them on a port of its own, not the public one."""
 
 from __future__ import annotations
 

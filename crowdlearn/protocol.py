@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from crowdlearn.errors import MessageError
 from crowdlearn.sharding import Shard
+
+T = TypeVar("T")
 
 VERSION = 1
 REPLICA_ID = r"^[0-9a-f]{16}$"
@@ -38,7 +40,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """One text message. The subclass's tag is its `type`."""
 
 
-class Hello(Message, tag="hello"):
+class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     """A replica's first message; `replica` and `run` continue an identity after a reconnect."""
 
     protocol: int
@@ -47,25 +49,25 @@ class Hello(Message, tag="hello"):
     backend: Annotated[str, Meta(max_length=32)]
 
 
-class Fetch(Message, tag="fetch"):
+class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
     """Asks once for each shard whose newest version differs from `have` (-1: none)."""
 
     have: list[Annotated[int, Meta(ge=-1, le=2**53 - 1)]]
 
 
-class Lease(Message, tag="lease"):
+class Lease(Message, frozen=True, kw_only=True, tag="lease"):
     """Asks for up to `count` chunks to train on."""
 
     count: Annotated[int, Meta(ge=1, le=16)]
 
 
-class Trained(Message, tag="trained"):
+class Trained(Message, frozen=True, kw_only=True, tag="trained"):
     """All rows of a lease are in acknowledged gradients."""
 
     lease: Natural
 
 
-class Release(Message, tag="release"):
+class Release(Message, frozen=True, kw_only=True, tag="release"):
     """Gives leases back untrained."""
 
     leases: Annotated[list[Natural], Meta(max_length=64)]
@@ -106,7 +108,7 @@ class ReplicaTraining(msgspec.Struct, frozen=True):
     seed: int
 
 
-class Welcome(Message, tag="welcome"):
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The gateway's answer to hello: everything a replica needs to start."""
 
     job: str
@@ -127,7 +129,7 @@ AckStatus = Literal["accepted", "duplicate", "busy", "rejected"]
 RejectReason = Literal["not-finite", "future-version", "not-running", "expired"]
 
 
-class Ack(Message, tag="ack"):
+class Ack(Message, frozen=True, kw_only=True, tag="ack"):
     """Answers one gradient frame."""
 
     shard: int
@@ -147,25 +149,25 @@ class Grant(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Leased(Message, tag="leased"):
+class Leased(Message, frozen=True, kw_only=True, tag="leased"):
     """Chunks to train on."""
 
     leases: list[Grant]
 
 
-class Wait(Message, tag="wait"):
+class Wait(Message, frozen=True, kw_only=True, tag="wait"):
     """No chunk is free now."""
 
     seconds: float
 
 
-class Finished(Message, tag="finished"):
+class Finished(Message, frozen=True, kw_only=True, tag="finished"):
     """The job has ended."""
 
     reason: str
 
 
-class ErrorMessage(Message, tag="error"):
+class ErrorMessage(Message, frozen=True, kw_only=True, tag="error"):
     """Why the socket is about to be closed."""
 
     code: int
@@ -175,8 +177,8 @@ class ErrorMessage(Message, tag="error"):
 FromReplica = Hello | Fetch | Lease | Trained | Release
 FromGateway = Welcome | Ack | Leased | Wait | Finished | ErrorMessage
 
-_decode_from_replica = msgspec.json.Decoder(FromReplica).decode
-_decode_from_gateway = msgspec.json.Decoder(FromGateway).decode
+_from_replica = msgspec.json.Decoder(FromReplica)
+_from_gateway = msgspec.json.Decoder(FromGateway)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -191,16 +193,16 @@ def decode_from_replica(text: str | bytes) -> FromReplica:
     Raises:
         MessageError: not JSON, an unknown type, a missing field or a wrong type; the message names the field.
     """
-    return _decode(_decode_from_replica, text)
+    return _decode(_from_replica, text)
 
 
 def decode_from_gateway(text: str | bytes) -> FromGateway:
     """Reads a gateway's message; raises MessageError like decode_from_replica."""
-    return _decode(_decode_from_gateway, text)
+    return _decode(_from_gateway, text)
 
 
-def _decode(decoder: Any, text: str | bytes) -> Any:
+def _decode(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:
     try:
-        return decoder(text)
+        return decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"expected a message of docs/protocol.md: {error}") from error

@@ -26,7 +26,7 @@ class GatewaySettings:
     send_timeout_seconds: float = 20.0
     """A socket that does not take a message for so long is cut: it holds memory and reads nothing."""
     ping_seconds: float = 20.0
-    """How often a socket is pinged; the answer has as long again. Under the 60 s after which many proxies cut idle sockets."""
+    """How often a socket is pinged; the answer has as long again. Many proxies cut sockets that are idle for 60 s."""
     credit: int = 2
     """Frames of one shard that a replica may have unanswered: one on its way while the next is computed."""
     frames_per_second: float = 200.0

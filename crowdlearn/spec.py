@@ -174,5 +174,3 @@ def encode_spec(spec: JobSpec) -> bytes:
 def decode_spec(data: bytes) -> JobSpec:
     """The spec from JSON; raises msgspec.ValidationError for anything else."""
     return msgspec.json.decode(data, type=JobSpec)
-
-

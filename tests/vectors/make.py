@@ -1,9 +1,9 @@
 """Writes the vectors of docs/protocol.md: `python tests/vectors/make.py` from the project's root.
 
-messages.json    [{"name", "from": "replica" | "gateway", "text", "message"}]: text decodes to message; message encodes to it again
+messages.json    [{"name", "from": "replica" | "gateway", "text", "message"}]: one decodes to the other and back
 frames.json      [{"name", "hex", "frame": {..., "payload_hex"}}]
 malformed.json   [{"name", "of": "text" | "frame" | "gradient", "text" | "hex", "close"}]
-                 a frame that cannot be unpacked, or a gradient that does not fit {"shard_sizes": [2048, 1000], "codec": "int8"}
+                 a frame that cannot be unpacked, or a gradient that does not fit int8 shards of 2,048 and 1,000 values
 codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "payload_hex", "decoded_hex" (f32)}]
 refused.json     [{"name", "codec", "count", "payload_hex", "error": "length" | "not-finite"}]
 """
@@ -124,7 +124,8 @@ def malformed() -> list[dict[str, Any]]:
         "a gateway's message": '{"type":"wait","seconds":1.0}',
         "deep nesting": "[" * 5000,
         "hello without a protocol": '{"type":"hello","replica":null,"run":null,"backend":"wasm"}',
-        "hello with a protocol in words": '{"type":"hello","protocol":"one","replica":null,"run":null,"backend":"wasm"}',
+        "hello with a protocol in words":
+            '{"type":"hello","protocol":"one","replica":null,"run":null,"backend":"wasm"}',
         "hello with a short replica": '{"type":"hello","protocol":1,"replica":"67414f80","run":null,"backend":"wasm"}',
         "hello with an upper-case replica":
             '{"type":"hello","protocol":1,"replica":"67414F80A1B2C3D4","run":null,"backend":"wasm"}',

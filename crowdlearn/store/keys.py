@@ -1,0 +1,75 @@
+"""Names every Redis key and channel. The layout, with the bound of each key, is in docs/redis.md."""
+
+from __future__ import annotations
+
+JOBS = "crowdlearn:jobs"
+MEMBERS = "crowdlearn:members"
+VERSIONS_CHANNEL = "crowdlearn:versions"
+JOBS_CHANNEL = "crowdlearn:jobs"
+
+
+# The braces are hash tags: Redis Cluster puts keys with the same tag into one slot, and a script may touch only one slot.
+
+
+def spec(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:spec"
+
+
+def state(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:state"
+
+
+def program(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:program"
+
+
+def metrics(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:metrics"
+
+
+def curve(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:curve"
+
+
+def work(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:work"
+
+
+def leases(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:leases"
+
+
+def replicas(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:replicas"
+
+
+def train_chunk(run: str, index: int) -> str:
+    return f"crowdlearn:{{{run}/t{index}}}:chunk"
+
+
+def held_out_chunk(run: str, index: int) -> str:
+    return f"crowdlearn:{{{run}/h{index}}}:chunk"
+
+
+def stream(run: str, shard: int) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:stream"
+
+
+def manifest(run: str, shard: int) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:manifest"
+
+
+def parameters(run: str, shard: int, blob: str) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:parameters:{blob}"
+
+
+def slots(run: str, shard: int, blob: str) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:slots:{blob}"
+
+
+def applied(run: str, shard: int) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:applied"
+
+
+def lease(run: str, shard: int) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:lease"

@@ -1,0 +1,29 @@
+-- Leases chunks: expired leases first, then ordinals never leased.
+-- KEYS: work, leases   ARGV: count, total, lease (ms)
+-- Returns the ordinals after a first number: ms until the next lease expires, or -1 when none is outstanding.
+-- Redis's clock and not the callers': gateways need not agree on the time.
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local count, total = tonumber(ARGV[1]), tonumber(ARGV[2])
+local ordinals = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count)
+local following = tonumber(redis.call('HGET', KEYS[1], 'next') or '0')
+local fresh = math.min(count - #ordinals, total - following)
+for i = 1, fresh do
+  ordinals[#ordinals + 1] = string.format('%.0f', following + i - 1)
+end
+if fresh > 0 then
+  redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh))
+end
+local expiry = string.format('%.0f', now + tonumber(ARGV[3]))
+for _, ordinal in ipairs(ordinals) do
+  redis.call('ZADD', KEYS[2], expiry, ordinal)
+end
+local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
+local answer = {-1}
+if #first > 0 then
+  answer[1] = math.max(0, tonumber(first[2]) - now)
+end
+for _, ordinal in ipairs(ordinals) do
+  answer[#answer + 1] = tonumber(ordinal)
+end
+return answer
