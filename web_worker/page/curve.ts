@@ -1,0 +1,82 @@
+/** The points of one run, merged from answer to answer, and what of them goes into which panel. Draws nothing. */
+
+import type { CurvePoint, JobStatus, PointKind } from "./status.js";
+import { readTarget } from "./target.js";
+
+export type Axis = "seconds" | "version";
+
+/** All known points of one run, by index. */
+export interface Curve {
+  readonly run: string;
+  readonly points: readonly CurvePoint[];
+}
+
+/** One line: parallel arrays, x ascending. */
+export interface Line {
+  readonly kind: PointKind;
+  readonly x: readonly number[];
+  readonly y: readonly number[];
+}
+
+/** One metric and its lines, held-out first; `target` is where its dashed line goes. */
+export interface Panel {
+  readonly metric: string;
+  readonly target: number | null;
+  readonly lines: readonly Line[];
+}
+
+/** The index to ask points after: -1 asks for all of them. */
+export function lastIndex(curve: Curve | null): number {
+  return curve?.points.at(-1)?.index ?? -1;
+}
+
+/**
+ * Adds the points of an answer. Another run starts anew, and so does a curve whose answer overlaps nothing we know:
+ * a point that is already known is not added twice.
+ */
+export function mergeCurve(curve: Curve | null, status: JobStatus): Curve {
+  const known = curve?.run === status.run ? curve.points : [];
+  const after = known.at(-1)?.index ?? -Infinity;
+  const fresh = status.curve.filter((point) => point.index > after).sort((a, b) => a.index - b.index);
+  if (curve?.run === status.run && fresh.length === 0) return curve;
+  return { run: status.run, points: [...known, ...fresh] };
+}
+
+/** The panels of a run: the target's metric first, then other held-out metrics, then what only training knows. */
+export function panels(curve: Curve, status: JobStatus, axis: Axis): readonly Panel[] {
+  const target = readTarget(status.until);
+  return metricNames(curve, status).map((metric) => ({
+    metric,
+    target: target?.metric === metric ? target.value : null,
+    lines: [line(curve, "held_out", metric, axis), line(curve, "train", metric, axis)].filter(
+      (candidate) => candidate.x.length > 0,
+    ),
+  }));
+}
+
+/** Names of metrics in the order of their panels; `loss` is always among them, as every job has one. */
+export function metricNames(curve: Curve, status: JobStatus): readonly string[] {
+  const target = readTarget(status.until);
+  const names = new Set(target ? [target.metric] : []);
+  const of = (kind: PointKind): string[] =>
+    curve.points.filter((point) => point.kind === kind).flatMap((point) => Object.keys(point.values));
+  for (const name of [...Object.keys(status.metrics ?? {}), ...of("held_out")]) if (name !== "loss") names.add(name);
+  names.add("loss");
+  for (const name of of("train")) names.add(name);
+  return [...names];
+}
+
+/** The metric the page shows large: the target's, or the first there is. */
+export function headlineMetric(curve: Curve, status: JobStatus): string {
+  return metricNames(curve, status)[0] ?? "loss";
+}
+
+function line(curve: Curve, kind: PointKind, metric: string, axis: Axis): Line {
+  const at = (point: CurvePoint): [number, number][] => {
+    const y = point.values[metric];
+    return point.kind === kind && y !== undefined ? [[point[axis], y]] : [];
+  };
+  // Two evaluators, or a restart, may write points slightly out of order; a line needs its x ascending.
+  const pairs = curve.points.flatMap(at).sort((a, b) => a[0] - b[0]);
+  return { kind, x: pairs.map(([x]) => x), y: pairs.map(([, y]) => y) };
+}

@@ -1,0 +1,140 @@
+/** Reads what a gateway says of a job (docs/protocol.md, Status) into checked values. Fetches nothing. */
+
+export type PointKind = "train" | "held_out";
+
+/** One point of a curve; `seconds` since the job was created, `version` in gradients absorbed. */
+export interface CurvePoint {
+  readonly index: number;
+  readonly kind: PointKind;
+  readonly seconds: number;
+  readonly version: number;
+  readonly values: Readonly<Record<string, number>>;
+}
+
+export interface JobStatus {
+  readonly job: string;
+  readonly run: string;
+  readonly state: "running" | "finished";
+  readonly reason: string | null;
+  readonly parameters: number;
+  readonly bytesPerPush: number;
+  readonly rows: number;
+  readonly epochs: number;
+  readonly batchRows: number;
+  readonly optimizer: string;
+  readonly until: string | null;
+  readonly versions: readonly number[];
+  readonly updatesPerSecond: number;
+  readonly replicas: number;
+  readonly backlog: number;
+  readonly epoch: number;
+  /** Training loss, smoothed; null until known. */
+  readonly loss: number | null;
+  /** The newest held-out values by name; null until known. */
+  readonly metrics: Readonly<Record<string, number>> | null;
+  readonly curve: readonly CurvePoint[];
+}
+
+/** What came is not a status. */
+export class StatusError extends Error {
+  override readonly name = "StatusError";
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** Reads the answer of `GET /jobs/JOB`. Throws a StatusError that names the field. */
+export function readStatus(value: unknown): JobStatus {
+  const fields = readFields(value, "status");
+  const state = text(fields, "state");
+  return {
+    job: text(fields, "job"),
+    run: text(fields, "run"),
+    state: state === "finished" ? "finished" : "running",
+    reason: textOrNull(fields, "reason"),
+    parameters: number(fields, "parameters"),
+    bytesPerPush: number(fields, "bytes_per_push"),
+    rows: number(fields, "rows"),
+    epochs: number(fields, "epochs"),
+    batchRows: number(fields, "batch_rows"),
+    optimizer: text(fields, "optimizer"),
+    until: textOrNull(fields, "until"),
+    versions: list(fields, "versions").map((item) => asNumber(item, "versions")),
+    updatesPerSecond: number(fields, "updates_per_second"),
+    replicas: number(fields, "replicas"),
+    backlog: number(fields, "backlog"),
+    epoch: number(fields, "epoch"),
+    loss: numberOrNull(fields, "loss"),
+    metrics: fields.metrics == null ? null : readValues(fields.metrics, "metrics"),
+    curve: fields.curve === undefined ? [] : list(fields, "curve").map(readPoint),
+  };
+}
+
+/** Reads the answer of `GET /jobs`: newest first. */
+export function readJobs(value: unknown): readonly JobStatus[] {
+  return list(readFields(value, "jobs"), "jobs").map(readStatus);
+}
+
+/** Gradients that every shard has absorbed. */
+export function gradientsAbsorbed(status: JobStatus): number {
+  return status.versions.length === 0 ? 0 : Math.min(...status.versions);
+}
+
+function readPoint(value: unknown): CurvePoint {
+  const fields = readFields(value, "curve");
+  return {
+    index: number(fields, "index"),
+    kind: text(fields, "kind") === "held_out" ? "held_out" : "train",
+    seconds: number(fields, "seconds"),
+    version: number(fields, "version"),
+    values: readValues(fields.values, "values"),
+  };
+}
+
+/** Values that are not finite numbers (a loss that diverged has no JSON number) are left out. */
+function readValues(value: unknown, where: string): Readonly<Record<string, number>> {
+  const known = Object.entries(readFields(value, where)).filter(
+    (entry): entry is [string, number] => typeof entry[1] === "number" && Number.isFinite(entry[1]),
+  );
+  return Object.fromEntries(known);
+}
+
+function readFields(value: unknown, where: string): Fields {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new StatusError(`${where} expects an object, got ${kind(value)}`);
+  }
+  return value as Fields;
+}
+
+function text(fields: Fields, name: string): string {
+  const value = fields[name];
+  if (typeof value !== "string") throw new StatusError(`${name} expects a string, got ${kind(value)}`);
+  return value;
+}
+
+function textOrNull(fields: Fields, name: string): string | null {
+  return fields[name] == null ? null : text(fields, name);
+}
+
+function number(fields: Fields, name: string): number {
+  return asNumber(fields[name], name);
+}
+
+function numberOrNull(fields: Fields, name: string): number | null {
+  return fields[name] == null ? null : number(fields, name);
+}
+
+function asNumber(value: unknown, name: string): number {
+  if (typeof value !== "number") throw new StatusError(`${name} expects a number, got ${kind(value)}`);
+  return value;
+}
+
+function list(fields: Fields, name: string): readonly unknown[] {
+  const value = fields[name];
+  if (!Array.isArray(value)) throw new StatusError(`${name} expects a list, got ${kind(value)}`);
+  return value;
+}
+
+function kind(value: unknown): string {
+  if (value === null) return "null";
+  return Array.isArray(value) ? "a list" : typeof value;
+}

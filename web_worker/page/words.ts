@@ -1,0 +1,109 @@
+/** What the page says in sentences: of a job, of its state, of your own replica. Pure. */
+
+import { bytes, count, duration, metricValue, targetValue } from "./format.js";
+import type { ReplicaState } from "./replica.js";
+import { gradientsAbsorbed, type JobStatus } from "./status.js";
+import { readTarget } from "./target.js";
+
+const OPTIMIZERS: Readonly<Record<string, string>> = {
+  sgd: "SGD",
+  momentum: "momentum SGD",
+  rmsprop: "RMSprop",
+  adagrad: "Adagrad",
+  adam: "Adam",
+};
+
+/** What the job trains, in one sentence. */
+export function jobSentence(status: JobStatus): string {
+  const optimizer = OPTIMIZERS[status.optimizer] ?? status.optimizer;
+  const aim = readTarget(status.until);
+  const passes = status.epochs === 1 ? "1 epoch" : `${count(status.epochs)} epochs`;
+  const end = aim ? `until ${targetWords(status)} or ${passes} are done` : `for ${passes}`;
+  return (
+    `${count(status.parameters)} parameters learn from ${count(status.rows)} rows, ` +
+    `${count(status.batchRows)} at a time, with ${optimizer}, ${end}.`
+  );
+}
+
+/** `accuracy ≥ 93 %`, or an empty string without a target. */
+export function targetWords(status: JobStatus): string {
+  const target = readTarget(status.until);
+  if (!target) return status.until ?? "";
+  const sign = target.relation === ">=" ? "≥" : "≤";
+  return `${target.metric.replaceAll("_", " ")} ${sign} ${targetValue(target.metric, target.value)}`;
+}
+
+export type Lamp = "loading" | "training" | "idle" | "finished" | "away";
+
+/** The job's state: which lamp, and which words. */
+export function jobState(status: JobStatus, seconds: number | null): { readonly lamp: Lamp; readonly words: string } {
+  if (status.state === "finished") return { lamp: "finished", words: endWords(status, seconds) };
+  if (status.replicas === 0) return { lamp: "idle", words: "Waiting for someone to take part" };
+  return { lamp: "training", words: "Training now" };
+}
+
+function endWords(status: JobStatus, seconds: number | null): string {
+  const gradients = `${count(gradientsAbsorbed(status))} gradients`;
+  const effort = seconds === null ? gradients : `${duration(seconds)} and ${gradients}`;
+  if (status.reason === "until") return `Finished: reached ${targetWords(status)} after ${effort}`;
+  if (status.reason === "epochs") return `Finished: all ${count(status.epochs)} epochs done after ${effort}`;
+  if (status.reason === "stopped") return `Stopped by its operator after ${effort}`;
+  return `Finished after ${effort}`;
+}
+
+/** Under the headline: how far it is to the target. */
+export function aimWords(status: JobStatus, metric: string, value: number | undefined): string {
+  const target = readTarget(status.until);
+  if (!target || target.metric !== metric) return status.state === "finished" ? "final value" : "newest value";
+  const aim = targetValue(metric, target.value);
+  if (value === undefined) return `target ${aim}`;
+  const reached = target.relation === ">=" ? value >= target.value : value <= target.value;
+  return reached ? `target ${aim} reached` : `target ${aim}`;
+}
+
+/** What taking part costs and does. */
+export function costWords(status: JobStatus): string {
+  return (
+    "Your browser computes in the background of this tab and sends about " +
+    `${bytes(status.bytesPerPush)} per gradient: nothing is installed, nothing about you is sent, ` +
+    "and closing the tab stops it at any time."
+  );
+}
+
+/** Your own replica's state in plain words; its message says more where there is one. */
+export function replicaWords(state: ReplicaState, message: string): string {
+  switch (state) {
+    case "connecting":
+      return "Connecting to the gateway";
+    case "preparing":
+      return "Getting ready: loading the model and its data";
+    case "training":
+      return "Your browser is computing";
+    case "waiting":
+      return message === "" ? "Waiting for rows to train on" : sentence(message);
+    case "finished":
+      return "The job is done. Thank you for your gradients!";
+    case "stopped":
+      return "Stopped. Thank you for your gradients!";
+    case "failed":
+      return message === "" ? "This browser cannot take part" : `This browser cannot take part: ${message}`;
+  }
+}
+
+/** `WebGPU`, `WebAssembly`, or the replica's own word. */
+export function backendWords(backend: string): string {
+  const names: Readonly<Record<string, string>> = { webgpu: "WebGPU", wasm: "WebAssembly", webgl: "WebGL", cpu: "JavaScript" };
+  return names[backend] ?? backend;
+}
+
+/** What a screen reader says of a panel. */
+export function panelWords(metric: string, value: number | undefined, status: JobStatus): string {
+  const aim = readTarget(status.until);
+  const target = aim?.metric === metric ? `, target ${targetValue(metric, aim.value)}` : "";
+  const newest = value === undefined ? "no points yet" : `newest value ${metricValue(metric, value)}`;
+  return `Curve of ${metric.replaceAll("_", " ")}: ${newest}${target}`;
+}
+
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}

@@ -1,0 +1,129 @@
+// The text messages and close codes of docs/protocol.md, as types and checks. Does no I/O and makes no decision.
+
+import { MessageError, reasonOf } from "./errors";
+import { integer, list, nullable, number, object, oneOf, optional, text, type Read, type Reader } from "./schema";
+
+export const VERSION = 1;
+
+/** Why a socket is closed; what a replica does about each is in `closing.ts`. */
+export const Close = {
+  NORMAL: 1000,
+  TOO_BIG: 1009,
+  TRY_AGAIN_LATER: 1013,
+  MALFORMED_MESSAGE: 4000,
+  HELLO_TIMEOUT: 4001,
+  UNSUPPORTED_PROTOCOL: 4002,
+  OUT_OF_ORDER: 4003,
+  UNKNOWN_JOB: 4004,
+  MALFORMED_FRAME: 4005,
+  FLOODING: 4006,
+} as const;
+
+const replicaId = text({ pattern: /^[0-9a-f]{16}$/ });
+const runId = text({ pattern: /^[0-9a-f]{12}$/ });
+const natural = integer(0);
+const codec = oneOf("f32", "f16", "int8");
+const state = oneOf("running", "finished");
+const dtype = oneOf("float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool");
+
+const parameterArray = object({ name: text(), shape: list(natural), offset: natural });
+const shard = object({ offset: natural, size: natural });
+const batchArray = object({ name: text(), dtype, shape: list(natural) });
+const batchLayout = object({ rows: integer(1), arrays: list(batchArray) });
+const training = object({
+  n_push: integer(1),
+  n_fetch: integer(1),
+  local_learning_rate: number,
+  max_accumulate: integer(1),
+  push_codec: codec,
+  fetch_codec: codec,
+  seed: integer(),
+});
+const grant = object({ lease: natural, epoch: natural, chunk: natural, rows: natural, seconds: number });
+
+const fromReplica = {
+  hello: object({
+    type: oneOf("hello"),
+    protocol: integer(),
+    replica: nullable(replicaId),
+    run: nullable(runId),
+    backend: text({ longest: 32 }),
+  }),
+  fetch: object({ type: oneOf("fetch"), have: list(integer(-1)) }),
+  lease: object({ type: oneOf("lease"), count: integer(1, 16) }),
+  trained: object({ type: oneOf("trained"), lease: natural }),
+  release: object({ type: oneOf("release"), leases: list(natural, 64) }),
+};
+
+const fromGateway = {
+  welcome: object({
+    type: oneOf("welcome"),
+    job: text(),
+    run: text(),
+    replica: text(),
+    state,
+    program: text(),
+    parameters: list(parameterArray),
+    shards: list(shard),
+    batch: batchLayout,
+    training,
+    applied: list(natural),
+    credit: integer(1),
+    max_frame_bytes: natural,
+  }),
+  ack: object({
+    type: oneOf("ack"),
+    shard: natural,
+    sequence: natural,
+    status: oneOf("accepted", "duplicate", "busy", "rejected"),
+    reason: optional(nullable(oneOf("not-finite", "future-version", "not-running", "expired")), null),
+    retry_seconds: optional(nullable(number), null),
+  }),
+  leased: object({ type: oneOf("leased"), leases: list(grant) }),
+  wait: object({ type: oneOf("wait"), seconds: number }),
+  finished: object({ type: oneOf("finished"), reason: text() }),
+  error: object({ type: oneOf("error"), code: integer(), message: text() }),
+};
+
+type MessageOf<Table> = { [K in keyof Table]: Read<Table[K]> }[keyof Table];
+
+export type CodecName = Read<typeof codec>;
+export type DType = Read<typeof dtype>;
+export type ParameterArray = Read<typeof parameterArray>;
+export type Shard = Read<typeof shard>;
+export type BatchArray = Read<typeof batchArray>;
+export type BatchLayout = Read<typeof batchLayout>;
+export type Training = Read<typeof training>;
+export type Grant = Read<typeof grant>;
+export type Hello = Read<typeof fromReplica.hello>;
+export type Welcome = Read<typeof fromGateway.welcome>;
+export type Ack = Read<typeof fromGateway.ack>;
+export type FromReplica = MessageOf<typeof fromReplica>;
+export type FromGateway = MessageOf<typeof fromGateway>;
+
+function decode<T>(data: string, table: Record<string, Reader<T>>): T {
+  try {
+    const value: unknown = JSON.parse(data);
+    const { type } = object({ type: text() })(value, "");
+    const reader = Object.hasOwn(table, type) ? table[type] : undefined;
+    if (!reader) throw new Error(`type is one of ${Object.keys(table).join(", ")}, got ${type}`);
+    return reader(value, "");
+  } catch (error) {
+    throw new MessageError(`expected a message of docs/protocol.md: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** Reads a gateway's message; throws MessageError when it is not one. */
+export function decodeFromGateway(data: string): FromGateway {
+  return decode<FromGateway>(data, fromGateway);
+}
+
+/** Reads a replica's message, as a gateway would; throws MessageError when it is not one. */
+export function decodeFromReplica(data: string): FromReplica {
+  return decode<FromReplica>(data, fromReplica);
+}
+
+/** The message as JSON text. */
+export function encode(message: FromReplica | FromGateway): string {
+  return JSON.stringify(message);
+}
