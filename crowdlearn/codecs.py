@@ -104,11 +104,11 @@ def quantize_int8(values: Vector, uniforms: Vector) -> bytes:
     padded = np.zeros(blocks * INT8_BLOCK, np.float32)
     padded[:count] = values
     rows = padded.reshape(blocks, INT8_BLOCK)
-    scales = np.minimum(np.abs(rows).max(axis=1) / np.float32(127), INT8_MAX_SCALE)
+    scales: Vector = np.minimum(np.abs(rows).max(axis=1) / np.float32(127), INT8_MAX_SCALE)
     # A block of zeros (or of values too small to have a scale) divides by 1 and is written as zeros.
     safe = np.where(scales > 0, scales, np.float32(1))
     scaled = (rows / safe[:, None]).reshape(-1)[:count]
-    quantized = np.clip(np.floor(scaled + uniforms), -127, 127).astype(np.int8)
+    quantized: NDArray[np.int8] = np.clip(np.floor(scaled + uniforms), -127, 127).astype(np.int8)
     return scales.astype("<f4").tobytes() + quantized.tobytes()
 
 

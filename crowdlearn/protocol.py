@@ -177,8 +177,8 @@ class ErrorMessage(Message, frozen=True, kw_only=True, tag="error"):
 FromReplica = Hello | Fetch | Lease | Trained | Release
 FromGateway = Welcome | Ack | Leased | Wait | Finished | ErrorMessage
 
-_from_replica = msgspec.json.Decoder(FromReplica)
-_from_gateway = msgspec.json.Decoder(FromGateway)
+_from_replica: msgspec.json.Decoder[FromReplica] = msgspec.json.Decoder(FromReplica)
+_from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)
 _encode = msgspec.json.Encoder().encode
 
 

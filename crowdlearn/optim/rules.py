@@ -11,7 +11,7 @@ from crowdlearn.codecs import Vector
 from crowdlearn.spec import OptimizerSpec
 
 Apply = Callable[[Vector, Vector, Sequence[Vector], float, int, Vector], None]
-"""apply(gradient, parameters, slots, rate, step, scratch): float32 of one length, in place; may overwrite the gradient."""
+"""apply(gradient, parameters, slots, rate, step, scratch): float32 of one length, in place; may overwrite g."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from crowdlearn.codecs import Vector
 
 BLOCK = 65536
 """Values worked on at a time: four float32 arrays of it are 1 MiB, which the L2 cache of a server's core holds, and a
-shard of the default size is one block. Smaller blocks measured slower: at 8,192 the calls cost more than the cache saves."""
+shard of the default size is one block. Smaller blocks measured slower: at 8,192 the calls cost more than that."""
 
 
 def clip_value(gradient: Vector, bound: float) -> None:

@@ -1,0 +1,48 @@
+# `make help` lists the targets. Everything that a target needs, it installs: the first call on a machine takes some minutes.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+BUNDLE := web_worker/dist/worker.js
+BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page -type f 2>/dev/null) web_worker/build.mjs
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/ready $(BUNDLE) ## create .venv, install dependencies and system packages, build the browser bundle
+	@scripts/system-packages
+
+demo: setup ## train digits here with two real browser replicas, on fakeredis
+	$(BIN)/crowdlearn up examples/digits.py --browsers 2 --exit --out digits.safetensors
+
+test: setup ## run every test, with servers of their own
+	cd web_worker && npm test --silent
+	$(BIN)/python -m pytest
+
+check: setup ## lint and type-check Python and TypeScript
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd web_worker && npm run --silent check
+
+bench: setup ## measure, and print tables of ratios to a baseline of the same run
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) web_worker/node_modules web_worker/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	python=$$(scripts/find-python) && "$$python" -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+web_worker/node_modules/.package-lock.json: web_worker/package.json web_worker/package-lock.json
+	@command -v npm >/dev/null || { echo "CrowdLearn needs Node 20 or newer with npm (https://nodejs.org)." >&2; exit 1; }
+	cd web_worker && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(BUNDLE): web_worker/node_modules/.package-lock.json $(BUNDLE_SOURCES)
+	cd web_worker && npm run --silent build
