@@ -1,0 +1,51 @@
+/** The job at a glance: its name, state, headline value and figures. Shows what it is given. */
+
+import type { Curve } from "./curve.js";
+import { headlineMetric } from "./curve.js";
+import { element, write } from "./elements.js";
+import { Epochs } from "./epochs.js";
+import { count, metricTitle, metricValue, rate } from "./format.js";
+import { gradientsAbsorbed, type JobStatus } from "./status.js";
+import { aimWords, jobSentence, jobState, type Lamp } from "./words.js";
+
+export class Overview {
+  private readonly state = element("state");
+  private readonly epochs = new Epochs();
+
+  show(status: JobStatus, curve: Curve): void {
+    const state = jobState(status, curve.points.at(-1)?.seconds ?? null);
+    write(element("job-name"), status.job);
+    write(element("job-sentence"), jobSentence(status));
+    this.showState(state.lamp, state.words);
+    this.showHeadline(status, curve);
+    write(element("figure-replicas"), count(status.replicas));
+    write(element("figure-updates"), rate(status.updatesPerSecond));
+    write(element("figure-gradients"), count(gradientsAbsorbed(status)));
+    write(element("figure-backlog"), count(status.backlog));
+    this.epochs.show(status.epoch, status.epochs);
+  }
+
+  /** The gateway is away: what is shown stays, and the state says since when it is old. */
+  showAway(retrySeconds: number): void {
+    this.showState("away", "The gateway is away; these are the last numbers.");
+    write(element("state-countdown"), `Next try in ${Math.max(1, Math.round(retrySeconds))} s`);
+  }
+
+  private showState(lamp: Lamp, words: string): void {
+    this.state.dataset.state = lamp;
+    write(element("state-words"), words);
+    write(element("state-countdown"), "");
+  }
+
+  private showHeadline(status: JobStatus, curve: Curve): void {
+    const metric = headlineMetric(curve, status);
+    const heldOut = status.metrics?.[metric];
+    const value = heldOut ?? (metric === "loss" ? (status.loss ?? undefined) : undefined);
+    const where = heldOut === undefined && value !== undefined ? "training" : "held-out";
+    const shown = value === undefined ? "–" : metricValue(metric, value);
+    write(element("headline-label"), `${metricTitle(metric)} on ${where} data`);
+    write(element("headline-value"), shown);
+    write(element("headline-aim"), aimWords(status, metric, heldOut));
+    document.title = value === undefined ? `${status.job} · CrowdLearn` : `${shown} · ${status.job} · CrowdLearn`;
+  }
+}
