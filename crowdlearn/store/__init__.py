@@ -1,1 +1,95 @@
 """Everything that CrowdLearn keeps in Redis: the only place that knows keys and scripts (docs/redis.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.store.announcements import Announcement, JobChanged, Resync, VersionAnnounced, announcements
+from crowdlearn.store.backoff import Backoff
+from crowdlearn.store.connection import Connection, open_connection
+from crowdlearn.store.curve import Curve
+from crowdlearn.store.data import Data, Exhausted, NoneFree, Progress
+from crowdlearn.store.fleet import Fleet
+from crowdlearn.store.jobs import Jobs, State
+from crowdlearn.store.shards import Applied, Commit, Manifest, Parameters, Shards, ShardState
+from crowdlearn.store.status import status
+from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Streams
+
+__all__ = [
+    "START",
+    "Announcement",
+    "Appended",
+    "Applied",
+    "Backoff",
+    "Commit",
+    "Entry",
+    "Exhausted",
+    "JobChanged",
+    "Manifest",
+    "NoneFree",
+    "Parameters",
+    "Progress",
+    "Resync",
+    "ShardState",
+    "State",
+    "Store",
+    "StreamEntry",
+    "VersionAnnounced",
+    "connect",
+    "status",
+]
+
+
+class Store:
+    """One Redis. Every method of it and of its parts may raise StoreUnavailableError."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.jobs = Jobs(connection)
+        self.data = Data(connection)
+        self.shards = Shards(connection)
+        self.streams = Streams(connection)
+        self.fleet = Fleet(connection)
+        self.curve = Curve(connection)
+
+    @property
+    def address(self) -> str:
+        """Where this Redis is, without a password."""
+        return self._connection.address
+
+    async def ping(self) -> None:
+        """Raises StoreUnavailableError when Redis does not answer."""
+        await self._connection.call("PING")
+
+    def announcements(self) -> AsyncIterator[Announcement]:
+        """Yields what others announce, for ever; after each Resync look at the manifests. Ends with its task."""
+        return announcements(self._connection)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._connection.close()
+
+
+async def connect(url: str, *, wait_seconds: float = 0.0) -> Store:
+    """Opens the Redis at `url` and waits up to `wait_seconds` (may be infinite) until it answers.
+
+    `url` is `redis://`, `rediss://` or `unix://` as redis-py reads them, or `fake://NAME`: a fakeredis in this process.
+
+    Raises:
+        SetupError: `url` is not such an address.
+        StoreUnavailableError: Redis does not answer.
+    """
+    store = Store(open_connection(url))
+    backoff = Backoff()
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            await store.ping()
+            return store
+        except StoreUnavailableError:
+            if time.monotonic() >= deadline:
+                await store.close()
+                raise
+        await backoff.wait()

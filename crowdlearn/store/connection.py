@@ -26,7 +26,7 @@ COMMAND_TIMEOUT_SECONDS = 5.0
 """A healthy Redis answers in milliseconds; after this long it is as good as away."""
 
 MAX_CONNECTIONS = 64
-"""More commands than this at a time wait for a free connection: 10,000 sockets that say hello at once must not open as many."""
+"""Further commands wait for a free connection: 10,000 sockets that say hello at once must not open as many."""
 
 READ_BYTES = 1 << 18
 """One read of the socket takes several gradients."""
@@ -66,12 +66,12 @@ class Connection:
     async def call(self, *command: Any) -> Any:
         """Sends one command."""
         with self.answering():
-            return await self._commands.execute_command(*command)
+            return await self._commands.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def wait(self, *command: Any) -> Any:
         """Sends one command that may block."""
         with self.answering():
-            return await self._blocking.execute_command(*command)
+            return await self._blocking.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def batch(self, commands: Sequence[Command]) -> list[Any]:
         """Sends commands in one round trip; each touches one slot. A command that Redis refuses raises."""
@@ -90,7 +90,7 @@ class Connection:
             async with self._commands.pipeline(transaction=False) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
-                return cast(list[Any], await pipeline.execute(raise_on_error=False))
+                return await pipeline.execute(raise_on_error=False)
 
     async def snapshot(self, commands: Sequence[Command]) -> list[Any]:
         """Sends commands on keys of one slot as a transaction: nothing happens between them."""
@@ -98,7 +98,7 @@ class Connection:
             async with self._commands.pipeline(transaction=True) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
-                return cast(list[Any], await pipeline.execute())
+                return await pipeline.execute()
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script."""
@@ -119,7 +119,7 @@ class Connection:
 
     def subscriber(self) -> PubSub:
         """A pub/sub connection of its own; use it within `answering`, and close it."""
-        return cast(PubSub, self._blocking.pubsub(ignore_subscribe_messages=True))
+        return self._blocking.pubsub(ignore_subscribe_messages=True)
 
     def unavailable(self, error: BaseException) -> StoreUnavailableError:
         """The error that a person can act on; it names the address, and no password."""

@@ -8,7 +8,7 @@ VERSIONS_CHANNEL = "crowdlearn:versions"
 JOBS_CHANNEL = "crowdlearn:jobs"
 
 
-# The braces are hash tags: Redis Cluster puts keys with the same tag into one slot, and a script may touch only one slot.
+# The braces are hash tags: Redis Cluster puts keys with the same tag into one slot, and a script may touch only one.
 
 
 def spec(run: str) -> str:

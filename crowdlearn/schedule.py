@@ -1,0 +1,32 @@
+"""Says which chunk an ordinal of a job's work means: a fresh permutation of the chunks each epoch. Pure arithmetic."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crowdlearn.spec import JobSpec
+
+
+def chunk_of(spec: JobSpec, ordinal: int) -> tuple[int, int]:
+    """The (epoch, chunk) of lease `ordinal`: every chunk once an epoch, in an order drawn from `training.seed`.
+
+    Raises:
+        ValueError: `ordinal` is beyond the last epoch.
+    """
+    chunks = spec.train_chunks
+    if not 0 <= ordinal < spec.epochs * chunks:
+        raise ValueError(
+            f"{spec.epochs} epochs of {chunks} chunks have ordinals below {spec.epochs * chunks}, got {ordinal}"
+        )
+    epoch, place = divmod(ordinal, chunks)
+    return epoch, int(_order(spec.training.seed, epoch, chunks)[place])
+
+
+# Leases of at most two epochs of a job are granted at a time; a few jobs at once fit.
+@lru_cache(maxsize=16)
+def _order(seed: int, epoch: int, chunks: int) -> NDArray[np.intp]:
+    # A generator for each epoch: gateways that start in mid-run draw the same order.
+    return np.random.default_rng((seed % 2**64, epoch)).permutation(chunks)

@@ -1,0 +1,58 @@
+"""The training and held-out curves of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from crowdlearn.spec import CurvePoint
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Connection
+
+MAX_POINTS = 5000
+"""At four points a second the last twenty minutes and more; a page draws fewer."""
+
+
+class _Point(msgspec.Struct, frozen=True):
+    kind: Literal["train", "held_out"]
+    seconds: float
+    version: int
+    values: dict[str, float]
+
+
+_decode = msgspec.json.Decoder(_Point).decode
+
+
+class Curve:
+    """The curves of all runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def record(
+        self, run: str, kind: Literal["train", "held_out"], seconds: float, version: int, values: Mapping[str, float]
+    ) -> int:
+        """Appends a point, `seconds` after the job was created; returns its index, counted from 1."""
+        point = msgspec.json.encode(_Point(kind, seconds, version, dict(values)))
+        index: int = await self._connection.run(scripts.RECORD_POINT, (keys.curve(run),), MAX_POINTS, point)
+        return index
+
+    async def points(self, run: str, after: int = 0) -> list[CurvePoint]:
+        """The points whose index exceeds `after`, in order."""
+        return _points(await self._connection.call("XRANGE", keys.curve(run), f"{after + 1}-0", "+"))
+
+    async def newest(self, run: str, count: int) -> list[CurvePoint]:
+        """The last `count` points, in order."""
+        raw = await self._connection.call("XREVRANGE", keys.curve(run), "+", "-", "COUNT", count)
+        return _points(raw[::-1])
+
+
+def _points(raw: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[CurvePoint]:
+    return [_point(entry_id, fields[b"p"]) for entry_id, fields in raw]
+
+
+def _point(entry_id: bytes, data: Any) -> CurvePoint:
+    point = _decode(data)
+    return CurvePoint(int(entry_id.partition(b"-")[0]), point.kind, point.seconds, point.version, point.values)

@@ -1,0 +1,79 @@
+"""The dataset: chunks, and leases on them for training. Which chunk an ordinal means is crowdlearn.schedule's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """Every lease of every epoch is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoneFree:
+    """All that is left is leased to others; the first of these leases expires in `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the training is: rows and leases trained, of `leases` in all epochs."""
+
+    rows_trained: int
+    leases_done: int
+    leases: int
+
+
+class Data:
+    """The chunks of all runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def train_chunk(self, run: str, index: int) -> bytes | None:
+        """Training chunk `index`, as docs/protocol.md lays it out; None if there is none."""
+        chunk: bytes | None = await self._connection.call("GET", keys.train_chunk(run, index))
+        return chunk
+
+    async def held_out_chunk(self, run: str, index: int) -> bytes | None:
+        """Held-out chunk `index`; None if there is none."""
+        chunk: bytes | None = await self._connection.call("GET", keys.held_out_chunk(run, index))
+        return chunk
+
+    async def lease(self, spec: JobSpec, count: int, lease_seconds: float) -> list[int] | Exhausted | NoneFree:
+        """Leases up to `count` ordinals: expired leases first, then new ones, in order, until all epochs are leased."""
+        total = spec.epochs * spec.train_chunks
+        names = (keys.work(spec.run), keys.leases(spec.run))
+        first_expiry, *ordinals = await self._connection.run(
+            scripts.LEASE_CHUNKS, names, count, total, round(lease_seconds * 1000)
+        )
+        if ordinals:
+            return list(ordinals)
+        return Exhausted() if first_expiry < 0 else NoneFree(first_expiry / 1000)
+
+    async def extend(self, run: str, ordinals: Sequence[int], lease_seconds: float) -> None:
+        """Extends leases that are still outstanding."""
+        if ordinals:
+            names = (keys.leases(run),)
+            await self._connection.run(scripts.EXTEND_CHUNKS, names, round(lease_seconds * 1000), *ordinals)
+
+    async def release(self, run: str, ordinals: Sequence[int]) -> None:
+        """Gives leases back untrained; they are the next to be leased."""
+        await self.extend(run, ordinals, 0)
+
+    async def trained(self, run: str, ordinal: int, rows: int) -> bool:
+        """Counts a lease as trained; False if it was counted before or never leased."""
+        names = (keys.work(run), keys.leases(run))
+        return bool(await self._connection.run(scripts.FINISH_CHUNK, names, ordinal, rows))
+
+    async def progress(self, spec: JobSpec) -> Progress:
+        """How much of the job is trained."""
+        rows, done = await self._connection.call("HMGET", keys.work(spec.run), "rows", "done")
+        return Progress(int(rows or 0), int(done or 0), spec.epochs * spec.train_chunks)

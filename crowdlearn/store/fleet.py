@@ -1,0 +1,50 @@
+"""Who is at work: aggregators by heartbeat, replicas by the counts that gateways report."""
+
+from __future__ import annotations
+
+import time
+
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Connection
+
+REPORT_SECONDS = 15.0
+"""A gateway's count is believed for so long; gateways report every few seconds."""
+
+
+class Fleet:
+    """The members of this installation."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def heartbeat(self, member: str, timeout_seconds: float) -> list[str]:
+        """Says that `member` is alive; returns all members heard of within `timeout_seconds` and forgets the others."""
+        names = await self._connection.run(scripts.HEARTBEAT, (keys.MEMBERS,), round(timeout_seconds * 1000), member)
+        return [name.decode() for name in names]
+
+    async def members(self, timeout_seconds: float) -> list[str]:
+        """The members heard of within `timeout_seconds`."""
+        return await self.heartbeat("", timeout_seconds)
+
+    async def leave(self, member: str) -> None:
+        """Says that `member` has ended."""
+        await self._connection.call("ZREM", keys.MEMBERS, member)
+
+    async def report_replicas(self, run: str, gateway: str, count: int) -> None:
+        """Reports how many replicas a gateway serves; forgets gateways that stopped reporting."""
+        now = time.time()
+        key = keys.replicas(run)
+        _, reports = await self._connection.batch([("HSET", key, gateway, f"{count}:{now:.0f}"), ("HGETALL", key)])
+        silent = [name for name, report in reports.items() if not _fresh(report, now)]
+        if silent:
+            await self._connection.call("HDEL", key, *silent)
+
+    async def replicas(self, run: str) -> int:
+        """How many replicas all gateways serve."""
+        now = time.time()
+        reports = (await self._connection.call("HGETALL", keys.replicas(run))).values()
+        return sum(int(report.partition(b":")[0]) for report in reports if _fresh(report, now))
+
+
+def _fresh(report: bytes, now: float) -> bool:
+    return now - float(report.partition(b":")[2]) <= REPORT_SECONDS

@@ -1,0 +1,135 @@
+"""The jobs: submitting, finding and ending them. A name points at its newest run; a run never changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crowdlearn.codecs import Vector
+from crowdlearn.errors import JobError, UnknownJobError
+from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Connection
+from crowdlearn.store.submission import Chunks, expire, upload
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether a run goes on; `reason` and `finished_seconds` (Unix) once it has ended."""
+
+    state: JobState
+    reason: FinishReason | None = None
+    finished_seconds: float | None = None
+
+
+class Jobs:
+    """The jobs of this Redis."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def submit(
+        self,
+        spec: JobSpec,
+        program: bytes,
+        metrics: bytes | None,
+        parameters: Vector,
+        train: Chunks,
+        held_out: Chunks,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Stores a job's data and version 0 of its shards, then lets everybody see it.
+
+        Args:
+            spec: the job; `spec.run` must be new.
+            program: the traced model, JSON.
+            metrics: the scoring function as jax.export bytes, or None.
+            parameters: float32, `spec.size` initial values.
+            train: the bytes of each training chunk, in order; may be a generator, few are held at a time.
+            held_out: the bytes of each held-out chunk.
+            progress: called with (chunks stored, chunks in all).
+        Raises:
+            JobError: a job of that name is running, or the parts do not fit the spec.
+        """
+        before = await self._startable(spec.name)
+        await upload(self._connection, spec, program, metrics, parameters, train, held_out, progress)
+        flipped = await self._connection.run(scripts.REGISTER_RUN, (keys.JOBS,), spec.name, before or "", spec.run)
+        if not flipped:
+            raise JobError(f"job {spec.name} was submitted by somebody else at the same time")
+        await self._connection.call("PUBLISH", keys.JOBS_CHANNEL, f"{spec.run} running")
+        if before and (old := await self.spec_of_run(before)):
+            await expire(self._connection, old)
+
+    async def _startable(self, name: str) -> str | None:
+        """The run that a new submission of `name` replaces, if any."""
+        before = await self._newest_run(name)
+        if before is not None and (await self.state(before)).state == "running":
+            raise JobError(f"job {name} is running; stop it first, or choose another name")
+        return before
+
+    async def _newest_run(self, name: str) -> str | None:
+        run = await self._connection.call("HGET", keys.JOBS, name)
+        return run.decode() if run else None
+
+    async def run_of(self, name: str) -> str:
+        """The newest run of a job; raises UnknownJobError."""
+        run = await self._newest_run(name)
+        if run is None:
+            raise UnknownJobError(f"no job is named {name!r}")
+        return run
+
+    async def runs(self) -> dict[str, str]:
+        """The newest run of every job, by name."""
+        runs = await self._connection.call("HGETALL", keys.JOBS)
+        return {name.decode(): run.decode() for name, run in runs.items()}
+
+    async def specs(self) -> list[JobSpec]:
+        """The newest run of every job, newest first."""
+        runs = (await self.runs()).values()
+        found = await self._connection.batch([("GET", keys.spec(run)) for run in runs])
+        specs = [decode_spec(data) for data in found if data is not None]
+        return sorted(specs, key=lambda spec: spec.created_seconds, reverse=True)
+
+    async def names(self) -> list[str]:
+        """The names of all jobs, newest first."""
+        return [spec.name for spec in await self.specs()]
+
+    async def spec(self, name: str) -> JobSpec:
+        """The newest run of a job; raises UnknownJobError. It never changes: callers may keep it by run."""
+        spec = await self.spec_of_run(await self.run_of(name))
+        if spec is None:
+            raise UnknownJobError(f"job {name!r} has lost its specification")
+        return spec
+
+    async def spec_of_run(self, run: str) -> JobSpec | None:
+        """A run's specification; None if there is no such run."""
+        data = await self._connection.call("GET", keys.spec(run))
+        return decode_spec(data) if data is not None else None
+
+    async def program(self, run: str) -> bytes:
+        """A run's program, JSON; raises UnknownJobError."""
+        data: bytes | None = await self._connection.call("GET", keys.program(run))
+        if data is None:
+            raise UnknownJobError(f"there is no run {run}")
+        return data
+
+    async def metrics(self, run: str) -> bytes | None:
+        """A run's scoring function as jax.export bytes; None if it has none."""
+        data: bytes | None = await self._connection.call("GET", keys.metrics(run))
+        return data
+
+    async def state(self, run: str) -> State:
+        """Whether a run goes on; raises UnknownJobError."""
+        state, reason, finished = await self._connection.call(
+            "HMGET", keys.state(run), "state", "reason", "finished_seconds"
+        )
+        if state is None:
+            raise UnknownJobError(f"there is no run {run}")
+        return State(state.decode(), reason and reason.decode(), float(finished) if finished else None)
+
+    async def finish(self, run: str, reason: FinishReason) -> bool:
+        """Ends a run and announces it; False if it had ended already."""
+        announcement = (keys.JOBS_CHANNEL, f"{run} finished")
+        names = (keys.state(run),)
+        return bool(await self._connection.run(scripts.FINISH_JOB, names, reason, time.time(), *announcement))

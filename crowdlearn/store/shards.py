@@ -1,0 +1,264 @@
+"""The shards: manifests, parameters, optimizer slots, leases and the commit. Does no optimizer arithmetic."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from crowdlearn.codecs import Vector
+from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobError
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Command, Connection
+from crowdlearn.store.streams import START, following
+
+FIRST_BLOB = "0-0"
+"""The blob of version 0: written by `submit`, under no fence."""
+
+BLOB_TTL_SECONDS = 60.0
+"""How long a blob lives that no manifest names yet: far longer than a commit takes."""
+
+OLD_BLOB_TTL_SECONDS = 10.0
+"""How long a blob lives that no manifest names any more: longer than a reader takes from manifest to blob."""
+
+READ_ATTEMPTS = 5
+"""A reader loses the race for an old blob only if it stalls for OLD_BLOB_TTL_SECONDS; five times is no race."""
+
+_MANIFEST_FIELDS = ("version", "offset", "fence", "blob", "forgotten")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What of a shard is current.
+
+    `version` counts the gradients applied, `offset` is the last stream entry they came from, `fence` outdates old
+    owners, `blob` names the values. A replica that is not remembered is refused if it was born at or before `forgotten`
+    (Unix seconds).
+    """
+
+    version: int
+    offset: str
+    fence: int
+    blob: str
+    forgotten: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The highest sequence number applied of a replica, and when it was last heard of (stream milliseconds)."""
+
+    sequence: int
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A shard's parameters at a version: float32, little-endian."""
+
+    version: int
+    fence: int
+    values: bytes
+
+
+@dataclass(slots=True)
+class ShardState:
+    """Everything that an owner works on; the vectors are its own and writable."""
+
+    manifest: Manifest
+    parameters: Vector
+    slots: list[Vector]
+    applied: dict[str, Applied]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The next state of a shard.
+
+    `base` is the manifest that it follows, with the owner's fence. `applied` holds the replicas that changed, `forget`
+    those to drop. `commit` copies the vectors before it first waits.
+    """
+
+    base: Manifest
+    version: int
+    offset: str
+    parameters: Vector
+    slots: Sequence[Vector]
+    applied: Mapping[str, Applied] = field(default_factory=dict)
+    forget: Sequence[str] = ()
+    forgotten: int = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest after this commit."""
+        blob = f"{self.version}-{self.base.fence}"
+        return Manifest(self.version, self.offset, self.base.fence, blob, self.forgotten)
+
+
+def first_commands(run: str, shard: int, parameters: Vector, slots: Sequence[Vector]) -> list[Command]:
+    """The commands that write version 0 of a shard."""
+    first = ("version", 0, "offset", START, "fence", 0, "blob", FIRST_BLOB, "forgotten", 0)
+    return [
+        ("SET", keys.parameters(run, shard, FIRST_BLOB), _bytes(parameters)),
+        ("SET", keys.slots(run, shard, FIRST_BLOB), b"".join(map(_bytes, slots))),
+        ("HSET", keys.manifest(run, shard), *first),
+    ]
+
+
+class Shards:
+    """The shards of all runs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def manifest(self, run: str, shard: int) -> Manifest:
+        """The shard's manifest; raises UnknownJobError if there is none."""
+        answer = await self._connection.call("HMGET", keys.manifest(run, shard), *_MANIFEST_FIELDS)
+        return _manifest(answer, run, shard)
+
+    async def manifests(self, run: str, shards: int) -> list[Manifest]:
+        """The manifests of the first `shards` shards; raises UnknownJobError if one is missing."""
+        commands = [("HMGET", keys.manifest(run, shard), *_MANIFEST_FIELDS) for shard in range(shards)]
+        answers = await self._connection.batch(commands)
+        return [_manifest(answer, run, shard) for shard, answer in enumerate(answers)]
+
+    async def parameters(self, run: str, shard: int) -> Parameters:
+        """The shard's newest parameters."""
+        for _ in range(READ_ATTEMPTS):
+            manifest = await self.manifest(run, shard)
+            values = await self._connection.call("GET", keys.parameters(run, shard, manifest.blob))
+            if values is not None:
+                return Parameters(manifest.version, manifest.fence, values)
+        raise _lost_blob(run, shard)
+
+    async def flat(self, spec: JobSpec) -> tuple[Vector, list[int]]:
+        """The whole parameter vector, and each shard's version in it."""
+        shards = await asyncio.gather(*(self.parameters(spec.run, shard) for shard in range(len(spec.shards))))
+        vector = np.concatenate([np.frombuffer(shard.values, "<f4") for shard in shards])
+        return vector.astype(np.float32, copy=False), [shard.version for shard in shards]
+
+    async def applied(self, run: str, shards: int, replica: str) -> list[int]:
+        """The highest committed sequence number of a replica, a shard; 0 for none."""
+        commands = [("HGET", keys.applied(run, shard), replica) for shard in range(shards)]
+        return [_applied(raw).sequence if raw else 0 for raw in await self._connection.batch(commands)]
+
+    async def claim(self, run: str, shard: int, member: str, lease_seconds: float) -> int | None:
+        """Takes the lease on a shard and returns its new fence; None if another member holds it."""
+        names = (keys.lease(run, shard), keys.manifest(run, shard))
+        fence: int | None = await self._connection.run(scripts.CLAIM, names, member, _milliseconds(lease_seconds))
+        return fence
+
+    async def renew(self, run: str, shard: int, member: str, lease_seconds: float) -> bool:
+        """Extends a lease; False if the member has lost it."""
+        names = (keys.lease(run, shard),)
+        return bool(await self._connection.run(scripts.RENEW, names, member, _milliseconds(lease_seconds)))
+
+    async def release(self, run: str, shard: int, member: str) -> bool:
+        """Gives a lease back; False if the member had lost it."""
+        return bool(await self._connection.run(scripts.RELEASE, (keys.lease(run, shard),), member))
+
+    async def load(self, run: str, shard: int) -> ShardState:
+        """A consistent copy of the shard's state."""
+        for _ in range(READ_ATTEMPTS):
+            raw, applied = await self._connection.snapshot(
+                [("HMGET", keys.manifest(run, shard), *_MANIFEST_FIELDS), ("HGETALL", keys.applied(run, shard))]
+            )
+            manifest = _manifest(raw, run, shard)
+            parameters, slots = await self._connection.batch(
+                [
+                    ("GET", keys.parameters(run, shard, manifest.blob)),
+                    ("GET", keys.slots(run, shard, manifest.blob)),
+                ]
+            )
+            if parameters is not None and slots is not None:
+                return _state(manifest, parameters, slots, applied)
+        raise _lost_blob(run, shard)
+
+    async def commit(self, run: str, shard: int, commit: Commit) -> Manifest:
+        """Makes the next state visible, trims the stream and announces the version; returns the new manifest.
+
+        Raises:
+            OutdatedError: another owner has claimed the shard, or its version is not the base's; nothing has changed.
+            StoreUnavailableError: the outcome is unknown. Claim the shard again before anything else is committed: the
+                new fence outdates whatever of this commit may still be on its way.
+        """
+        after = commit.manifest
+        names = _commit_keys(run, shard, commit.base.blob, after.blob)
+        ttl = _milliseconds(BLOB_TTL_SECONDS)
+        blobs = [
+            ("SET", keys.parameters(run, shard, after.blob), _bytes(commit.parameters), "PX", ttl),
+            ("SET", keys.slots(run, shard, after.blob), b"".join(map(_bytes, commit.slots)), "PX", ttl),
+        ]
+        arguments = _commit_arguments(run, shard, commit)
+        answer = (await self._connection.run_after(blobs, scripts.COMMIT, names, *arguments))[-1]
+        if answer[0] != b"committed":
+            raise _refused(run, shard, commit.base, answer)
+        return after
+
+
+def _commit_keys(run: str, shard: int, old: str, new: str) -> list[str]:
+    return [
+        keys.manifest(run, shard),
+        keys.applied(run, shard),
+        keys.stream(run, shard),
+        keys.parameters(run, shard, new),
+        keys.slots(run, shard, new),
+        keys.parameters(run, shard, old),
+        keys.slots(run, shard, old),
+    ]
+
+
+def _commit_arguments(run: str, shard: int, commit: Commit) -> list[Any]:
+    base, after = commit.base, commit.manifest
+    fixed: list[Any] = [base.fence, base.version, after.version, after.offset, after.blob, after.forgotten]
+    fixed += [following(after.offset), _milliseconds(OLD_BLOB_TTL_SECONDS)]
+    fixed += [keys.VERSIONS_CHANNEL, f"{run} {shard} {after.version} {after.fence}", len(commit.applied)]
+    for replica, applied in commit.applied.items():
+        fixed += [replica, f"{applied.sequence}:{applied.milliseconds}"]
+    return [*fixed, *commit.forget]
+
+
+def _refused(run: str, shard: int, base: Manifest, answer: Sequence[bytes]) -> OutdatedError:
+    if answer[0] == b"expired":
+        return OutdatedError(f"run {run} shard {shard}: the commit took over {BLOB_TTL_SECONDS:g} s, its blobs expired")
+    fence, version = answer[1].decode(), answer[2].decode()
+    return OutdatedError(
+        f"run {run} shard {shard}: the commit expects fence {base.fence} and version {base.version}, "
+        f"got fence {fence} and version {version}"
+    )
+
+
+def _manifest(raw: Sequence[bytes | None], run: str, shard: int) -> Manifest:
+    version, offset, fence, blob, forgotten = raw
+    if version is None or offset is None or fence is None or blob is None:
+        raise UnknownJobError(f"run {run} has no shard {shard} in this Redis")
+    return Manifest(int(version), offset.decode(), int(fence), blob.decode(), int(forgotten or 0))
+
+
+def _state(manifest: Manifest, parameters: bytes, slots: bytes, applied: Mapping[bytes, bytes]) -> ShardState:
+    vector = np.frombuffer(parameters, "<f4").astype(np.float32)
+    rows = np.frombuffer(slots, "<f4").astype(np.float32).reshape(-1, vector.size)
+    return ShardState(manifest, vector, list(rows), {key.decode(): _applied(raw) for key, raw in applied.items()})
+
+
+def _applied(raw: bytes) -> Applied:
+    sequence, _, milliseconds = raw.partition(b":")
+    return Applied(int(sequence), int(milliseconds))
+
+
+def _bytes(vector: Vector) -> bytes:
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
+
+
+def _lost_blob(run: str, shard: int) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"run {run} shard {shard}: its manifest names values that are not in Redis, {READ_ATTEMPTS} times in a row; "
+        "was something evicted? CrowdLearn needs maxmemory-policy noeviction"
+    )

@@ -1,0 +1,88 @@
+"""Puts together what the page and `crowdlearn status` show of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from crowdlearn import codecs
+from crowdlearn.frames import HEADER_BYTES
+from crowdlearn.spec import CurvePoint, JobSpec, JobStatus
+
+if TYPE_CHECKING:
+    from crowdlearn.store import Store
+
+RATE_SECONDS = 10.0
+"""Updates a second are averaged over so long: long enough to be steady, short enough to follow a replica that joins."""
+
+RECENT_POINTS = 200
+"""Fifty seconds of the curve: holds the newest training and held-out points unless the evaluator is away."""
+
+
+async def status(store: Store, name: str, after: int = 0, with_curve: bool = True) -> JobStatus:
+    """The status of a job's newest run, with the points of its curve whose index exceeds `after`.
+
+    Raises:
+        UnknownJobError: no job has that name.
+    """
+    spec = await store.jobs.spec(name)
+    run, shards = spec.run, len(spec.shards)
+    state, manifests, progress, recent, replicas, backlog = await asyncio.gather(
+        store.jobs.state(run),
+        store.shards.manifests(run, shards),
+        store.data.progress(spec),
+        store.curve.newest(run, RECENT_POINTS),
+        store.fleet.replicas(run),
+        store.streams.backlog(run, shards),
+    )
+    now = (state.finished_seconds or time.time()) - spec.created_seconds
+    return JobStatus(
+        job=spec.name,
+        run=run,
+        state=state.state,
+        reason=state.reason,
+        created_seconds=spec.created_seconds,
+        parameters=spec.size,
+        shards=shards,
+        bytes_per_push=bytes_per_push(spec),
+        rows=spec.train_rows,
+        epochs=spec.epochs,
+        batch_rows=spec.batch.rows,
+        optimizer=spec.optimizer.name,
+        until=str(spec.until) if spec.until else None,
+        versions=[manifest.version for manifest in manifests],
+        updates_per_second=updates_per_second(recent, manifests[0].version, now),
+        replicas=replicas,
+        backlog=sum(backlog),
+        epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
+        loss=_newest(recent, "train").get("loss"),
+        metrics=_newest(recent, "held_out") or None,
+        curve=await store.curve.points(run, after) if with_curve else [],
+    )
+
+
+def bytes_per_push(spec: JobSpec) -> int:
+    """Bytes of the frames of one push, over all shards."""
+    codec = codecs.BY_NAME[spec.training.push_codec]
+    return sum(HEADER_BYTES + codec.payload_bytes(shard.size) for shard in spec.shards)
+
+
+def updates_per_second(points: Sequence[CurvePoint], version: int, now: float) -> float:
+    """Gradients of the first shard applied a second, from the oldest point of the last RATE_SECONDS to `now`.
+
+    Args:
+        points: the newest points of the curve, in order.
+        version: the first shard's version now.
+        now: seconds since the job was created.
+    """
+    recent = [point for point in points if point.kind == "train" and now - RATE_SECONDS <= point.seconds < now]
+    if not recent:
+        # Younger than its first point, or without gradients for so long.
+        return version / now if 0 < now <= RATE_SECONDS else 0.0
+    return max(0.0, (version - recent[0].version) / (now - recent[0].seconds))
+
+
+def _newest(points: Sequence[CurvePoint], kind: str) -> dict[str, float]:
+    return next((point.values for point in reversed(points) if point.kind == kind), {})

@@ -1,0 +1,129 @@
+"""The gradient streams: gateways append encoded frames, aggregators read them in order. Decodes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.store import keys
+from crowdlearn.store.connection import Connection
+
+START = "0-0"
+"""The offset before the first entry of a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A gradient frame to append, as received."""
+
+    run: str
+    shard: int
+    replica: str
+    frame: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where an entry went, and how many entries its stream has now."""
+
+    stream_id: str
+    backlog_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEntry:
+    """A gradient frame as read. `id` is `milliseconds-number`, increasing within a stream."""
+
+    id: str
+    replica: str
+    frame: bytes
+
+    @property
+    def milliseconds(self) -> int:
+        """Redis's clock when the entry was appended."""
+        return milliseconds_of(self.id)
+
+
+def milliseconds_of(stream_id: str) -> int:
+    """The time of a stream id, in Unix milliseconds."""
+    return int(stream_id.partition("-")[0])
+
+
+def position(stream_id: str) -> tuple[int, int]:
+    """A stream id as numbers that compare like it."""
+    milliseconds, _, number = stream_id.partition("-")
+    return int(milliseconds), int(number)
+
+
+def following(stream_id: str) -> str:
+    """The smallest id after `stream_id`."""
+    milliseconds, number = position(stream_id)
+    return f"{milliseconds}-{number + 1}"
+
+
+class Streams:
+    """The streams of all shards."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def append(self, entries: Sequence[Entry]) -> list[Appended | StoreUnavailableError]:
+        """Appends frames in the given order, in one pipeline; returns one outcome an entry.
+
+        StoreUnavailableError as an outcome means unknown: the entry may have been appended. Asking the replica to send
+        it again is safe, for its sequence number is applied once.
+        """
+        streams = list(dict.fromkeys(keys.stream(entry.run, entry.shard) for entry in entries))
+        commands: list[tuple[object, ...]] = [
+            ("XADD", keys.stream(entry.run, entry.shard), "*", "r", entry.replica, "f", entry.frame)
+            for entry in entries
+        ]
+        commands += [("XLEN", stream) for stream in streams]
+        try:
+            results = await self._connection.try_batch(commands)
+        except StoreUnavailableError as error:
+            return [error] * len(entries)
+        backlogs = dict(zip(streams, results[len(entries) :], strict=True))
+        return [
+            self._outcome(result, backlogs[keys.stream(entry.run, entry.shard)])
+            for entry, result in zip(entries, results, strict=False)
+        ]
+
+    def _outcome(self, result: object, backlog: object) -> Appended | StoreUnavailableError:
+        if isinstance(result, bytes) and isinstance(backlog, int):
+            return Appended(result.decode(), backlog)
+        return self._connection.unavailable(next(r for r in (result, backlog) if isinstance(r, Exception)))
+
+    async def read(
+        self, offsets: Mapping[tuple[str, int], str], count: int, block_seconds: float = 0.0
+    ) -> dict[tuple[str, int], list[StreamEntry]]:
+        """Reads entries after each shard's offset, at most `count` a shard; shards without new ones are left out.
+
+        Waits up to `block_seconds` for the first entry; 0 does not wait.
+        """
+        if not offsets:
+            return {}
+        # One XREAD names streams of many slots. On Redis Cluster this must become one a slot; only here.
+        shard_of = {keys.stream(*shard).encode(): shard for shard in offsets}
+        tail = ("STREAMS", *shard_of, *offsets.values())
+        if block_seconds > 0:
+            # BLOCK 0 would wait for ever, and a wait below a millisecond rounds to it.
+            block = max(1, round(block_seconds * 1000))
+            answer = await self._connection.wait("XREAD", "COUNT", count, "BLOCK", block, *tail)
+        else:
+            answer = await self._connection.call("XREAD", "COUNT", count, *tail)
+        return {shard_of[stream]: _entries(raw) for stream, raw in answer or ()}
+
+    async def backlog(self, run: str, shards: int) -> list[int]:
+        """Entries that each of the first `shards` streams holds."""
+        return await self._connection.batch([("XLEN", keys.stream(run, shard)) for shard in range(shards)])
+
+    async def last_id(self, run: str, shard: int) -> str:
+        """The id of the newest entry that the stream holds; START when it holds none."""
+        newest = await self._connection.call("XREVRANGE", keys.stream(run, shard), "+", "-", "COUNT", 1)
+        return newest[0][0].decode() if newest else START
+
+
+def _entries(raw: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[StreamEntry]:
+    return [StreamEntry(entry_id.decode(), fields[b"r"].decode(), fields[b"f"]) for entry_id, fields in raw]

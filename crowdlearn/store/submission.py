@@ -1,0 +1,106 @@
+"""Uploads a run's data in bounded batches, and lets a replaced run's data go."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+from crowdlearn import optim
+from crowdlearn.codecs import Vector
+from crowdlearn.errors import JobError
+from crowdlearn.spec import JobSpec, encode_spec
+from crowdlearn.store import keys
+from crowdlearn.store.connection import Command, Connection
+from crowdlearn.store.shards import FIRST_BLOB, first_commands
+
+Chunks = Iterable[bytes]
+
+BATCH_BYTES = 8 << 20
+"""How much of the dataset is on its way at a time."""
+
+UPLOAD_TTL_SECONDS = 24 * 3600
+"""Data of a submission that never finished goes after a day; no upload takes so long."""
+
+REPLACED_TTL_SECONDS = 3600
+"""Data of a run that a newer one of the same name replaced goes after an hour: somebody may still export it."""
+
+
+async def upload(
+    connection: Connection,
+    spec: JobSpec,
+    program: bytes,
+    metrics: bytes | None,
+    parameters: Vector,
+    train: Chunks,
+    held_out: Chunks,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Stores everything of a run that nobody knows of yet; raises JobError where parts do not fit the spec."""
+    if parameters.size != spec.size:
+        raise JobError(f"job {spec.name} has {spec.size:,} parameters, got {parameters.size:,} initial values")
+    stored, total = 0, spec.train_chunks + spec.held_out_chunks
+    async for count in _upload_chunks(connection, spec, train, held_out):
+        stored += count
+        if progress is not None:
+            progress(stored, total)
+    for index, shard in enumerate(spec.shards):
+        values = parameters[shard.slice]
+        slots = optim.build(spec.optimizer).init(shard.size)
+        await connection.batch(first_commands(spec.run, index, values, slots))
+    await connection.batch(_descriptions(spec, program, metrics))
+    await connection.batch([("PERSIST", key) for key in _chunk_keys(spec)])
+
+
+def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None) -> list[Command]:
+    commands: list[Command] = [
+        ("SET", keys.spec(spec.run), encode_spec(spec)),
+        ("SET", keys.program(spec.run), program),
+        ("HSET", keys.state(spec.run), "state", "running"),
+    ]
+    if metrics is not None:
+        commands.append(("SET", keys.metrics(spec.run), metrics))
+    return commands
+
+
+async def _upload_chunks(connection: Connection, spec: JobSpec, train: Chunks, held_out: Chunks) -> AsyncIterator[int]:
+    named = (
+        (_named("training", spec.train_chunks, train), keys.train_chunk),
+        (_named("held-out", spec.held_out_chunks, held_out), keys.held_out_chunk),
+    )
+    for chunks, key in named:
+        batch: list[Command] = []
+        size = 0
+        for index, chunk in chunks:
+            batch.append(("SET", key(spec.run, index), chunk, "EX", UPLOAD_TTL_SECONDS))
+            size += len(chunk)
+            if size >= BATCH_BYTES:
+                await connection.batch(batch)
+                yield len(batch)
+                batch, size = [], 0
+        if batch:
+            await connection.batch(batch)
+            yield len(batch)
+
+
+def _named(what: str, expected: int, chunks: Chunks) -> Iterator[tuple[int, bytes]]:
+    count = 0
+    for count, chunk in enumerate(chunks, 1):
+        yield count - 1, chunk
+    if count != expected:
+        raise JobError(f"the job has {expected:,} {what} chunks, got {count:,}")
+
+
+def _chunk_keys(spec: JobSpec) -> list[str]:
+    train = [keys.train_chunk(spec.run, index) for index in range(spec.train_chunks)]
+    return train + [keys.held_out_chunk(spec.run, index) for index in range(spec.held_out_chunks)]
+
+
+async def expire(connection: Connection, spec: JobSpec) -> None:
+    """Lets every key of a run go after REPLACED_TTL_SECONDS."""
+    of_run = (keys.spec, keys.state, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
+    names = [key(spec.run) for key in of_run] + _chunk_keys(spec)
+    for shard in range(len(spec.shards)):
+        blob = await connection.call("HGET", keys.manifest(spec.run, shard), "blob")
+        name = blob.decode() if blob else FIRST_BLOB
+        names += [keys.parameters(spec.run, shard, name), keys.slots(spec.run, shard, name)]
+        names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied)]
+    await connection.batch([("EXPIRE", name, REPLACED_TTL_SECONDS) for name in names])
