@@ -10,7 +10,9 @@ import { startRange, TIME_STEPS, valueRange } from "./scale.js";
 /** All panels share one cursor. */
 const CURSOR_KEY = "curves";
 const LINE_NAMES = { held_out: "held-out", train: "training" } as const;
-const KINDS = ["held_out", "train"] as const;
+/** In the order they are drawn: held-out lies on top. */
+const KINDS = ["train", "held_out"] as const;
+const HELD_OUT = 2;
 
 export class Chart {
   readonly root = make("figure", "panel");
@@ -53,7 +55,6 @@ export class Chart {
   /** Draws anew in other colours. */
   recolour(palette: Palette): void {
     this.palette = palette;
-    for (const axis of this.plot.axes) axis.font = this.pixelFont();
     this.plot.redraw(false, true);
   }
 
@@ -68,7 +69,7 @@ export class Chart {
   }
 
   private showLegend(lines: readonly Line[]): void {
-    const shown = lines.filter((line) => line.x.length > 0).map((line) => line.kind);
+    const shown = lines.filter((line) => line.x.length > 0).map((line) => line.kind).reverse();
     const wanted = [...shown, this.panel.target].join(" ");
     if (this.legend.dataset.shown === wanted) return;
     this.legend.dataset.shown = wanted;
@@ -89,13 +90,9 @@ export class Chart {
     });
   }
 
-  private pixelFont(): string {
-    return this.palette.font;
-  }
-
   private options(): uPlot.Options {
     const grid: uPlot.Axis.Grid = { stroke: () => this.palette.line, width: 1 };
-    const axis: uPlot.Axis = { stroke: () => this.palette.quiet, font: this.pixelFont(), grid, ticks: { show: false } };
+    const axis: uPlot.Axis = { stroke: () => this.palette.quiet, font: this.palette.font, grid, ticks: { show: false } };
     return {
       width: this.frame.clientWidth || 320,
       height: this.frame.clientHeight || 200,
@@ -126,14 +123,21 @@ export class Chart {
       ],
       series: [
         {},
+        { stroke: () => this.palette.train, width: 1.25, spanGaps: true, points: { show: false } },
         {
           stroke: () => this.palette.heldOut,
           width: 2.25,
           fill: (plot) => this.fill(plot),
           spanGaps: true,
-          points: { size: 5, width: 2, space: 14, fill: () => this.palette.card },
+          points: {
+            size: 7,
+            width: 2,
+            space: 48,
+            fill: () => this.palette.card,
+            // Where points would crowd the line, only the newest is marked.
+            filter: (plot, _, show) => (show ? null : newest(plot.data[HELD_OUT])),
+          },
         },
-        { stroke: () => this.palette.train, width: 1.25, spanGaps: true, points: { show: false } },
       ],
       hooks: { drawAxes: [(plot) => this.drawTarget(plot)], setCursor: [() => this.showValues()] },
     };
@@ -150,7 +154,8 @@ export class Chart {
 
   private fill(plot: uPlot): CanvasGradient | string {
     const { top, height } = plot.bbox;
-    if (!Number.isFinite(top + height) || height <= 0) return "transparent";
+    // Under a share the area means something: what has been reached of all there is.
+    if (!isShare(this.panel.metric) || !Number.isFinite(top + height) || height <= 0) return "transparent";
     const gradient = plot.ctx.createLinearGradient(0, top, 0, top + height);
     gradient.addColorStop(0, this.palette.heldOutFill);
     gradient.addColorStop(1, "transparent");
@@ -189,6 +194,12 @@ function extent(plot: uPlot): readonly [number, number] | null {
     }
   }
   return low <= high ? [low, high] : null;
+}
+
+/** The index of a line's last point, as a list; null without one. */
+function newest(values: ArrayLike<number | null | undefined> | undefined): number[] | null {
+  for (let index = (values?.length ?? 0) - 1; index >= 0; index -= 1) if (values?.[index] != null) return [index];
+  return null;
 }
 
 /** uPlot wants one x for all lines: the union of theirs, with nulls where a line has no point. */

@@ -5,8 +5,9 @@ import { make } from "./elements.js";
 /** More would be a texture, not a number; the figure beside it says how many there are. */
 export const MOST_DROPS = 72;
 
-/** A prime that has no common divisor with the columns: neighbours in time are far apart in space. */
-const STRIDE = 31;
+/** Steps of the R2 sequence (Roberts 2018): however many drops there are, they spread evenly. */
+const STEP_X = 0.7548776662;
+const STEP_Y = 0.5698402910;
 
 export class Field {
   private shown = "";
@@ -25,17 +26,15 @@ export class Field {
   }
 }
 
-/** Where drop `index` hangs: a column, and a height that looks like chance but stays the same. */
-export function place(index: number): { readonly column: number; readonly height: number } {
-  const column = (index * STRIDE + 35) % MOST_DROPS;
-  const height = ((index * 0.618034 + column * 0.37) % 1 + 1) % 1;
-  return { column: column / (MOST_DROPS - 1), height };
+/** Where drop `index` hangs, across and down, each in [0, 1). The first, which is yours, hangs in the middle. */
+export function place(index: number): { readonly across: number; readonly down: number } {
+  return { across: (0.5 + index * STEP_X) % 1, down: (0.5 + index * STEP_Y) % 1 };
 }
 
 function drop(index: number): HTMLElement {
   const made = make("i");
-  const { column, height } = place(index);
-  made.style.setProperty("--column", column.toFixed(4));
-  made.style.setProperty("--height", height.toFixed(4));
+  const { across, down } = place(index);
+  made.style.setProperty("--across", across.toFixed(4));
+  made.style.setProperty("--down", down.toFixed(4));
   return made;
 }

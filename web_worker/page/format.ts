@@ -22,15 +22,15 @@ export function metricValue(metric: string, value: number): string {
   return isShare(metric) ? percent(value) : real(value);
 }
 
-/** 92.9 %: rounded down, so that 92.96 does not read as if it had reached 93. */
+/** 92.9 % (with a no-break space): rounded down, so that 92.96 does not read as if it had reached 93. */
 export function percent(share: number): string {
   const tenths = Math.floor(share * 1000 + 1e-6) / 10;
-  return `${tenths.toFixed(1)} %`;
+  return `${tenths.toFixed(1)}\u00a0%`;
 }
 
 /** A target's value as its author wrote it: 93 %, 0.35. */
 export function targetValue(metric: string, value: number): string {
-  return isShare(metric) ? `${Number((value * 100).toPrecision(6))} %` : String(value);
+  return isShare(metric) ? `${Number((value * 100).toPrecision(6))}\u00a0%` : String(value);
 }
 
 /** 0.412, 12.3, 1,204, 3.2e-5 */
@@ -51,6 +51,11 @@ export function bytes(value: number): string {
     index += 1;
   }
   return `${index > 0 && size < 99.95 ? size.toFixed(1) : size.toFixed(0)} ${units[index]}`;
+}
+
+/** 80 KB: two digits are enough to decide by. */
+export function roughBytes(value: number): string {
+  return bytes(Number(value.toPrecision(2))).replace(".0", "");
 }
 
 /** 8 s, 1 min 24 s, 2 h 5 min */

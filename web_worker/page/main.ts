@@ -31,12 +31,14 @@ const field = new Field(element("field"));
 const participation = new Participation(address.join, showField);
 
 let job = address.job;
+let jobs: readonly JobStatus[] = [];
 let curve: Curve | null = null;
 let status: JobStatus | null = null;
 
 async function askJob(): Promise<number> {
   if (job === null) {
-    job = chooseJob(await gateway.jobs());
+    jobs = await gateway.jobs();
+    job = chooseJob(jobs);
     if (job === null) {
       notice.showNoJob();
       return pause(FINISHED_SECONDS);
@@ -63,6 +65,7 @@ function show(answer: JobStatus): void {
   status = answer;
   curve = mergeCurve(curve, answer);
   showView("job");
+  picker.show(jobs, answer.job);
   overview.show(answer, curve);
   curves.show(curve, answer);
   participation.show(answer);
@@ -74,15 +77,18 @@ function showField(): void {
 }
 
 async function showUnknown(name: string): Promise<void> {
-  notice.showUnknownJob(name, await gateway.jobs());
+  jobs = await gateway.jobs();
+  notice.showUnknownJob(name, jobs);
   // A job that nobody named was chosen for us: it is gone, so choose again.
   if (address.job === null) job = null;
 }
 
+/** The other jobs, for the picker; the first answer is not waited for when the address names a job. */
 async function askJobs(): Promise<number> {
-  const jobs = await gateway.jobs();
-  if (job !== null) picker.show(jobs, job);
-  return pause(job === null ? FINISHED_SECONDS : JOBS_SECONDS);
+  if (job === null) return SHOWN_SECONDS;
+  jobs = await gateway.jobs();
+  picker.show(jobs, job);
+  return pause(JOBS_SECONDS);
 }
 
 function showFailure(error: unknown, retrySeconds: number): void {

@@ -44,7 +44,9 @@ export class Overview {
     const where = heldOut === undefined && value !== undefined ? "training" : "held-out";
     const shown = value === undefined ? "–" : metricValue(metric, value);
     write(element("headline-label"), `${metricTitle(metric)} on ${where} data`);
-    write(element("headline-value"), shown);
+    const [digits = "", unit = ""] = shown.split("\u00a0");
+    write(element("headline-digits"), digits);
+    write(element("headline-unit"), unit);
     write(element("headline-aim"), aimWords(status, metric, heldOut));
     document.title = value === undefined ? `${status.job} · CrowdLearn` : `${shown} · ${status.job} · CrowdLearn`;
   }

@@ -15,7 +15,11 @@ export function valueRange(metric: string, data: Range | null, target: number | 
   const min = Math.min(low, target ?? low);
   const max = Math.max(high, target ?? high);
   const air = (max - min || Math.abs(max) || 1) * 0.08;
-  if (isShare(metric)) return [Math.max(0, min - air), Math.min(1, max + air)];
+  if (isShare(metric)) {
+    // Tenths while they are not too coarse, so that the axis begins and ends on a labelled line.
+    const step = max - min > 0.25 ? 0.1 : 0.02;
+    return [Math.max(0, Math.floor(min / step + 1e-9) * step), Math.min(1, Math.ceil(max / step - 1e-9) * step)];
+  }
   return [min >= 0 ? 0 : min - air, max + air];
 }
 

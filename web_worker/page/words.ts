@@ -1,6 +1,6 @@
 /** What the page says in sentences: of a job, of its state, of your own replica. Pure. */
 
-import { bytes, count, duration, metricValue, targetValue } from "./format.js";
+import { count, duration, metricValue, roughBytes, targetValue } from "./format.js";
 import type { ReplicaState } from "./replica.js";
 import { gradientsAbsorbed, type JobStatus } from "./status.js";
 import { readTarget } from "./target.js";
@@ -17,8 +17,7 @@ const OPTIMIZERS: Readonly<Record<string, string>> = {
 export function jobSentence(status: JobStatus): string {
   const optimizer = OPTIMIZERS[status.optimizer] ?? status.optimizer;
   const aim = readTarget(status.until);
-  const passes = status.epochs === 1 ? "1 epoch" : `${count(status.epochs)} epochs`;
-  const end = aim ? `until ${targetWords(status)} or ${passes} are done` : `for ${passes}`;
+  const end = aim ? `until ${targetWords(status)}` : `for ${status.epochs === 1 ? "1 epoch" : `${count(status.epochs)} epochs`}`;
   return (
     `${count(status.parameters)} parameters learn from ${count(status.rows)} rows, ` +
     `${count(status.batchRows)} at a time, with ${optimizer}, ${end}.`
@@ -30,7 +29,7 @@ export function targetWords(status: JobStatus): string {
   const target = readTarget(status.until);
   if (!target) return status.until ?? "";
   const sign = target.relation === ">=" ? "≥" : "≤";
-  return `${target.metric.replaceAll("_", " ")} ${sign} ${targetValue(target.metric, target.value)}`;
+  return `${target.metric.replaceAll("_", " ")}\u00a0${sign}\u00a0${targetValue(target.metric, target.value)}`;
 }
 
 export type Lamp = "loading" | "training" | "idle" | "finished" | "away";
@@ -64,9 +63,9 @@ export function aimWords(status: JobStatus, metric: string, value: number | unde
 /** What taking part costs and does. */
 export function costWords(status: JobStatus): string {
   return (
-    "Your browser computes in the background of this tab and sends about " +
-    `${bytes(status.bytesPerPush)} per gradient: nothing is installed, nothing about you is sent, ` +
-    "and closing the tab stops it at any time."
+    "Your processor works in the background of this tab, sending about " +
+    `${roughBytes(status.bytesPerPush)} per gradient and receiving the new parameters; ` +
+    "nothing is installed, nothing about you is sent, and closing the tab stops it at any time."
   );
 }
 

@@ -8,6 +8,9 @@ import type { CodecName } from "./protocol";
 /** Values that share one int8 scale: 0.4 % overhead, and small enough that one outlier spoils few neighbours. */
 export const INT8_BLOCK = 1024;
 
+/** The largest scale (bits 0x7c010203): 127 times the next larger float32 would be infinite. */
+const INT8_MAX_SCALE = new Float32Array(Uint32Array.of(0x7c010203).buffer)[0]!;
+
 /**
  * One way to write a vector of n float32 values as bytes.
  *
@@ -136,7 +139,8 @@ const INT8: Codec = {
     const levels = new Int8Array(payload.buffer, 4 * blocks);
     for (let block = 0; block < blocks; block++) {
       const start = block * INT8_BLOCK;
-      scales[block] = largestMagnitude(values, start, Math.min(start + INT8_BLOCK, values.length)) / 127;
+      const largest = largestMagnitude(values, start, Math.min(start + INT8_BLOCK, values.length));
+      scales[block] = Math.min(largest / 127, INT8_MAX_SCALE);
       // A block of zeros (or of values too small to have a scale) divides by 1 and is written as zeros.
       quantizeBlock(values, uniforms, start, scales[block]! || 1, levels);
     }

@@ -1,0 +1,144 @@
+// The primitives that work element by element. jax-js broadcasts scalars, as docs/program.md asks.
+
+import { DType, lax, nn, numpy as np } from "@jax-js/jax";
+
+import { integer } from "../schema";
+import { binary, heldAs, input, unary, type Rule } from "./rule";
+
+const isFloat = (x: np.Array): boolean => x.dtype === DType.Float32;
+
+// jax-js multiplies by the reciprocal, which overflows where the quotient does not: 1e-39 / 1e-39.
+// One Newton-free correction would cost a kernel twice its arithmetic; models divide by ordinary numbers.
+const div: Rule = binary((x, y) => x.div(y));
+
+/** x^y by squaring; a gradient asks for powers like 2 and -1, where exp(y log x) would lose digits and signs. */
+function integerPower(x: np.Array, exponent: number): np.Array {
+  if (exponent === 0) return np.onesLike(x);
+  if (exponent < 0) return np.reciprocal(integerPower(x, -exponent));
+  if (exponent === 1) return x;
+  const half = integerPower(x, exponent >> 1);
+  return exponent % 2 ? half.ref.mul(half).mul(x.ref) : half.ref.mul(half);
+}
+
+// Consumes x once whatever the exponent: the recursion shares it by reference.
+function power(x: np.Array, exponent: number): np.Array {
+  if (exponent === 1) return x;
+  const result = integerPower(x.ref, exponent);
+  x.dispose();
+  return result;
+}
+
+/** lax.pow: 0^0 is 1, where exp(y log x) gives NaN. */
+function pow(x: np.Array, y: np.Array): np.Array {
+  const exponent = y.astype(DType.Float32);
+  return np.where(exponent.ref.equal(0), 1, np.power(x, exponent));
+}
+
+/** Precise near 0 too, where (1 - e^-2x) / (1 + e^-2x) cancels. */
+function tanh(x: np.Array): np.Array {
+  const shrunk = np.expm1(np.abs(x.ref).mul(-2));
+  const size = shrunk.ref.neg().div(shrunk.add(2));
+  return np.where(x.less(0), size.ref.neg(), size);
+}
+
+/** (e^x - e^-x) / 2 by expm1, precise near 0 too. */
+function sinh(x: np.Array): np.Array {
+  const grown = np.expm1(x);
+  return grown.ref.add(grown.ref.div(grown.add(1))).mul(0.5);
+}
+
+/** lax.atan2: 0 where both are 0, where the half-angle formula divides 0 by 0. */
+function atan2(y: np.Array, x: np.Array): np.Array {
+  const origin = np.logicalAnd(y.ref.equal(0), x.ref.equal(0));
+  return np.where(origin, 0, np.atan2(y, x));
+}
+
+/** lax.sign: NaN and zeros pass through. */
+function sign(x: np.Array): np.Array {
+  return np.where(x.ref.greater(0), 1, np.where(x.ref.less(0), -1, x));
+}
+
+function horner(w: np.Array, coefficients: readonly number[]): np.Array {
+  const [first, ...rest] = coefficients;
+  let sum = w.ref.mul(0).add(first!);
+  for (const coefficient of rest) sum = sum.mul(w.ref).add(coefficient);
+  w.dispose();
+  return sum;
+}
+
+// Giles 2010, "Approximating the erfinv function": the same single-precision polynomials as XLA's.
+const CENTRAL = [2.81022636e-8, 3.43273939e-7, -3.5233877e-6, -4.39150654e-6, 0.00021858087, -0.00125372503, -0.00417768164, 0.246640727, 1.50140941];
+const TAIL = [-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047, 1.00167406, 2.83297682];
+
+function erfInv(x: np.Array): np.Array {
+  const w = np.log1p(x.ref.mul(x.ref).neg()).neg();
+  const isCentral = w.ref.less(5);
+  const central = horner(w.ref.sub(2.5), CENTRAL);
+  const tail = horner(np.sqrt(np.maximum(w, 5)).sub(3), TAIL);
+  const inside = np.where(isCentral, central, tail).mul(x.ref);
+  return np.where(np.abs(x.ref).equal(1), x.mul(Infinity), inside);
+}
+
+const convert: Rule = unary((x, { output, inputTypes }) => {
+  if (output.dtype !== "bool") return x.astype(heldAs(output.dtype));
+  return inputTypes[0]?.dtype === "bool" ? x : x.notEqual(0);
+});
+
+const select: Rule = (inputs, site) =>
+  np.where(input(inputs, 0, site), input(inputs, 2, site), input(inputs, 1, site));
+
+const clamp: Rule = (inputs, site) =>
+  np.minimum(np.maximum(input(inputs, 1, site), input(inputs, 0, site)), input(inputs, 2, site));
+
+export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
+  add: binary((x, y) => x.add(y)),
+  sub: binary((x, y) => x.sub(y)),
+  mul: binary((x, y) => x.mul(y)),
+  div,
+  max: binary((x, y) => np.maximum(x, y)),
+  min: binary((x, y) => np.minimum(x, y)),
+  pow: binary(pow),
+  rem: binary((x, y) => x.mod(y)),
+  atan2: binary(atan2),
+  eq: binary((x, y) => x.equal(y)),
+  ne: binary((x, y) => x.notEqual(y)),
+  lt: binary((x, y) => x.less(y)),
+  le: binary((x, y) => x.lessEqual(y)),
+  gt: binary((x, y) => x.greater(y)),
+  ge: binary((x, y) => x.greaterEqual(y)),
+  and: binary((x, y) => np.logicalAnd(x, y)),
+  or: binary((x, y) => np.logicalOr(x, y)),
+  xor: binary((x, y) => np.logicalXor(x, y)),
+  not: unary((x) => np.logicalNot(x)),
+  neg: unary((x) => x.neg()),
+  abs: unary((x) => np.abs(x)),
+  sign: unary(sign),
+  floor: unary((x) => np.floor(x)),
+  ceil: unary((x) => np.ceil(x)),
+  round: unary((x) => np.rint(x)),
+  exp: unary((x) => np.exp(x)),
+  exp2: unary((x) => np.exp2(x)),
+  expm1: unary((x) => np.expm1(x)),
+  log: unary((x) => np.log(x)),
+  log1p: unary((x) => np.log1p(x)),
+  sqrt: unary((x) => np.sqrt(x)),
+  rsqrt: unary((x) => np.reciprocal(np.sqrt(x))),
+  cbrt: unary((x) => np.cbrt(x)),
+  square: unary((x) => np.square(x)),
+  sin: unary((x) => np.sin(x)),
+  cos: unary((x) => np.cos(x)),
+  tan: unary((x) => np.tan(x)),
+  tanh: unary(tanh),
+  sinh: unary(sinh),
+  cosh: unary((x) => np.cosh(x)),
+  logistic: unary((x) => nn.sigmoid(x)),
+  erf: unary((x) => lax.erf(x)),
+  erf_inv: unary(erfInv),
+  is_finite: unary((x) => (isFloat(x) ? np.isfinite(x) : x.ref.equal(x))),
+  integer_pow: unary((x, site) => power(x, site.option("y", integer()))),
+  select_n: select,
+  clamp,
+  convert_element_type: convert,
+  stop_gradient: unary((x) => x),
+  copy: unary((x) => x),
+};

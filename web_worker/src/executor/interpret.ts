@@ -1,0 +1,88 @@
+// Runs a program's equations on jax-js arrays, with every array consumed exactly once. Uploads and compiles nothing.
+
+import { numpy as np } from "@jax-js/jax";
+
+import { ProgramError, reasonOf } from "../errors";
+import { type Equation, type Program, type ValueType } from "../program";
+import { ELEMENTWISE } from "./elementwise";
+import { REDUCTIONS } from "./reductions";
+import { heldAs, Site, type Rule } from "./rule";
+import { SHAPING } from "./shaping";
+
+const RULES: Readonly<Record<string, Rule>> = { ...ELEMENTWISE, ...SHAPING, ...REDUCTIONS };
+
+/** The primitives that this executor has. */
+export const PRIMITIVES: readonly string[] = Object.keys(RULES);
+
+/** For each value how often it is read: by equations, and as loss or gradient. */
+export function useCounts(program: Program): number[] {
+  const counts = new Array<number>(program.values.length).fill(0);
+  const reads = [...program.equations.flatMap(({ inputs }) => inputs), program.loss, ...program.gradients];
+  for (const value of reads) counts[value]! += 1;
+  return counts;
+}
+
+/** The arrays that are alive while a program runs. Each read hands out one of the owners that `write` took. */
+class Environment {
+  readonly #arrays = new Map<number, np.Array>();
+
+  constructor(readonly counts: readonly number[]) {}
+
+  write(value: number, array: np.Array): void {
+    const count = this.counts[value]!;
+    if (count === 0) {
+      array.dispose();
+      return;
+    }
+    for (let owner = 1; owner < count; owner++) void array.ref;
+    this.#arrays.set(value, array);
+  }
+
+  read(value: number): np.Array {
+    return this.#arrays.get(value)!;
+  }
+}
+
+function constantArray(data: number | number[], type: ValueType): np.Array {
+  const dtype = heldAs(type.dtype);
+  if (typeof data === "number") return np.broadcastTo(np.array(data, { dtype }), type.shape);
+  const values = dtype === "float32" ? new Float32Array(data) : dtype === "uint32" ? new Uint32Array(data) : new Int32Array(data);
+  return np.array(values, { shape: type.shape, dtype });
+}
+
+function requireShape(array: np.Array, equation: Equation, type: ValueType): void {
+  if (array.shape.join() === type.shape.join() && array.dtype === heldAs(type.dtype)) return;
+  throw new ProgramError(
+    `${equation.primitive} should give ${type.dtype}[${type.shape.join()}], got ${array.dtype}[${array.shape.join()}]`,
+  );
+}
+
+function execute(equation: Equation, environment: Environment, site: Site): void {
+  const rule = RULES[equation.primitive];
+  if (!rule) throw new ProgramError(`this executor has no primitive "${equation.primitive}"`);
+  try {
+    const array = rule(equation.inputs.map((value) => environment.read(value)), site);
+    requireShape(array, equation, site.output);
+    environment.write(equation.outputs[0]!, array);
+  } catch (error) {
+    throw new ProgramError(`${equation.primitive}: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** Returns the loss, then the gradients. Consumes `parameters` and `batch`. */
+export function interpret(program: Program, parameters: np.Array[], batch: np.Array[]): np.Array[] {
+  const environment = new Environment(useCounts(program));
+  const uniforms = new Map<number, number>();
+  program.parameters.forEach((value, i) => environment.write(value, parameters[i]!));
+  program.batch.forEach((value, i) => environment.write(value, batch[i]!));
+  for (const { value, data } of program.constants) {
+    if (typeof data === "number") uniforms.set(value, data);
+    environment.write(value, constantArray(data, program.values[value]!));
+  }
+  for (const equation of program.equations) {
+    const types = equation.inputs.map((value) => program.values[value]!);
+    const known = equation.inputs.map((value) => uniforms.get(value) ?? null);
+    execute(equation, environment, new Site(equation, types, program.values[equation.outputs[0]!]!, known));
+  }
+  return [program.loss, ...program.gradients].map((value) => environment.read(value));
+}
