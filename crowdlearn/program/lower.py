@@ -1,0 +1,127 @@
+"""Walks a jaxpr and emits the program: inlines calls, skips what nothing reads, refuses what browsers lack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from crowdlearn.errors import UnsupportedModelError
+from crowdlearn.program import origin
+from crowdlearn.program.advice import instead_of
+from crowdlearn.program.builder import Builder
+from crowdlearn.program.geometry import CannotIndex
+from crowdlearn.program.model import DTYPES, ValueType
+from crowdlearn.program.primitives import LOWERINGS
+from crowdlearn.program.types import complaint
+
+MAX_CONSTANT = 1_048_576
+"""Elements of an array that the loss may hold without it being a parameter or data: some 10 MB as JSON."""
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+"""Primitives that call a jaxpr, and the parameter that holds it. The derivative rules are spent by now."""
+
+
+class Lowering:
+    """Emits jaxprs into one builder."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+
+    def jaxpr(
+        self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[int], wanted: Sequence[bool], line: str | None
+    ) -> list[int | None]:
+        """Emits the equations that the `wanted` outputs need; returns a value for each of those outputs.
+
+        Args:
+            line: where the user called this jaxpr, for equations that know no line of the user.
+        """
+        values: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, array in zip(jaxpr.constvars, constants, strict=True):
+            values[var] = self._constant(array, line)
+        outputs = [var for var, want in zip(jaxpr.outvars, wanted, strict=True) if want]
+        for equation, live in _needed(jaxpr.eqns, outputs):
+            self._equation(equation, live, values, origin.line_of(equation) or line)
+        return [self._read(var, values) if want else None for var, want in zip(jaxpr.outvars, wanted, strict=True)]
+
+    def _read(self, var: Any, values: dict[Any, int]) -> int:
+        if hasattr(var, "val"):
+            return self.builder.constant(np.asarray(var.val, _dtype(var.aval)))
+        return values[var]
+
+    def _equation(self, equation: Any, live: list[bool], values: dict[Any, int], line: str | None) -> None:
+        name, params = equation.primitive.name, equation.params
+        inputs = [self._read(var, values) for var in equation.invars]
+        if name in CALLS:
+            body = params[CALLS[name]]
+            outputs = self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
+        else:
+            outputs = [self._primitive(equation, name, inputs, line)]
+        for var, value in zip(equation.outvars, outputs, strict=True):
+            if value is not None:
+                values[var] = value
+
+    def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> int:
+        lowering: Callable[..., int] | None = LOWERINGS.get(name)
+        if lowering is None or len(equation.outvars) != 1:
+            raise refusal(f"`{name}`", line, instead_of(name))
+        result = _type(equation.outvars[0].aval, line)
+        why = complaint(name, [self.builder.types[index] for index in inputs], result)
+        if why:
+            what, _, advice = why.partition("; ")
+            raise refusal(what, line, f"; {advice}")
+        try:
+            value = lowering(self.builder, inputs, equation.params, result)
+        except CannotIndex as error:
+            raise refusal(f"`{name}` ({error})", line, instead_of(name)) from None
+        assert self.builder.types[value] == result, (name, self.builder.types[value], result)
+        return value
+
+    def _constant(self, array: Any, line: str | None) -> int:
+        if array.size > MAX_CONSTANT:
+            what = f"a constant array of {array.size:,} elements (at most {MAX_CONSTANT:,})"
+            raise refusal(what, line, "; make it an array of the batch or a parameter")
+        _type(array, line)
+        return self.builder.constant(np.asarray(array))
+
+
+def _needed(equations: Sequence[Any], outputs: Sequence[Any]) -> list[tuple[Any, list[bool]]]:
+    """The equations that `outputs` depend on, in order, each with which of its own outputs are read."""
+    read = {var for var in outputs if not hasattr(var, "val")}
+    needed = []
+    for equation in reversed(equations):
+        live = [var in read for var in equation.outvars]
+        if any(live):
+            needed.append((equation, live))
+            read.update(var for var in equation.invars if not hasattr(var, "val"))
+    return needed[::-1]
+
+
+def _dtype(aval: Any) -> str:
+    return str(aval.dtype)
+
+
+def _type(aval: Any, line: str | None) -> ValueType:
+    dtype = _dtype(aval)
+    if dtype not in DTYPES:
+        narrow = ".astype(jnp.float32)" if dtype.startswith(("float", "bfloat")) else "float32 or int32"
+        raise refusal(f"values of type {dtype}", line, f"; write {narrow} instead")
+    return ValueType(tuple(map(int, aval.shape)), dtype)
+
+
+def refusal(what: str, line: str | None, advice: str) -> UnsupportedModelError:
+    """The error for a model that asks of browsers what they cannot do."""
+    where = f" at {line}" if line else ""
+    return UnsupportedModelError(f"the loss uses {what}{where}, which browsers cannot execute{advice}")

@@ -1,0 +1,181 @@
+"""What each primitive of JAX becomes in a program: itself, or others that mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from crowdlearn.program import indexing
+from crowdlearn.program.builder import Builder
+from crowdlearn.program.geometry import CannotIndex, gather_geometry, scatter_geometry
+from crowdlearn.program.model import ValueType
+from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY
+
+Params = dict[str, Any]
+Lowered = Callable[[Builder, list[int], Params, ValueType], int]
+
+
+def _elementwise(name: str, *options: str) -> Lowered:
+    def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+        operands = [_stretched(b, index, result.shape) for index in inputs]
+        return b.emit(name, operands, **{option: params[option] for option in options})
+
+    return lowering
+
+
+def _stretched(b: Builder, index: int, shape: tuple[int, ...]) -> int:
+    # JAX lets an axis of one meet a longer one; a program does not.
+    if b.types[index].shape in ((), shape):
+        return index
+    return b.broadcast(index, shape, range(len(shape)))
+
+
+def _ints(axes: Any) -> tuple[int, ...]:
+    return tuple(map(int, axes))
+
+
+def _same(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001 - of one signature
+    return inputs[0]
+
+
+def _comparison(name: str) -> Lowered:
+    plain = _elementwise(name)
+
+    def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+        if b.types[inputs[0]].dtype != "bool":
+            return plain(b, inputs, params, result)
+        differ = _elementwise("xor")(b, inputs, params, result)
+        return differ if name == "ne" else b.emit("not", (differ,))
+
+    return lowering
+
+
+def _pow(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    base, exponent = inputs
+    if b.types[exponent].dtype != result.dtype:
+        exponent = b.convert(exponent, result.dtype)
+    return _elementwise("pow")(b, [base, exponent], params, result)
+
+
+def _round(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    if params["rounding_method"].name == "TO_NEAREST_EVEN":
+        return b.emit("round", inputs)
+    up = b.emit("floor", (b.emit("add", (b.emit("abs", inputs), b.constant(np.float32(0.5)))),))
+    return b.emit("mul", (b.emit("sign", inputs), up))
+
+
+def _erfc(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return b.emit("sub", (b.constant(np.float32(1)), b.emit("erf", inputs)))
+
+
+def _select(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    if len(inputs) != 3 or b.types[inputs[0]].dtype != "bool":
+        raise CannotIndex("among more than two cases")
+    return _elementwise("select_n")(b, inputs, params, result)
+
+
+def _convert(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return b.convert(inputs[0], result.dtype)
+
+
+def _broadcast(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    return b.broadcast(inputs[0], result.shape, params["broadcast_dimensions"])
+
+
+def _reshape(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return b.reshape(inputs[0], result.shape)
+
+
+def _transpose(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return b.emit("transpose", inputs, permutation=_ints(params["permutation"]))
+
+
+def _reduction(name: str) -> Lowered:
+    return lambda b, inputs, params, result: b.emit(name, inputs, axes=_ints(params["axes"]))  # noqa: ARG005
+
+
+def _arg(name: str) -> Lowered:
+    def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+        (x,) = inputs
+        x = b.convert(x, "int32") if b.types[x].dtype == "bool" else x
+        return b.emit(name, (x,), axis=int(params["axes"][0]), dtype=result.dtype)
+
+    return lowering
+
+
+def _dot_general(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    contract, batch = params["dimension_numbers"]
+    return b.emit(
+        "dot_general",
+        inputs,
+        contract=(_ints(contract[0]), _ints(contract[1])),
+        batch=(_ints(batch[0]), _ints(batch[1])),
+    )
+
+
+def _iota(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    return b.emit("iota", inputs, shape=result.shape, dtype=result.dtype, dimension=int(params["dimension"]))
+
+
+def _concatenate(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return b.emit("concatenate", inputs, dimension=int(params["dimension"]))
+
+
+def _slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    strides = params["strides"] or (1,) * len(result.shape)
+    start, limit = _ints(params["start_indices"]), _ints(params["limit_indices"])
+    return b.emit("slice", inputs, start=start, limit=limit, strides=_ints(strides))
+
+
+def _pad(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    low, high, interior = (_ints(edge) for edge in zip(*params["padding_config"], strict=True))
+    return b.emit("pad", inputs, low=low, high=high, interior=interior) if low else inputs[0]
+
+
+def _rev(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return b.emit("rev", inputs, dimensions=_ints(params["dimensions"]))
+
+
+def _gather(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    x, indices = inputs
+    geometry = gather_geometry(b.types[x].shape, b.types[indices].shape, params)
+    return indexing.gather(b, x, indices, geometry, params)
+
+
+def _scatter_add(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    x, indices, updates = inputs
+    geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
+    return indexing.scatter_add(b, x, indices, updates, geometry, params)
+
+
+LOWERINGS: dict[str, Lowered] = {
+    **{name: _elementwise(name) for name in BINARY | UNARY | LOGIC | {"is_finite", "clamp"}},
+    **{name: _comparison(name) for name in COMPARISONS},
+    **{name: _reduction(name) for name in REDUCTIONS},
+    **dict.fromkeys(("stop_gradient", "copy", "copy_p", "optimization_barrier", "device_put"), _same),
+    "add_any": _elementwise("add"),
+    "integer_pow": _elementwise("integer_pow", "y"),
+    "pow": _pow,
+    "round": _round,
+    "erfc": _erfc,
+    "select_n": _select,
+    "convert_element_type": _convert,
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "transpose": _transpose,
+    "argmax": _arg("argmax"),
+    "argmin": _arg("argmin"),
+    "dot_general": _dot_general,
+    "iota": _iota,
+    "concatenate": _concatenate,
+    "slice": _slice,
+    "pad": _pad,
+    "rev": _rev,
+    "gather": _gather,
+    "scatter-add": _scatter_add,
+}
+"""By JAX's name. Each takes the builder, the inputs, the equation's parameters and the type of its result."""

@@ -1,0 +1,63 @@
+"""Turns a loss written in JAX into a program: differentiates with JAX, then lowers the jaxpr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crowdlearn.errors import JobError
+from crowdlearn.program import origin
+from crowdlearn.program.builder import Builder
+from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.lower import Lowering
+from crowdlearn.program.model import Program, ValueType
+from crowdlearn.program.passes import optimise
+
+Loss = Callable[[Any, Mapping[str, Any]], Any]
+
+
+def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> Program:
+    """The program of `jax.value_and_grad(loss)`.
+
+    Args:
+        loss: `loss(parameters, batch)`, a scalar float32.
+        parameters: any pytree of arrays, or of anything with a `shape` and a `dtype`; all float32.
+        batch: arrays by name, likewise; the program takes them sorted by name.
+    Raises:
+        JobError: the loss raises, or returns something else than a scalar; with the user's line.
+        UnsupportedModelError: browsers cannot execute it; with the primitive and the user's line.
+        SetupError: JAX is not installed.
+    """
+    jax = import_jax()
+    # Wide types do not exist in browsers; a program that was traced with them would not mean the same there.
+    with jax.enable_x64(False):
+        _require_scalar(jax, loss, parameters, batch)
+        with origin.blamed_on("the gradient of the loss"):
+            closed = jax.make_jaxpr(jax.value_and_grad(loss))(parameters, batch)
+    return optimise(_lower(jax, closed, parameters, batch))
+
+
+def _require_scalar(jax: Any, loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> None:
+    with origin.blamed_on("the loss", _names(jax, parameters, batch)):
+        result = jax.eval_shape(loss, parameters, batch)
+    shape, dtype = getattr(result, "shape", None), str(getattr(result, "dtype", type(result).__name__))
+    if shape == () and dtype == "float32":
+        return
+    got = f"{dtype}{list(shape)}" if shape is not None else f"a {dtype}"
+    line = origin.line_of_function(loss)
+    raise JobError(f"the loss returns one float32, such as jnp.mean(...), got {got} from {line}")
+
+
+def _names(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:
+    named = ", ".join(sorted(parameters)) if isinstance(parameters, Mapping) else str(jax.tree.structure(parameters))
+    return f"the parameters are {named}; the batch has {', '.join(sorted(batch))}"
+
+
+def _lower(jax: Any, closed: Any, parameters: Any, batch: Mapping[str, Any]) -> Program:
+    builder = Builder()
+    inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in closed.jaxpr.invars]
+    wanted = [True] * len(closed.jaxpr.outvars)
+    outputs = Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
+    loss, *gradients = [value for value in outputs if value is not None]
+    count = len(jax.tree.leaves(parameters))
+    return builder.finish(inputs[:count], inputs[count:], loss, gradients)

@@ -1,0 +1,151 @@
+"""The shape and element type of what a primitive returns, and which element types it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from crowdlearn.program.model import NARROW, Options, ValueType
+
+Types = Sequence[ValueType]
+
+COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+LOGIC = frozenset({"and", "or", "xor", "not"})
+BINARY = frozenset({"add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2"})
+UNARY = frozenset(
+    ["neg", "abs", "sign", "floor", "ceil", "round", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square", "sin", "cos", "tan", "tanh", "sinh", "cosh", "logistic", "erf", "erf_inv", "integer_pow"]
+)
+ELEMENTWISE = BINARY | UNARY | COMPARISONS | LOGIC | {"is_finite", "convert_element_type", "select_n", "clamp"}
+"""Operands of equal shapes, or scalars, which broadcast."""
+
+REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"})
+
+VALUE_PRESERVING = (
+    COMPARISONS
+    | {"max", "min", "clamp", "select_n", "convert_element_type", "reduce_max", "reduce_min", "argmax", "argmin"}
+    | {"broadcast_in_dim", "reshape", "transpose", "iota", "concatenate", "slice", "pad", "rev"}
+)
+"""What may be done with integers narrower than 32 bits: their results are the same when held in 32 bits."""
+
+
+def result_type(primitive: str, inputs: Types, options: Options) -> ValueType:
+    """The type of `primitive` of `inputs`. Trusts that the shapes fit; JAX has checked them."""
+    if primitive in ELEMENTWISE:
+        return ValueType(elementwise_shape(inputs), _elementwise_dtype(primitive, inputs, options))
+    if primitive in REDUCTIONS:
+        return ValueType(_without(inputs[0].shape, options["axes"]), inputs[0].dtype)
+    return _SHAPED[primitive](inputs, options)
+
+
+def elementwise_shape(inputs: Types) -> tuple[int, ...]:
+    """The shape of an elementwise result: that of any operand which is not a scalar."""
+    return max((each.shape for each in inputs), key=len)
+
+
+def _elementwise_dtype(primitive: str, inputs: Types, options: Options) -> str:
+    if primitive in COMPARISONS or primitive in LOGIC or primitive == "is_finite":
+        return "bool"
+    if primitive == "convert_element_type":
+        return str(options["dtype"])
+    return inputs[1].dtype if primitive in ("select_n", "clamp") else inputs[0].dtype
+
+
+def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
+
+
+def _to_shape(inputs: Types, options: Options) -> ValueType:
+    return ValueType(tuple(options["shape"]), inputs[0].dtype)
+
+
+def _iota(inputs: Types, options: Options) -> ValueType:  # noqa: ARG001 - it has none
+    return ValueType(tuple(options["shape"]), options["dtype"])
+
+
+def _transpose(inputs: Types, options: Options) -> ValueType:
+    return ValueType(tuple(inputs[0].shape[axis] for axis in options["permutation"]), inputs[0].dtype)
+
+
+def _arg(inputs: Types, options: Options) -> ValueType:
+    return ValueType(_without(inputs[0].shape, (options["axis"],)), options["dtype"])
+
+
+def _dot_general(inputs: Types, options: Options) -> ValueType:
+    x, y = inputs
+    contract, batch = options["contract"], options["batch"]
+    lead = tuple(x.shape[axis] for axis in batch[0])
+    rows = _without(x.shape, (*contract[0], *batch[0]))
+    columns = _without(y.shape, (*contract[1], *batch[1]))
+    return ValueType(lead + rows + columns, x.dtype)
+
+
+def _concatenate(inputs: Types, options: Options) -> ValueType:
+    axis, shape = options["dimension"], list(inputs[0].shape)
+    shape[axis] = sum(each.shape[axis] for each in inputs)
+    return ValueType(tuple(shape), inputs[0].dtype)
+
+
+def _slice(inputs: Types, options: Options) -> ValueType:
+    steps = zip(options["start"], options["limit"], options["strides"], strict=True)
+    return ValueType(tuple(max(0, math.ceil((b - a) / step)) for a, b, step in steps), inputs[0].dtype)
+
+
+def _pad(inputs: Types, options: Options) -> ValueType:
+    edges = zip(inputs[0].shape, options["low"], options["high"], options["interior"], strict=True)
+    shape = (max(0, n + max(n - 1, 0) * gap + low + high) for n, low, high, gap in edges)
+    return ValueType(tuple(shape), inputs[0].dtype)
+
+
+_SHAPED: dict[str, Callable[[Types, Options], ValueType]] = {
+    "broadcast_in_dim": _to_shape,
+    "reshape": _to_shape,
+    "transpose": _transpose,
+    "argmax": _arg,
+    "argmin": _arg,
+    "dot_general": _dot_general,
+    "iota": _iota,
+    "concatenate": _concatenate,
+    "slice": _slice,
+    "pad": _pad,
+    "rev": lambda inputs, options: inputs[0],  # noqa: ARG005 - of the same type
+}
+
+PRIMITIVES = frozenset(ELEMENTWISE | REDUCTIONS | _SHAPED.keys())
+"""Everything that a program may hold."""
+
+
+RANGES = {"bool": (0, 1), "int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}
+RANGES |= {"uint16": (0, 2**16 - 1), "int32": (-(2**31), 2**31 - 1), "uint32": (0, 2**32 - 1)}
+"""The least and the greatest integer that a type holds."""
+
+
+def widens(source: str, target: str) -> bool:
+    """Whether `target` holds every value of `source`. float32 holds integers of up to 24 bits."""
+    if source == target:
+        return True
+    if source == "float32" or target == "bool":
+        return False
+    low, high = RANGES[source]
+    least, most = RANGES[target] if target != "float32" else (-(2**24), 2**24)
+    return least <= low and high <= most
+
+
+def complaint(primitive: str, inputs: Types, result: ValueType) -> str | None:
+    """Why browsers cannot do `primitive` on these element types, with what to write instead; None if they can."""
+    for each in (*inputs, result):
+        if each.dtype in NARROW and primitive not in VALUE_PRESERVING:
+            return f"{primitive} of {each.dtype} may overflow; convert to float32 first: x.astype(jnp.float32)"
+    if primitive == "convert_element_type":
+        source = inputs[0].dtype
+        if result.dtype in NARROW and not widens(source, result.dtype):
+            return f"the conversion from {source} to {result.dtype} loses values; convert to int32 or float32 instead"
+    if primitive in LOGIC and any(each.dtype != "bool" for each in inputs):
+        return f"bitwise `{primitive}` of {inputs[0].dtype}; use arithmetic, or booleans with jnp.logical_{primitive}"
+    if primitive == "dot_general" and inputs[0].dtype != "float32":
+        return f"a matrix product of {inputs[0].dtype}; convert to float32 first: x.astype(jnp.float32)"
+    if "bool" in (each.dtype for each in inputs) and primitive not in _TAKES_BOOL:
+        return f"{primitive} of bool; convert to float32 first: x.astype(jnp.float32)"
+    return None
+
+
+_TAKES_BOOL = LOGIC | _SHAPED.keys() | {"eq", "ne", "select_n", "convert_element_type", "reduce_and", "reduce_or"}
