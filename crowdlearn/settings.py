@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from crowdlearn.errors import SetupError
+
+Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "EvaluatorSettings")
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379"
 
@@ -71,3 +77,37 @@ class EvaluatorSettings:
     """The least time between two scorings of one job."""
     poll_seconds: float = 1.0
     """How often jobs and versions are looked for when no announcement came."""
+
+
+def from_environment(cls: type[Settings], environ: Mapping[str, str], **given: object) -> Settings:
+    """Builds settings from `given`, then `CROWDLEARN_<FIELD>` variables, then defaults.
+
+    A value that is None in `given` counts as not given. Tuples are written with commas, truths as 1 or 0,
+    true or false, yes or no.
+
+    Raises:
+        SetupError: a variable does not hold what its field needs.
+    """
+    values = {name: value for name, value in given.items() if value is not None}
+    for field in fields(cls):
+        variable = f"CROWDLEARN_{field.name.upper()}"
+        if field.name not in values and variable in environ:
+            values[field.name] = _parse(variable, str(field.type), environ[variable])
+    return cls(**values)
+
+
+def _parse(variable: str, kind: str, text: str) -> object:
+    try:
+        match kind:
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool":
+                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+            case "tuple[str, ...]":
+                return tuple(part.strip() for part in text.split(",") if part.strip())
+            case _:
+                return text
+    except (ValueError, KeyError):
+        raise SetupError(f"{variable} expects {kind}, got {text!r}") from None

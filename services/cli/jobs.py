@@ -1,0 +1,157 @@
+"""`crowdlearn submit`, `status`, `export` and `stop`: what an operator does to jobs, straight on Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from crowdlearn.job import CompiledJob
+from crowdlearn.job_file import load
+from crowdlearn.settings import DEFAULT_REDIS_URL
+from crowdlearn.spec import JobStatus
+from crowdlearn.store import Store, connect
+from crowdlearn.store.status import status as read_status
+from crowdlearn.weights import save
+from services.cli import loop
+from services.cli.options import AsJson, JobFile, RedisUrl
+
+JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    for command in (submit, status, export, stop):
+        app.command(rich_help_panel="Jobs")(command)
+
+
+def submit(job_file: JobFile, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
+    """Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once."""
+    console = Console(stderr=True)
+    with console.status(f"Tracing {job_file}"):
+        compiled = load(job_file).compile()
+
+    async def main(_: asyncio.Event) -> None:
+        async with _store(redis) as store:
+            await upload(store, compiled, console)
+
+    loop.run(main)
+    if as_json:
+        _print_json({"job": compiled.spec.name, "run": compiled.spec.run})
+    else:
+        console.print(
+            f"Job [bold]{compiled.spec.name}[/] is running. Every browser that opens a gateway's page can take part."
+        )
+
+
+async def upload(store: Store, compiled: CompiledJob, console: Console) -> None:
+    """Submits a compiled job with a progress bar of its chunks."""
+    columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(compiled.spec.name)
+        await store.jobs.submit(
+            compiled.spec,
+            program=compiled.program,
+            metrics=compiled.metrics,
+            parameters=compiled.parameters,
+            train=compiled.train,
+            held_out=compiled.held_out,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def status(
+    job: Annotated[str | None, typer.Argument(help="A job's name; all jobs without it.", metavar="[JOB]")] = None,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show how jobs are doing."""
+
+    async def main(_: asyncio.Event) -> list[JobStatus]:
+        async with _store(redis) as store:
+            names = [job] if job is not None else await store.jobs.names()
+            return [await read_status(store, name, with_curve=False) for name in names]
+
+    found = loop.run(main)
+    if as_json:
+        _print_json(found[0] if job is not None else {"jobs": found})
+    elif found:
+        Console().print(_table(found))
+    else:
+        Console().print("No jobs. Submit one: crowdlearn submit JOB.py")
+
+
+def _table(found: list[JobStatus]) -> Table:
+    table = Table("job", "state", "gradients", "per second", "replicas", "epoch", "loss", "held out", box=None)
+    for one in found:
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in (one.metrics or {}).items())
+        table.add_row(
+            one.job,
+            one.state if one.reason is None else f"{one.state} ({one.reason})",
+            f"{max(one.versions):,}",
+            f"{one.updates_per_second:,.1f}",
+            str(one.replicas),
+            f"{one.epoch:.1f} of {one.epochs}",
+            "" if one.loss is None else f"{one.loss:.4g}",
+            metrics,
+        )
+    return table
+
+
+def export(
+    job: JobName,
+    file: Annotated[Path, typer.Argument(help="Where to write: FILE.safetensors or FILE.npz.", metavar="FILE")],
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Write a job's current weights to a file."""
+
+    async def main(_: asyncio.Event) -> list[int]:
+        async with _store(redis) as store:
+            spec = await store.jobs.spec(job)
+            flat, versions = await store.shards.flat(spec)
+            save(file, spec.parameters, flat)
+            return list(versions)
+
+    versions = loop.run(main)
+    if as_json:
+        _print_json({"job": job, "file": str(file), "versions": versions})
+    else:
+        Console().print(f"Wrote {file}: {max(versions):,} gradients absorbed.")
+
+
+def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
+    """End a job. Its weights stay in Redis for `export`."""
+
+    async def main(_: asyncio.Event) -> bool:
+        async with _store(redis) as store:
+            return await store.jobs.finish((await store.jobs.spec(job)).run, "stopped")
+
+    stopped = loop.run(main)
+    if as_json:
+        _print_json({"job": job, "stopped": stopped})
+    else:
+        Console().print(f"Job {job} is stopped." if stopped else f"Job {job} had ended already.")
+
+
+@asynccontextmanager
+async def _store(redis: str | None) -> AsyncIterator[Store]:
+    store = await connect(redis or DEFAULT_REDIS_URL)
+    try:
+        await store.ping()
+        yield store
+    finally:
+        await store.close()
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")

@@ -1,0 +1,35 @@
+"""The options that several commands share, written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JobFile = Annotated[
+    Path,
+    typer.Argument(help="A Python file that defines `job = Job(...)`.", exists=True, dir_okay=False, metavar="JOB.py"),
+]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--redis",
+        envvar="CROWDLEARN_REDIS",
+        help="Redis, as redis://[user:password@]host:port or rediss://...",
+        metavar="URL",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+LogLevel = Annotated[
+    str, typer.Option("--log-level", envvar="CROWDLEARN_LOG_LEVEL", help="debug, info, warning or error.")
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        envvar="CROWDLEARN_METRICS_PORT",
+        help="Expose Prometheus metrics on this port.",
+        metavar="PORT",
+    ),
+]

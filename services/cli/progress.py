@@ -1,0 +1,63 @@
+"""Shows a job's progress in a terminal: one live line, or a line every few seconds where nobody watches."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from crowdlearn.spec import JobStatus
+
+QUIET_SECONDS = 2.0
+"""Without a terminal a line is printed so often: enough to see life in a log, little enough to read it."""
+
+
+class TrainingProgress:
+    """A context manager whose `show(status)` draws the newest status."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self.console = console
+        self.last_line = 0.0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("[dim]{task.fields[details]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("Training", total=epochs, epoch="0", details="")
+
+    def __enter__(self) -> TrainingProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def show(self, status: JobStatus) -> None:
+        """Draws `status`; without a terminal, prints it when the last line is old enough."""
+        epoch, details = f"{status.epoch:.1f}/{status.epochs}", describe(status)
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=min(status.epoch, status.epochs), epoch=epoch, details=details)
+        elif time.monotonic() - self.last_line >= QUIET_SECONDS:
+            self.last_line = time.monotonic()
+            self.console.print(f"epoch {epoch}  {details}", highlight=False, soft_wrap=True)
+
+
+def describe(status: JobStatus) -> str:
+    """One line: gradients, their rate, replicas, training loss and held-out metrics."""
+    parts = [
+        f"{max(status.versions):,} gradients",
+        f"{status.updates_per_second:.0f}/s",
+        f"{status.replicas} replica{'' if status.replicas == 1 else 's'}",
+    ]
+    if status.loss is not None:
+        parts.append(f"loss {status.loss:.3f}")
+    parts += [f"held-out {name} {value:.4f}" for name, value in (status.metrics or {}).items()]
+    return "  ".join(parts)

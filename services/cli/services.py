@@ -1,0 +1,95 @@
+"""`crowdlearn gateway`, `aggregator` and `evaluator`: one service each, on a Redis that others share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from crowdlearn import logs, metrics
+from crowdlearn.settings import (
+    DEFAULT_REDIS_URL,
+    AggregatorSettings,
+    EvaluatorSettings,
+    GatewaySettings,
+    from_environment,
+)
+from crowdlearn.store import Store, connect
+from services.cli import loop
+from services.cli.options import LogLevel, MetricsPort, RedisUrl
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command(rich_help_panel="Services")(gateway)
+    app.command(rich_help_panel="Services")(aggregator)
+    app.command(rich_help_panel="Services")(evaluator)
+
+
+def gateway(
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    log_level: LogLevel = "info",
+    metrics_port: MetricsPort = None,
+) -> None:
+    """Serve the page, the sockets and the data to browsers. Further settings: docs/settings.md."""
+    settings = from_environment(GatewaySettings, os.environ, host=host, port=port)
+
+    async def serve(store: Store, stop: asyncio.Event) -> None:
+        from services import gateway as service  # the others need not load Starlette
+
+        await service.run(store, settings, stop=stop)
+
+    _run(redis, log_level, metrics_port, serve)
+
+
+def aggregator(
+    redis: RedisUrl = DEFAULT_REDIS_URL, log_level: LogLevel = "info", metrics_port: MetricsPort = None
+) -> None:
+    """Apply gradients to the parameters. Run several: they share the shards. Further settings: docs/settings.md."""
+    settings = from_environment(AggregatorSettings, os.environ)
+
+    async def serve(store: Store, stop: asyncio.Event) -> None:
+        from services import aggregator as service
+
+        await service.run(store, settings, stop=stop)
+
+    _run(redis, log_level, metrics_port, serve)
+
+
+def evaluator(
+    redis: RedisUrl = DEFAULT_REDIS_URL, log_level: LogLevel = "info", metrics_port: MetricsPort = None
+) -> None:
+    """Score held-out data on new versions and end jobs that reach their target. Needs JAX."""
+    settings = from_environment(EvaluatorSettings, os.environ)
+
+    async def serve(store: Store, stop: asyncio.Event) -> None:
+        from services import evaluator as service
+
+        await service.run(store, settings, stop=stop)
+
+    _run(redis, log_level, metrics_port, serve)
+
+
+def _run(
+    redis: str | None,
+    log_level: str,
+    metrics_port: int | None,
+    serve: Callable[[Store, asyncio.Event], Awaitable[None]],
+) -> None:
+    logs.configure(log_level)
+    if metrics_port is not None:
+        metrics.serve(metrics_port)
+
+    async def main(stop: asyncio.Event) -> None:
+        store = await connect(redis or DEFAULT_REDIS_URL)
+        try:
+            await serve(store, stop)
+        finally:
+            await store.close()
+
+    loop.run(main)

@@ -1,0 +1,203 @@
+"""`crowdlearn up JOB.py`: the whole service in one process, with the job, until the job ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import webbrowser
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from crowdlearn import logs
+from crowdlearn.errors import SetupError
+from crowdlearn.job import CompiledJob
+from crowdlearn.job_file import load
+from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
+from crowdlearn.spec import JobStatus
+from crowdlearn.store import Store, connect
+from crowdlearn.store.status import status as read_status
+from crowdlearn.weights import save
+from services import evaluator
+from services.cli import loop
+from services.cli.browsers import find_chromium, headless_replicas
+from services.cli.jobs import upload
+from services.cli.options import AsJson, JobFile, LogLevel
+from services.cli.progress import TrainingProgress, describe
+from services.embedded import EmbeddedService, embedded
+
+REFRESH_SECONDS = 0.5
+"""How often the progress is read: fast enough to look alive, slow enough to cost nothing."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    status: JobStatus
+    file: Path
+    seconds: float
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    app.command()(up)
+
+
+def up(
+    job_file: JobFile,
+    browsers: Annotated[int, typer.Option(min=0, help="Start so many headless Chromium replicas.")] = 0,
+    port: Annotated[int | None, typer.Option(help="The page's port. [default: 8000, or a free one]")] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the weights. [default: NAME.safetensors]", metavar="FILE")
+    ] = None,
+    leave: Annotated[
+        bool,
+        typer.Option("--exit", help="End when the job ends, also in a terminal, where the page stays up otherwise."),
+    ] = False,
+    as_json: AsJson = False,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Run the whole service here with one job, until it reaches its target or its epochs.
+
+    Exits with 0 when the job reached its target (or had none), with 3 when its epochs ended before.
+    """
+    logs.configure(log_level)
+    console = Console(stderr=as_json)
+    if browsers:
+        find_chromium()
+    with console.status(f"Tracing {job_file}"):
+        compiled = load(job_file).compile()
+    stay = console.is_terminal and not leave and not as_json
+    session = Session(compiled, console, browsers, port, redis, out or Path(f"{compiled.spec.name}.safetensors"), stay)
+    outcome = loop.run(session.run)
+    if as_json:
+        sys.stdout.write(_as_json(outcome).decode() + "\n")
+    missed = compiled.spec.until is not None and outcome.status.reason != "until"
+    raise typer.Exit(3 if missed else 0)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One `crowdlearn up`, from the first connection to the written weights."""
+
+    compiled: CompiledJob
+    console: Console
+    browsers: int
+    port: int | None
+    redis: str | None
+    out: Path
+    stay: bool
+
+    async def run(self, stop: asyncio.Event) -> Outcome:
+        """Trains until the job ends or `stop` is set; writes the weights in either case."""
+        spec = self.compiled.spec
+        store = await connect(self.redis or f"fake://{spec.run}")
+        started = time.monotonic()
+        try:
+            await store.ping()
+            await upload(store, self.compiled, self.console)
+            async with AsyncExitStack() as stack:
+                service = await self._start(store, stack)
+                page = f"{service.url}/?job={spec.name}"
+                self.console.print(f"Page: {page}", highlight=False)
+                if self.browsers:
+                    await stack.enter_async_context(headless_replicas(f"{page}&join", self.browsers))
+                elif not _open_page(page):
+                    self.console.print("Open it in a browser to take part.")
+                await self._watch(store, service, stop)
+                outcome = await self._finish(store, time.monotonic() - started)
+                if self.stay and not stop.is_set():
+                    self.console.print("The page stays up until you press Ctrl-C.")
+                    await stop.wait()
+            return outcome
+        finally:
+            await store.close()
+
+    async def _start(self, store: Store, stack: AsyncExitStack) -> EmbeddedService:
+        settings = from_environment(GatewaySettings, os.environ, port=self.port)
+        try:
+            return await stack.enter_async_context(embedded(store, settings))
+        except SetupError:
+            if self.port is not None:
+                raise
+            return await stack.enter_async_context(embedded(store, replace(settings, port=0)))
+
+    async def _watch(self, store: Store, service: EmbeddedService, stop: asyncio.Event) -> None:
+        name = self.compiled.spec.name
+        with TrainingProgress(self.console, self.compiled.spec.epochs) as progress:
+            while True:
+                status = await read_status(store, name, with_curve=False)
+                progress.show(status)
+                if status.state == "finished":
+                    return
+                if stop.is_set():
+                    await store.jobs.finish(status.run, "stopped")
+                service.raise_failure()
+                await _sleep_unless(stop, REFRESH_SECONDS)
+
+    async def _finish(self, store: Store, seconds: float) -> Outcome:
+        """Drains the streams, scores what came of it and writes it."""
+        spec = self.compiled.spec
+        # The embedded aggregator is at work on it; there is no event for "empty".
+        while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await evaluator.run(store, EvaluatorSettings(), burst=True)
+        flat, _ = await store.shards.flat(spec)
+        save(self.out, spec.parameters, flat)
+        status = await read_status(store, spec.name, with_curve=False)
+        outcome = Outcome(status, self.out, seconds)
+        self._print_summary(outcome)
+        return outcome
+
+    def _print_summary(self, outcome: Outcome) -> None:
+        spec, status = self.compiled.spec, outcome.status
+        reasons = {
+            "until": f"Reached {spec.until}",
+            "epochs": "All epochs are trained" + (f", but {spec.until} was not reached" if spec.until else ""),
+            "stopped": "Stopped",
+        }
+        self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")
+        self.console.print(describe(status), highlight=False)
+        self.console.print(f"Weights: {outcome.file}", highlight=False)
+
+
+def _open_page(page: str) -> bool:
+    """Opens the page where there is a display; returns whether it did."""
+    has_display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(has_display) and webbrowser.open(page)
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+def _as_json(outcome: Outcome) -> bytes:
+    status = outcome.status
+    return msgspec.json.encode(
+        {
+            "job": status.job,
+            "run": status.run,
+            "reason": status.reason,
+            "seconds": round(outcome.seconds, 3),
+            "versions": status.versions,
+            "epoch": status.epoch,
+            "loss": status.loss,
+            "metrics": status.metrics,
+            "file": str(outcome.file),
+        }
+    )

@@ -1,0 +1,64 @@
+"""Runs gateway, aggregator and evaluator in one process, on any store. They are the same services as in containers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings
+from crowdlearn.store import Store
+from services import aggregator, evaluator, gateway
+
+
+@dataclass(frozen=True)
+class EmbeddedService:
+    """A running service: where its gateway listens, and the tasks that a caller may watch for failure."""
+
+    url: str
+    tasks: tuple[asyncio.Task[None], ...]
+
+    def raise_failure(self) -> None:
+        """Raises what ended a service early, if one has ended."""
+        for task in self.tasks:
+            if task.done():
+                task.result()
+
+
+@asynccontextmanager
+async def embedded(
+    store: Store,
+    gateway_settings: GatewaySettings,
+    aggregator_settings: AggregatorSettings | None = None,
+    evaluator_settings: EvaluatorSettings | None = None,
+) -> AsyncIterator[EmbeddedService]:
+    """Starts the services, yields when the gateway listens, and stops them in the order that loses nothing.
+
+    Raises:
+        SetupError: the port is taken.
+    """
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    gateway_stop, workers_stop = asyncio.Event(), asyncio.Event()
+    serving = asyncio.create_task(
+        gateway.run(store, gateway_settings, stop=gateway_stop, ready=listening.set_result), name="gateway"
+    )
+    await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+    workers = (
+        asyncio.create_task(
+            aggregator.run(store, aggregator_settings or AggregatorSettings(), stop=workers_stop), name="aggregator"
+        ),
+        asyncio.create_task(
+            evaluator.run(store, evaluator_settings or EvaluatorSettings(), stop=workers_stop), name="evaluator"
+        ),
+    )
+    try:
+        yield EmbeddedService(f"http://{gateway_settings.host}:{listening.result()}", (serving, *workers))
+    finally:
+        # The gateway first: what it has acknowledged is then in the streams, for the aggregator to drain.
+        gateway_stop.set()
+        await asyncio.wait({serving})
+        workers_stop.set()
+        await asyncio.wait(workers)
