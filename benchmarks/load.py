@@ -1,7 +1,7 @@
 """A load generator: sockets that push ready-made gradient frames as fast as their credit allows.
 
 It speaks docs/protocol.md but spares itself the work of a replica, so that the service is what is measured: frames are
-encoded once, and masked with the key 0 (RFC 6455 allows any key), so that only the header is written anew for each push.
+encoded once, and masked with the key 0 (RFC 6455 allows any key), so that only the header is written anew for a push.
 """
 
 from __future__ import annotations

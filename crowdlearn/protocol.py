@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Meta
 
 from crowdlearn.errors import MessageError
-from crowdlearn.sharding import Shard
 
 T = TypeVar("T")
 
@@ -71,6 +70,18 @@ class Release(Message, frozen=True, kw_only=True, tag="release"):
     """Gives leases back untrained."""
 
     leases: Annotated[list[Natural], Meta(max_length=64)]
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """A contiguous slice of the flat parameter vector: `size` values from `offset`."""
+
+    offset: int
+    size: int
+
+    @property
+    def slice(self) -> slice:
+        """The shard as a slice of the flat vector."""
+        return slice(self.offset, self.offset + self.size)
 
 
 class ParameterArray(msgspec.Struct, frozen=True):

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from crowdlearn.codecs import INT8_BLOCK
+from crowdlearn.protocol import Shard
 
-
-class Shard(msgspec.Struct, frozen=True):
-    """A contiguous slice of the flat parameter vector: `size` values from `offset`."""
-
-    offset: int
-    size: int
-
-    @property
-    def slice(self) -> slice:
-        """The shard as a slice of the flat vector."""
-        return slice(self.offset, self.offset + self.size)
+__all__ = ["Shard", "cut"]
 
 
 def cut(parameters: int, shard_size: int) -> tuple[Shard, ...]:
