@@ -35,9 +35,9 @@ class GatewaySettings:
     """How often a socket is pinged; the answer has as long again. Many proxies cut sockets that are idle for 60 s."""
     credit: int = 2
     """Frames of one shard that a replica may have unanswered: one on its way while the next is computed."""
-    frames_per_second: float = 200.0
+    frames_per_second: float = 1000.0
     """Gradient frames that one replica may send on average, over all shards."""
-    messages_per_second: float = 100.0
+    messages_per_second: float = 1000.0
     """Text messages that one replica may send on average."""
     backlog_bytes: int = 64 << 20
     """The byte budget of one shard's stream. Over it gradients are answered `busy`."""
