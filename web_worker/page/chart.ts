@@ -20,7 +20,7 @@ export class Chart {
   private readonly legend = make("p", "legend");
   private readonly values = { held_out: make("b"), train: make("b") };
   private readonly frame = make("div", "frame");
-  private readonly empty = make("p", "frame-empty", "The curve begins with the first gradients.");
+  private readonly empty = make("p", "frame-empty");
   private readonly plot: uPlot;
   private panel: Panel;
   private axis: Axis = "seconds";
@@ -34,6 +34,7 @@ export class Chart {
     const caption = make("figcaption");
     write(this.title, metricTitle(panel.metric));
     caption.append(this.title, this.legend);
+    this.empty.append(make("span", "", "The curve begins with the first gradients."));
     this.frame.append(this.empty);
     this.root.append(caption, this.frame);
     this.plot = new uPlot(this.options(), [[], [], []], this.frame);
@@ -96,7 +97,7 @@ export class Chart {
     return {
       width: this.frame.clientWidth || 320,
       height: this.frame.clientHeight || 200,
-      padding: [12, 12, 0, 0],
+      padding: [12, 14, 0, 0],
       legend: { show: false },
       cursor: {
         y: false,

@@ -20,7 +20,8 @@ export class Epochs {
     });
     this.bar.setAttribute("aria-valuemax", String(epochs));
     this.bar.setAttribute("aria-valuenow", String(Math.min(epoch, epochs)));
-    write(this.words, `${Math.min(epoch, epochs).toFixed(1)} of ${count(epochs)} ${epochs === 1 ? "epoch" : "epochs"}`);
+    const done = epoch >= epochs ? count(epochs) : epoch.toFixed(1);
+    write(this.words, `${done} of ${count(epochs)} ${epochs === 1 ? "epoch" : "epochs"}`);
   }
 }
 

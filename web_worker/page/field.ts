@@ -5,12 +5,12 @@ import { make } from "./elements.js";
 /** More would be a texture, not a number; the figure beside it says how many there are. */
 export const MOST_DROPS = 72;
 
-/** Steps of the R2 sequence (Roberts 2018): however many drops there are, they spread evenly. */
-const STEP_X = 0.7548776662;
-const STEP_Y = 0.5698402910;
+/** Steps by the golden ratio spread evenly however many there are. */
+const GOLDEN = 0.6180339887;
 
 export class Field {
   private shown = "";
+  private readonly empty = make("p", "", "No one is here yet. Be the first.");
 
   constructor(private readonly home: HTMLElement) {}
 
@@ -20,15 +20,28 @@ export class Field {
     const wanted = `${drops} ${yours}`;
     if (wanted === this.shown) return;
     this.shown = wanted;
+    this.empty.remove();
     while (this.home.childElementCount > drops) this.home.lastElementChild?.remove();
     while (this.home.childElementCount < drops) this.home.append(drop(this.home.childElementCount));
     Array.from(this.home.children).forEach((child, index) => child.classList.toggle("yours", index < yours));
+    if (drops === 0) this.home.append(this.empty);
   }
 }
 
 /** Where drop `index` hangs, across and down, each in [0, 1). The first, which is yours, hangs in the middle. */
 export function place(index: number): { readonly across: number; readonly down: number } {
-  return { across: (0.5 + index * STEP_X) % 1, down: (0.5 + index * STEP_Y) % 1 };
+  return { across: (0.5 + index * GOLDEN) % 1, down: (0.5 + mirrored(index)) % 1 };
+}
+
+/** The bits of `index` behind the binary point, in reverse (van der Corput): even too, and in no step with the other. */
+function mirrored(index: number): number {
+  let [rest, weight, sum] = [index, 0.5, 0];
+  while (rest > 0) {
+    sum += (rest % 2) * weight;
+    rest = Math.floor(rest / 2);
+    weight /= 2;
+  }
+  return sum;
 }
 
 function drop(index: number): HTMLElement {

@@ -9,6 +9,7 @@ export function count(value: number): string {
 
 /** 96.1 below a hundred, whole above. */
 export function rate(value: number): string {
+  if (value === 0) return "0";
   return value < 99.95 ? value.toFixed(value < 9.995 && value > 0 ? 2 : 1) : whole.format(value);
 }
 

@@ -25,14 +25,15 @@ export class Overview {
     this.epochs.show(status.epoch, status.epochs);
   }
 
-  /** The gateway is away: what is shown stays, and the state says since when it is old. */
+  /** The gateway is away: what is shown stays, and the state says that it is old. */
   showAway(retrySeconds: number): void {
-    this.showState("away", "The gateway is away; these are the last numbers.");
-    write(element("state-countdown"), `Next try in ${Math.max(1, Math.round(retrySeconds))} s`);
+    this.showState("away", "Gateway away");
+    write(element("state-countdown"), `next try in ${Math.max(1, Math.round(retrySeconds))} s, these are the last numbers`);
   }
 
   private showState(lamp: Lamp, words: string): void {
     this.state.dataset.state = lamp;
+    element("job").classList.toggle("stale", lamp === "away");
     write(element("state-words"), words);
     write(element("state-countdown"), "");
   }
@@ -46,6 +47,7 @@ export class Overview {
     write(element("headline-label"), `${metricTitle(metric)} on ${where} data`);
     const [digits = "", unit = ""] = shown.split("\u00a0");
     write(element("headline-digits"), digits);
+    element("headline-digits").classList.toggle("none", value === undefined);
     write(element("headline-unit"), unit);
     write(element("headline-aim"), aimWords(status, metric, heldOut));
     document.title = value === undefined ? `${status.job} · CrowdLearn` : `${shown} · ${status.job} · CrowdLearn`;

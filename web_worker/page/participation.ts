@@ -44,7 +44,7 @@ export class Participation {
 
   show(status: JobStatus): void {
     this.status = status;
-    write(element("join-text"), status.state === "finished" && !this.replica ? "This job has ended, so there is nothing to compute." : costWords(status));
+    this.showOffer(status);
     this.showButton();
     if (this.joinAtOnce && !this.replica && status.state === "running" && this.joinedRun !== status.run) void this.join();
   }
@@ -107,11 +107,18 @@ export class Participation {
     write(element("connection"), replicaWords(state, message));
   }
 
+  /** What there is to take part in; what has ended offers nothing. */
+  private showOffer(status: JobStatus): void {
+    const over = status.state === "finished" && !this.replica;
+    this.section.classList.toggle("over", over);
+    write(element("join-title"), over ? "This job is finished" : "Train it with us");
+    write(element("join-text"), over ? "There is nothing left to compute. Thank you to everyone who took part." : costWords(status));
+  }
+
   private showButton(): void {
-    const over = this.status?.state === "finished" && !this.replica;
-    write(this.button, this.replica ? "Stop" : over ? "Finished" : "Take part");
+    write(this.button, this.replica ? "Stop" : "Take part");
     this.button.classList.toggle("stop", this.replica !== null);
-    this.button.disabled = over || this.status === null;
+    this.button.disabled = this.status === null;
   }
 
   private showProgress(): void {

@@ -17,7 +17,7 @@ export class Picker {
     const wanted = JSON.stringify([current, ...jobs.map((job) => [job.job, job.state])]);
     if (wanted === this.shown) return;
     this.shown = wanted;
-    this.home.hidden = jobs.length < 2 && (jobs.length === 0 || jobs[0]?.job === current);
+    this.home.hidden = jobs.length < 2 || !jobs.some((job) => job.job === current);
     this.select.replaceChildren(
       ...jobs.map((job) => {
         const option = make("option", "", job.state === "finished" ? `${job.job} (finished)` : job.job);

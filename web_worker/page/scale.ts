@@ -18,7 +18,8 @@ export function valueRange(metric: string, data: Range | null, target: number | 
   if (isShare(metric)) {
     // Tenths while they are not too coarse, so that the axis begins and ends on a labelled line.
     const step = max - min > 0.25 ? 0.1 : 0.02;
-    return [Math.max(0, Math.floor(min / step + 1e-9) * step), Math.min(1, Math.ceil(max / step - 1e-9) * step)];
+    const bottom = Math.max(0, Math.floor(Math.min(min, 1 - step) / step + 1e-9) * step);
+    return [bottom, Math.min(1, Math.max(Math.ceil(max / step - 1e-9) * step, bottom + step))];
   }
   return [min >= 0 ? 0 : min - air, max + air];
 }

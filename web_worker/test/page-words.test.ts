@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { pickAddress, readAddress } from "../page/address.js";
+import { bytes, countTick, duration, metricValue, percent, rate, real, roughBytes, targetValue, timeTick } from "../page/format.js";
+import { readTarget } from "../page/target.js";
+import { aimWords, costWords, jobSentence, jobState, replicaWords } from "../page/words.js";
+import { aStatus } from "./page-status.js";
+
+/** Units stand behind a no-break space; tests read better with a plain one. */
+function plain(text: string): string {
+  return text.replaceAll("\u00a0", " ");
+}
+
+test("a share is rounded down: 92.96 % has not reached 93 %", () => {
+  assert.equal(plain(percent(0.9296)), "92.9 %");
+  assert.equal(plain(percent(0.57)), "57.0 %");
+  assert.equal(plain(percent(1)), "100.0 %");
+});
+
+test("a metric's name decides between per cent and a plain number", () => {
+  assert.equal(plain(metricValue("accuracy", 0.912)), "91.2 %");
+  assert.equal(metricValue("loss", 0.4123), "0.412");
+  assert.equal(plain(targetValue("accuracy", 0.93)), "93 %");
+  assert.equal(plain(targetValue("accuracy", 0.955)), "95.5 %");
+  assert.equal(targetValue("loss", 0.35), "0.35");
+});
+
+test("numbers keep about three digits", () => {
+  assert.deepEqual([0, 0.00032, 0.41234, 12.345, 1234.5].map(real), ["0.000", "3.2e-4", "0.412", "12.3", "1,235"]);
+  assert.deepEqual([0, 0.5, 96.13, 1234].map(rate), ["0", "0.50", "96.1", "1,234"]);
+  assert.deepEqual([0, 999, 79902, 19_176_480, 2.5e12].map(bytes), ["0 B", "999 B", "79.9 KB", "19.2 MB", "2.5 TB"]);
+  assert.equal(roughBytes(79902), "80 KB");
+});
+
+test("durations and ticks read as people say them", () => {
+  assert.deepEqual([7.6, 84, 120, 7500].map(duration), ["8 s", "1 min 24 s", "2 min", "2 h 5 min"]);
+  assert.deepEqual([timeTick(0, 20, 80), timeTick(20, 20, 80)], ["0", "20 s"]);
+  assert.deepEqual([timeTick(90, 30, 200), timeTick(300, 60, 600)], ["1:30", "5 min"]);
+  assert.deepEqual([timeTick(5400, 1800, 9000), timeTick(7200, 3600, 90000)], ["1:30 h", "2 h"]);
+  assert.deepEqual([500, 1500, 20000, 3e6].map(countTick), ["500", "1.5k", "20k", "3M"]);
+});
+
+test("a target reads as the job's author wrote it, and nonsense as none", () => {
+  assert.deepEqual(readTarget("accuracy >= 0.93"), { metric: "accuracy", relation: ">=", value: 0.93 });
+  assert.deepEqual(readTarget("loss<=3e-1"), { metric: "loss", relation: "<=", value: 0.3 });
+  assert.equal(readTarget("accuracy > 1"), null);
+  assert.equal(readTarget(null), null);
+});
+
+test("the job is one sentence, with its target or its epochs", () => {
+  assert.equal(
+    plain(jobSentence(aStatus({ until: "accuracy >= 0.93" }))),
+    "79,510 parameters learn from 6,800 rows, 100 at a time, with Adagrad, until accuracy ≥ 93 %.",
+  );
+  assert.match(jobSentence(aStatus({ optimizer: "lion" })), /with lion, for 10 epochs\.$/);
+});
+
+test("the state says why a job ended", () => {
+  const ended = (reason: string | null): string =>
+    plain(jobState(aStatus({ state: "finished", reason, until: "accuracy >= 0.93" }), 84).words);
+  assert.equal(ended("until"), "Finished: reached accuracy ≥ 93 % after 1 min 24 s and 811 gradients");
+  assert.equal(ended("epochs"), "Finished: all 10 epochs done after 1 min 24 s and 811 gradients");
+  assert.equal(ended("stopped"), "Stopped by its operator after 1 min 24 s and 811 gradients");
+  assert.equal(ended(null), "Finished after 1 min 24 s and 811 gradients");
+});
+
+test("a running job without replicas waits for someone", () => {
+  assert.equal(jobState(aStatus({ replicas: 0 }), null).lamp, "idle");
+  assert.equal(jobState(aStatus(), null).lamp, "training");
+});
+
+test("the aim says when it is reached, in either direction", () => {
+  const accuracy = aStatus({ until: "accuracy >= 0.93" });
+  assert.equal(plain(aimWords(accuracy, "accuracy", 0.92)), "target 93 %");
+  assert.equal(plain(aimWords(accuracy, "accuracy", 0.93)), "target 93 % reached");
+  assert.equal(plain(aimWords(aStatus({ until: "loss <= 0.3" }), "loss", 0.29)), "target 0.3 reached");
+  assert.equal(aimWords(aStatus(), "loss", 0.5), "newest value");
+});
+
+test("the offer names its cost", () => {
+  assert.match(costWords(aStatus()), /about 80 KB per gradient/);
+});
+
+test("a replica's trouble is told with its reason", () => {
+  assert.equal(replicaWords("failed", "no WebAssembly"), "This browser cannot take part: no WebAssembly");
+  assert.equal(replicaWords("waiting", ""), "Waiting for rows to train on");
+  assert.equal(replicaWords("waiting", "the gateway is away"), "The gateway is away");
+});
+
+test("the address picks a job and may join, but picking never joins", () => {
+  assert.deepEqual(readAddress("?job=mnist&join"), { job: "mnist", join: true });
+  assert.deepEqual(readAddress("?join=0"), { job: null, join: false });
+  assert.equal(pickAddress("mnist-2"), "?job=mnist-2");
+});
