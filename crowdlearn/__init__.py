@@ -1,1 +1,26 @@
-"""CrowdLearn: one model, trained on everybody's browsers with Downpour SGD."""
+"""CrowdLearn: one model, trained on everybody's browsers with Downpour SGD.
+
+A job is written with the names here: see docs/jobs.md. They are loaded when first used, so that services which only
+need `crowdlearn.protocol` or `crowdlearn.store` start without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crowdlearn.dataset import Data
+    from crowdlearn.hyperparameters import SGD, Adagrad, Adam, Downpour, Momentum, RMSprop
+    from crowdlearn.job import Job
+    from crowdlearn.parameters import Normal
+
+__all__ = ["SGD", "Adagrad", "Adam", "Data", "Downpour", "Job", "Momentum", "Normal", "RMSprop"]
+
+_MODULES = {"Job": "job", "Data": "dataset", "Normal": "parameters"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'crowdlearn' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"crowdlearn.{_MODULES.get(name, 'hyperparameters')}"), name)

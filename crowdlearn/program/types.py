@@ -13,7 +13,33 @@ COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LOGIC = frozenset({"and", "or", "xor", "not"})
 BINARY = frozenset({"add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2"})
 UNARY = frozenset(
-    ["neg", "abs", "sign", "floor", "ceil", "round", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square", "sin", "cos", "tan", "tanh", "sinh", "cosh", "logistic", "erf", "erf_inv", "integer_pow"]
+    [
+        "neg",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "square",
+        "sin",
+        "cos",
+        "tan",
+        "tanh",
+        "sinh",
+        "cosh",
+        "logistic",
+        "erf",
+        "erf_inv",
+        "integer_pow",
+    ]
 )
 ELEMENTWISE = BINARY | UNARY | COMPARISONS | LOGIC | {"is_finite", "convert_element_type", "select_n", "clamp"}
 """Operands of equal shapes, or scalars, which broadcast."""

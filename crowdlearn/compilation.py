@@ -1,0 +1,118 @@
+"""Turns a job as it was written into one that can be submitted: traced, laid out, cut into shards and chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crowdlearn import dataset, scoring, sharding
+from crowdlearn.codecs import Vector
+from crowdlearn.dataset import Chunks, Table
+from crowdlearn.errors import JobError
+from crowdlearn.parameters import Parameters, initialise
+from crowdlearn.program import encode, trace
+from crowdlearn.program.jax_import import import_jax
+from crowdlearn.protocol import BatchLayout
+from crowdlearn.scoring import Scoring
+from crowdlearn.spec import JobSpec, Target, parse_target
+
+if TYPE_CHECKING:
+    from crowdlearn.job import Job
+
+
+@dataclass(frozen=True)
+class CompiledJob:
+    """A job in the form that `store.jobs.submit` takes."""
+
+    spec: JobSpec
+    program: bytes
+    """The traced model, JSON: docs/program.md."""
+    metrics: bytes | None
+    """The scoring function: crowdlearn.scoring."""
+    parameters: Vector
+    """float32, flat: the initial values."""
+    train: Iterable[bytes]
+    """The training chunks, encoded one at a time; can be iterated again."""
+    held_out: Iterable[bytes]
+    """The held-out chunks, likewise."""
+
+
+def compile_job(job: Job, run: str, now: float) -> CompiledJob:
+    """See `Job.compile`, which fills in `run` and `now`."""
+    parameters = initialise(job.params, job.seed)
+    train = _train(job)
+    held_out = _held_out(job, train.table)
+    program = _trace(job, parameters, train.table)
+    scored = _scoring(job, parameters, held_out) if held_out else None
+    spec = JobSpec(
+        name=job.name,
+        run=run,
+        created_seconds=now,
+        parameters=parameters.arrays,
+        shards=sharding.cut(parameters.flat.size, job.downpour.shard_size),
+        batch=BatchLayout(job.batch_size, train.table.layout),
+        training=job.downpour.training(job.optimizer.learning_rate, job.seed),
+        optimizer=job.optimizer.spec(),
+        staleness=job.downpour.staleness(),
+        epochs=job.epochs,
+        train_rows=train.table.rows,
+        chunk_rows=train.chunk_rows,
+        held_out_rows=held_out.table.rows if held_out else 0,
+        held_out_chunk_rows=held_out.chunk_rows if held_out else 1,
+        held_out_arrays=tuple(held_out.table.arrays) if held_out else (),
+        metrics=scored.names if scored else (),
+        until=_target(job, scored),
+    )
+    return CompiledJob(
+        spec=spec,
+        program=program,
+        metrics=scored.data if scored else None,
+        parameters=parameters.flat,
+        train=train,
+        held_out=held_out or (),
+    )
+
+
+def _train(job: Job) -> Chunks:
+    table = dataset.read(job.data.train, "training")
+    if table.rows < job.batch_size:
+        raise JobError(f"batch_size expects at most {table.rows:,}, the training rows, got {job.batch_size:,}")
+    return dataset.shuffled(table, dataset.train_chunk_rows(table, job.batch_size), job.seed)
+
+
+def _held_out(job: Job, train: Table) -> Chunks | None:
+    if job.data.held_out is None:
+        return None
+    table = dataset.read(job.data.held_out, "held-out")
+    layout = {array.name: array for array in table.layout}
+    for expected in train.layout:
+        got = layout.get(expected.name)
+        if got is None or got.shape != expected.shape:
+            what = f"rows of shape {expected.shape}, as in training"
+            raise JobError(
+                f"held-out array {expected.name} expects {what}, got {got.shape if got else 'no such array'}"
+            )
+    return dataset.in_order(table, dataset.held_out_chunk_rows(table))
+
+
+def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
+    shape = import_jax().ShapeDtypeStruct
+    batch = {array.name: shape((job.batch_size, *array.shape), array.dtype) for array in train.layout}
+    tree = parameters.tree([shape(array.shape, "float32") for array in parameters.arrays])
+    return encode(trace(job.loss, tree, batch))
+
+
+def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> Scoring:
+    rows = held_out.table.rows
+    sizes = {held_out.chunk_rows, rows % held_out.chunk_rows or held_out.chunk_rows}
+    return scoring.export(job.loss, job.metrics, parameters, held_out.table.layout, sizes)
+
+
+def _target(job: Job, scored: Scoring | None) -> Target | None:
+    if job.until is None or scored is None:
+        return None
+    target = parse_target(job.until)
+    if target.metric not in scored.names:
+        raise JobError(f"until expects one of {', '.join(scored.names)}, got {target.metric!r} in {job.until!r}")
+    return target

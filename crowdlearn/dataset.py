@@ -1,0 +1,175 @@
+"""Cuts training and held-out arrays into chunks and reads chunks back. Stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crowdlearn.errors import JobError
+from crowdlearn.protocol import BatchArray
+
+Array = NDArray[Any]
+
+CHUNK_BYTES = 256 << 10
+"""A chunk a browser fetches within a second on a slow line, and Redis stores without a thought."""
+
+MIN_CHUNKS = 16
+"""Small data is cut finer, so that many replicas find a chunk each."""
+
+KEPT = ("float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool")
+NARROWED = {"float64": "float32", "float16": "float32", "bfloat16": "float32", "int64": "int32", "uint64": "uint32"}
+"""Types that browsers lack, and what they become: floats are rounded, integers have to fit."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model learns from, and what it is tested on: arrays by name, with the rows as their first axis.
+
+    Types: float32, int8 to int32, uint8 to uint32 and bool are kept: images as uint8 are a quarter of the bytes. float64
+    and float16 become float32, int64 and uint64 become 32 bits wide if every value fits.
+
+    Args:
+        train: what replicas compute gradients from. Rows are shuffled once, from the job's seed.
+        held_out: what the evaluator scores; at least the arrays of `train`. None: nothing is scored.
+    """
+
+    train: Mapping[str, Any]
+    held_out: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Arrays of equally many rows, sorted by name, in types that browsers have."""
+
+    arrays: dict[str, Array]
+
+    @property
+    def rows(self) -> int:
+        """How many rows each array has."""
+        return len(next(iter(self.arrays.values())))
+
+    @property
+    def layout(self) -> tuple[BatchArray, ...]:
+        """The type and the row's shape of each array, in the order of a chunk."""
+        return tuple(
+            BatchArray(name, array.dtype.name, array.shape[1:])  # type: ignore[arg-type]  # `read` admits only these
+            for name, array in self.arrays.items()
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in a chunk."""
+        return sum(array.nbytes for array in self.arrays.values()) // self.rows
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A table cut into chunks of `chunk_rows`, in the given order of rows; encoded when iterated."""
+
+    table: Table
+    chunk_rows: int
+    order: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return -(-self.table.rows // self.chunk_rows)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, self.table.rows, self.chunk_rows):
+            rows = self.order[start : start + self.chunk_rows]
+            yield b"".join(_little_endian(array[rows]).tobytes() for array in self.table.arrays.values())
+
+
+def read(given: Mapping[str, Any], what: str) -> Table:
+    """The user's arrays as a table.
+
+    Raises:
+        JobError: `what` has no arrays or no rows, unequal rows, a type that browsers lack, or NaN.
+    """
+    if not isinstance(given, Mapping) or not given:
+        raise JobError(f"{what} data expects arrays by name, got {given!r:.80}")
+    arrays = {name: _array(f"{what} array {name}", given[name]) for name in sorted(given)}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        raise JobError(f"{what} arrays expect equally many rows, got {counts}")
+    if not next(iter(counts.values())):
+        raise JobError(f"{what} data expects at least 1 row, got 0")
+    return Table(arrays)
+
+
+def _array(what: str, given: Any) -> Array:
+    array = np.asarray(given)
+    if not array.ndim:
+        raise JobError(f"{what} expects rows as its first axis, got a scalar")
+    name = array.dtype.name
+    if name in NARROWED:
+        return _narrowed(what, array, NARROWED[name])
+    if name not in KEPT:
+        raise JobError(f"{what} expects numbers or bool, got {name}")
+    return _finite(what, array)
+
+
+def _narrowed(what: str, array: Array, dtype: str) -> Array:
+    if dtype != "float32" and array.size:
+        bounds, least, most = np.iinfo(dtype), int(array.min()), int(array.max())
+        if least < bounds.min or most > bounds.max:
+            raise JobError(f"{what} expects {dtype} values, got {least:,} to {most:,}")
+    with np.errstate(over="ignore"):
+        return _finite(what, array.astype(dtype))
+
+
+def _finite(what: str, array: Array) -> Array:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise JobError(f"{what} expects finite float32 values, got {bad:,} that are not")
+    return array
+
+
+def _little_endian(array: Array) -> Array:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def train_chunk_rows(table: Table, batch_rows: int) -> int:
+    """Rows of a training chunk: about CHUNK_BYTES, fewer where that gives too few chunks, and at least a minibatch."""
+    return max(batch_rows, min(held_out_chunk_rows(table), -(-table.rows // MIN_CHUNKS)))
+
+
+def held_out_chunk_rows(table: Table) -> int:
+    """Rows of a held-out chunk: about CHUNK_BYTES."""
+    return min(table.rows, max(1, CHUNK_BYTES // max(1, table.row_bytes)))
+
+
+def shuffled(table: Table, rows: int, seed: int) -> Chunks:
+    """The table in chunks of `rows`, its rows shuffled: data sorted by class would teach one class at a time."""
+    return Chunks(table, rows, np.random.default_rng(seed).permutation(table.rows))
+
+
+def in_order(table: Table, rows: int) -> Chunks:
+    """The table in chunks of `rows`, as it is."""
+    return Chunks(table, rows, np.arange(table.rows))
+
+
+def read_chunk(body: bytes, layout: Sequence[BatchArray]) -> dict[str, Array]:
+    """The arrays of a chunk; the number of rows follows from its length.
+
+    Raises:
+        JobError: the length is not a whole number of rows.
+    """
+    row_bytes = sum(_values(array) * np.dtype(array.dtype).itemsize for array in layout)
+    rows, rest = divmod(len(body), row_bytes)
+    if rest:
+        raise JobError(f"a chunk expects a multiple of {row_bytes:,} bytes, got {len(body):,}")
+    arrays, offset = {}, 0
+    for array in layout:
+        dtype = np.dtype(array.dtype).newbyteorder("<")
+        values = np.frombuffer(body, dtype, rows * _values(array), offset)
+        arrays[array.name] = values.astype(array.dtype, copy=False).reshape(rows, *array.shape)
+        offset += values.nbytes
+    return arrays
+
+
+def _values(array: BatchArray) -> int:
+    return int(np.prod(array.shape, dtype=np.int64))

@@ -1,0 +1,185 @@
+"""What a user chooses about training, in groups: the optimizer, and how replicas work together. Each has a default."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import ClassVar, get_args
+
+from crowdlearn.codecs import INT8_BLOCK
+from crowdlearn.errors import JobError
+from crowdlearn.protocol import CodecName, ReplicaTraining
+from crowdlearn.spec import OptimizerName, OptimizerSpec, StalenessSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """What every optimizer has. Use one of its subclasses."""
+
+    name: ClassVar[OptimizerName]
+
+    learning_rate: float = 0.05
+    """The step size."""
+    warmup_steps: int = 0
+    """The learning rate rises linearly from 0 over so many gradients of a shard."""
+    weight_decay: float = 0.0
+    """L2: this times the parameters is added to the gradient, once for each minibatch in it."""
+    clip_value: float | None = None
+    """Each element of a minibatch's gradient is clipped to [-clip_value, clip_value]; None does not clip."""
+    clip_norm: float | None = 10.0
+    """A shard's part of a minibatch's gradient is scaled down to this Euclidean norm; None does not."""
+
+    def __post_init__(self) -> None:
+        positive("learning_rate", self.learning_rate)
+        count("warmup_steps", self.warmup_steps, 0)
+        at_least("weight_decay", self.weight_decay, 0)
+        for name in ("clip_value", "clip_norm"):
+            if getattr(self, name) is not None:
+                positive(name, getattr(self, name))
+        for name in ("momentum", "decay", "b1", "b2"):
+            if not 0 <= getattr(self, name, 0.0) < 1:
+                raise JobError(f"{name} expects at least 0 and less than 1, got {getattr(self, name)}")
+        for name in ("epsilon", "initial_accumulator"):
+            at_least(name, getattr(self, name, 0.0), 0)
+
+    def spec(self) -> OptimizerSpec:
+        """As it is stored."""
+        return OptimizerSpec(name=self.name, **asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Plain stochastic gradient descent."""
+
+    name = "sgd"
+    learning_rate: float = 0.1
+    """The step size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Momentum(Optimizer):
+    """Stochastic gradient descent with a velocity. Asynchrony adds momentum of its own: choose less than usual."""
+
+    name = "momentum"
+    learning_rate: float = 0.01
+    """The step size."""
+    momentum: float = 0.9
+    """The decay of the velocity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop(Optimizer):
+    """Divides by a moving average of squared gradients: Tieleman and Hinton 2012."""
+
+    name = "rmsprop"
+    learning_rate: float = 0.001
+    """The step size."""
+    decay: float = 0.9
+    """The decay of the average."""
+    epsilon: float = 1e-7
+    """Added to the divisor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adagrad(Optimizer):
+    """Divides by the root of the sum of squared gradients: Duchi et al. 2011. What Downpour SGD was found robust with."""
+
+    name = "adagrad"
+    initial_accumulator: float = 0.1
+    """What the sum starts from; 0 makes the first step learning_rate * sign(gradient)."""
+    epsilon: float = 1e-7
+    """Added to the divisor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Moving averages of the gradient and of its square: Kingma and Ba 2015."""
+
+    name = "adam"
+    learning_rate: float = 0.001
+    """The step size."""
+    b1: float = 0.9
+    """The decay of the average gradient."""
+    b2: float = 0.999
+    """The decay of the average squared gradient."""
+    epsilon: float = 1e-7
+    """Added to the divisor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downpour:
+    """How replicas and the parameter service work together: Dean et al. 2012."""
+
+    n_push: int = 1
+    """A replica sums the gradients of so many minibatches, stepping locally in between, before it pushes them."""
+    n_fetch: int = 1
+    """A replica adopts new parameters at most every so many minibatches."""
+    local_learning_rate: float | None = None
+    """The step size of a replica's local steps, which are plain SGD; None takes the optimizer's learning rate."""
+    max_accumulate: int = 16
+    """A replica that is told `busy` sums at most so many minibatches before it waits."""
+    shard_size: int = 65_536
+    """The most parameters in a shard; 65,536 make a frame of 64 KiB as int8, and of 256 KiB as f32."""
+    push_codec: CodecName = "int8"
+    """How gradients travel: `f32`, `f16`, or `int8` with stochastic rounding."""
+    fetch_codec: CodecName = "f16"
+    """How parameters travel."""
+    expected_staleness: int = 32
+    """A gradient that at most so many others have overtaken makes a full step; beyond, its step shrinks."""
+    staleness_limit: int = 1024
+    """A gradient that more than so many others have overtaken is dropped."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_push", "n_fetch", "max_accumulate"):
+            count(name, getattr(self, name), 1)
+        count("shard_size", self.shard_size, INT8_BLOCK)
+        count("expected_staleness", self.expected_staleness, 0)
+        count("staleness_limit", self.staleness_limit, self.expected_staleness)
+        if self.local_learning_rate is not None:
+            at_least("local_learning_rate", self.local_learning_rate, 0)
+        for name in ("push_codec", "fetch_codec"):
+            if getattr(self, name) not in get_args(CodecName):
+                raise JobError(f"{name} expects one of {', '.join(get_args(CodecName))}, got {getattr(self, name)!r}")
+
+    def training(self, learning_rate: float, seed: int) -> ReplicaTraining:
+        """What replicas are told; `learning_rate` is the optimizer's."""
+        local = learning_rate if self.local_learning_rate is None else self.local_learning_rate
+        return ReplicaTraining(
+            n_push=self.n_push,
+            n_fetch=self.n_fetch,
+            local_learning_rate=local,
+            max_accumulate=max(self.max_accumulate, self.n_push),
+            push_codec=self.push_codec,
+            fetch_codec=self.fetch_codec,
+            seed=seed,
+        )
+
+    def staleness(self) -> StalenessSpec:
+        """What aggregators are told."""
+        return StalenessSpec(expected=self.expected_staleness, limit=self.staleness_limit)
+
+
+def at_least(name: str, value: float, least: float) -> None:
+    """Raises JobError unless `value` is a finite number of at least `least`."""
+    _require_number(name, value)
+    if value < least:
+        raise JobError(f"{name} expects at least {least:,}, got {value:,}")
+
+
+def count(name: str, value: int, least: int) -> None:
+    """Raises JobError unless `value` is a whole number of at least `least`."""
+    if not isinstance(value, int):
+        raise JobError(f"{name} expects a whole number, got {value!r}")
+    at_least(name, value, least)
+
+
+def positive(name: str, value: float) -> None:
+    """Raises JobError unless `value` is a finite number above 0."""
+    _require_number(name, value)
+    if value <= 0:
+        raise JobError(f"{name} expects more than 0, got {value:,}")
+
+
+def _require_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise JobError(f"{name} expects a number, got {value!r}")

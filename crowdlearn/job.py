@@ -1,0 +1,91 @@
+"""A job as its author writes it, and as it is submitted. Traces with JAX when compiled; stores nothing."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from crowdlearn.compilation import CompiledJob, compile_job
+from crowdlearn.dataset import Data
+from crowdlearn.errors import JobError
+from crowdlearn.hyperparameters import Adagrad, Downpour, Optimizer, count
+from crowdlearn.program.trace import Loss
+from crowdlearn.scoring import Metrics
+from crowdlearn.spec import JOB_NAME, parse_target
+
+__all__ = ["CompiledJob", "Job"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model to train, written with JAX. docs/jobs.md explains every field.
+
+    Raises:
+        JobError: a field is not what it should be; the message says what was expected and what came.
+    """
+
+    name: str
+    """Lowercase letters, digits and hyphens, at most 63: it is part of addresses."""
+    params: Any
+    """The parameters: names to `Normal(shape, mean, std)`, to `{"shape": .., "init_mean": .., "init_std": ..}` or to
+    arrays; any pytree of those; or a function, of nothing or of a JAX key, that returns a pytree of arrays."""
+    loss: Loss
+    """`loss(params, batch)`: the mean loss of a minibatch, one float32. `batch` holds arrays by the names in `data`."""
+    data: Data
+    """The training and held-out arrays."""
+    metrics: Metrics | None = None
+    """`metrics(params, batch)`: scalars by name, of a held-out chunk; chunks are averaged, weighed by their rows. The
+    loss is measured without being asked for."""
+    batch_size: int = 100
+    """Rows of a minibatch."""
+    epochs: int = 10
+    """How often every training row is used before the job ends."""
+    until: str | None = None
+    """A held-out metric that ends the job early: `accuracy >= 0.95`, `loss <= 0.1`."""
+    optimizer: Optimizer = field(default_factory=Adagrad)
+    """What the parameter service does with gradients: SGD, Momentum, RMSprop, Adagrad or Adam."""
+    downpour: Downpour = field(default_factory=Downpour)
+    """How replicas and the parameter service work together."""
+    seed: int = 0
+    """Of initial values and of every shuffle."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(JOB_NAME, self.name):
+            raise JobError(f"a job's name expects up to 63 of a-z, 0-9 and -, not - first, got {self.name!r}")
+        for function in ("loss", "metrics"):
+            value = getattr(self, function)
+            if not callable(value) and not (function == "metrics" and value is None):
+                raise JobError(f"{function} expects a function of (params, batch), got {value!r:.80}")
+        for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):
+            if not isinstance(getattr(self, name), kind):
+                raise JobError(f"{name} expects {_EXAMPLES[name]}, got {getattr(self, name)!r:.80}")
+        count("batch_size", self.batch_size, 1)
+        count("epochs", self.epochs, 1)
+        count("seed", self.seed, 0)
+        if self.until is not None:
+            parse_target(self.until)
+            if self.data.held_out is None:
+                raise JobError(f"until {self.until!r} expects held-out data, got none")
+
+    def compile(self, run: str | None = None, now: float | None = None) -> CompiledJob:
+        """Traces the model and lays out its data.
+
+        Args:
+            run: 12 hex digits; None draws them.
+            now: when the job was created, Unix seconds; None reads the clock.
+        Raises:
+            JobError: the model, the data or `until` do not fit together; with the user's line where there is one.
+            UnsupportedModelError: the model uses what browsers lack.
+            SetupError: JAX is not installed.
+        """
+        return compile_job(self, run or secrets.token_hex(6), time.time() if now is None else now)
+
+
+_EXAMPLES = {
+    "data": "Data(train={...}, held_out={...})",
+    "optimizer": "an optimizer such as Adagrad(learning_rate=0.05)",
+    "downpour": "Downpour(...)",
+}

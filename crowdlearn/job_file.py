@@ -1,0 +1,66 @@
+"""Loads a job from the Python file that defines it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from crowdlearn.errors import JobError, SetupError
+from crowdlearn.job import Job
+from crowdlearn.program.origin import blamed_on
+
+NAME = "job"
+"""The variable of a job file that holds the job."""
+
+
+def load(path: str | Path) -> Job:
+    """Runs a job file and returns its `job`. The file may import modules that lie beside it.
+
+    Raises:
+        JobError: there is no such file, it raises, or it defines no job; with the line in it.
+        SetupError: it imports a package that is not installed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise JobError(f"a job file expects a Python file, got {file}, which is not there")
+    job = getattr(_run(file.resolve()), NAME, None)
+    if not isinstance(job, Job):
+        got = "no such name" if job is None else f"a {type(job).__name__}"
+        raise JobError(f"{file} expects a variable `{NAME} = Job(...)`, got {got}")
+    return job
+
+
+def _run(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"crowdlearn_job_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise JobError(f"a job file expects the ending .py, got {file}")
+    module = importlib.util.module_from_spec(spec)
+    # Registered as an import would: dataclasses and pickles of the file look themselves up.
+    sys.modules[spec.name] = module
+    with _importable(file.parent), blamed_on(str(file)):
+        try:
+            spec.loader.exec_module(module)
+        except ModuleNotFoundError as error:
+            raise SetupError(
+                f"{file.name} needs {error.name}, which is not installed: {_remedy(error.name)}"
+            ) from error
+    return module
+
+
+def _remedy(package: str | None) -> str:
+    extras = {"jax": "jax", "jaxlib": "jax", "sklearn": "examples"}
+    top = (package or "").partition(".")[0]
+    return f"pip install crowdlearn[{extras[top]}]" if top in extras else f"pip install {top}"
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

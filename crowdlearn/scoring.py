@@ -1,0 +1,161 @@
+"""The scoring function of a job: written as bytes by whoever submits it, run by the evaluator. Needs JAX in both.
+
+Bytes: a u32 length, a JSON header of that length, then one `jax.export` function for each number of rows that a held-out
+chunk may have. Each takes the flat parameters and the chunk's arrays and returns a float32 vector: the loss, then the metrics.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from crowdlearn.codecs import Vector
+from crowdlearn.dataset import read_chunk
+from crowdlearn.errors import JobError
+from crowdlearn.parameters import Parameters
+from crowdlearn.program.jax_import import import_export, import_jax
+from crowdlearn.program.origin import blamed_on, line_of_function
+from crowdlearn.protocol import BatchArray
+
+PLATFORMS = ("cpu", "cuda")
+"""Where an evaluator may run."""
+
+LOSS = "loss"
+"""The metric that every job has."""
+
+Metrics = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
+
+
+class _Function(msgspec.Struct, frozen=True):
+    rows: int
+    size: int
+
+
+class _Header(msgspec.Struct, frozen=True):
+    names: tuple[str, ...]
+    arrays: tuple[BatchArray, ...]
+    functions: tuple[_Function, ...]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A scoring function as bytes, and the names of what it returns."""
+
+    names: tuple[str, ...]
+    data: bytes
+
+
+def export(
+    loss: Callable[[Any, Mapping[str, Any]], Any],
+    metrics: Metrics | None,
+    parameters: Parameters,
+    arrays: tuple[BatchArray, ...],
+    chunk_sizes: Iterable[int],
+) -> Scoring:
+    """Writes the scoring of held-out chunks as bytes.
+
+    Args:
+        loss, metrics: the user's functions of (parameters, batch).
+        arrays: of a held-out row.
+        chunk_sizes: the numbers of rows that a chunk may have: a full one and the last.
+    Raises:
+        JobError: metrics raises, or returns something else than scalars by name; with the user's line.
+    """
+    jax = import_jax()
+    functions, names = [], tuple[str, ...]()
+    for rows in sorted(set(chunk_sizes)):
+        batch = {a.name: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype) for a in arrays}
+        names = _names(jax, metrics, parameters, batch)
+        functions.append((rows, _export(jax, loss, metrics, parameters, batch, names)))
+    header = _Header(names, arrays, tuple(_Function(rows, len(data)) for rows, data in functions))
+    head = msgspec.json.encode(header)
+    return Scoring(names, struct.pack("<I", len(head)) + head + b"".join(data for _, data in functions))
+
+
+def _names(jax: Any, metrics: Metrics | None, parameters: Parameters, batch: Mapping[str, Any]) -> tuple[str, ...]:
+    if metrics is None:
+        return (LOSS,)
+    flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
+    with jax.enable_x64(False), blamed_on("metrics", f"the batch has {', '.join(sorted(batch))}"):
+        results = jax.eval_shape(lambda flat, batch: metrics(parameters.cut(flat), batch), flat, batch)
+    line = line_of_function(metrics)
+    if not isinstance(results, Mapping) or not all(isinstance(name, str) for name in results):
+        raise JobError(f"metrics returns scalars by name, such as {{'accuracy': ...}}, got {results!r:.80} from {line}")
+    for name, result in results.items():
+        if not name.isidentifier() or name == LOSS:
+            raise JobError(
+                f"a metric expects a name of letters, digits and _ other than {LOSS!r}, got {name!r} from {line}"
+            )
+        if getattr(result, "shape", None) != ():
+            raise JobError(f"metric {name} expects a scalar, got {result!r:.80} from {line}")
+    return (LOSS, *sorted(results))
+
+
+def _export(
+    jax: Any,
+    loss: Callable[[Any, Mapping[str, Any]], Any],
+    metrics: Metrics | None,
+    parameters: Parameters,
+    batch: Mapping[str, Any],
+    names: tuple[str, ...],
+) -> bytes:
+    def score(flat: Any, batch: Mapping[str, Any]) -> Any:
+        tree = parameters.cut(flat)
+        values = {LOSS: loss(tree, batch), **(metrics(tree, batch) if metrics else {})}
+        return jax.numpy.stack([jax.numpy.asarray(values[name], "float32") for name in names])
+
+    flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
+    with jax.enable_x64(False), blamed_on("the loss of held-out data", f"the batch has {', '.join(sorted(batch))}"):
+        exported = import_export().export(jax.jit(score), platforms=PLATFORMS)(flat, batch)
+    data: bytes = bytes(exported.serialize())
+    return data
+
+
+class Scorer:
+    """A scoring function, read from bytes and compiled when first used.
+
+    Raises:
+        JobError: the bytes are not a scoring function that this JAX can read.
+        SetupError: JAX is not installed.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        jax, deserialize = import_jax(), import_export().deserialize
+        try:
+            (length,) = struct.unpack_from("<I", data)
+            header = msgspec.json.decode(data[4 : 4 + length], type=_Header)
+            self.names, self.arrays = header.names, header.arrays
+            self._functions: dict[int, Any] = {}
+            offset = 4 + length
+            for function in header.functions:
+                exported = deserialize(bytearray(data[offset : offset + function.size]))
+                self._functions[function.rows] = jax.jit(exported.call)
+                offset += function.size
+        except Exception as error:
+            raise JobError(f"expected a scoring function that this version of JAX can read: {error}") from error
+
+    def score(self, flat: Vector, chunks: Iterable[bytes]) -> dict[str, float]:
+        """The metrics of held-out chunks: each chunk's weighed by its rows, so that means stay means.
+
+        Args:
+            flat: the model's parameters.
+            chunks: as the job stored them.
+        Raises:
+            JobError: a chunk has a number of rows that the function was not written for, or there is none.
+        """
+        total, rows = np.zeros(len(self.names)), 0
+        for chunk in chunks:
+            batch = read_chunk(chunk, self.arrays)
+            count = len(next(iter(batch.values())))
+            if count not in self._functions:
+                raise JobError(f"held-out chunks expect {sorted(self._functions)} rows, got {count}")
+            total += count * np.asarray(self._functions[count](flat, batch), np.float64)
+            rows += count
+        if not rows:
+            raise JobError("scoring expects at least 1 held-out chunk, got 0")
+        return dict(zip(self.names, (total / rows).tolist(), strict=True))
