@@ -46,12 +46,13 @@ class Resync:
 Announcement = VersionAnnounced | JobChanged | Resync
 
 
-async def announcements(connection: Connection) -> AsyncIterator[Announcement]:
+async def announcements(connection: Connection, versions: bool) -> AsyncIterator[Announcement]:
     """Yields announcements for ever, a Resync after each connection; waits and connects again when Redis is away."""
+    channels = (keys.JOBS_CHANNEL, keys.VERSIONS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
     backoff = Backoff()
     while True:
         try:
-            async with aclosing(_listen(connection, backoff.reset)) as events:
+            async with aclosing(_listen(connection, channels, backoff.reset)) as events:
                 async for event in events:
                     yield event
         except StoreUnavailableError as error:
@@ -60,11 +61,13 @@ async def announcements(connection: Connection) -> AsyncIterator[Announcement]:
             await backoff.wait()
 
 
-async def _listen(connection: Connection, connected: Callable[[], None]) -> AsyncGenerator[Announcement]:
+async def _listen(
+    connection: Connection, channels: tuple[str, ...], connected: Callable[[], None]
+) -> AsyncGenerator[Announcement]:
     subscriber = connection.subscriber()
     try:
         with connection.answering():
-            await subscriber.subscribe(keys.VERSIONS_CHANNEL, keys.JOBS_CHANNEL)
+            await subscriber.subscribe(*channels)
             connected()
             yield Resync()
             while True:

@@ -79,7 +79,7 @@ class Commit:
     """The next state of a shard.
 
     `base` is the manifest that it follows, with the owner's fence. `applied` holds the replicas that changed, `forget`
-    those to drop. `commit` copies the vectors before it first waits.
+    those to drop. A commit of the base's own version moves only the offset: its gradients were all dropped.
     """
 
     base: Manifest
@@ -94,7 +94,8 @@ class Commit:
     @property
     def manifest(self) -> Manifest:
         """The manifest after this commit."""
-        blob = f"{self.version}-{self.base.fence}"
+        # The name of the current values must not be written again: they would expire as old and as new.
+        blob = f"{self.version}-{self.base.fence}" if self.version != self.base.version else self.base.blob
         return Manifest(self.version, self.offset, self.base.fence, blob, self.forgotten)
 
 
@@ -187,16 +188,20 @@ class Shards:
         """
         after = commit.manifest
         names = _commit_keys(run, shard, commit.base.blob, after.blob)
-        ttl = _milliseconds(BLOB_TTL_SECONDS)
-        blobs = [
-            ("SET", keys.parameters(run, shard, after.blob), _bytes(commit.parameters), "PX", ttl),
-            ("SET", keys.slots(run, shard, after.blob), b"".join(map(_bytes, commit.slots)), "PX", ttl),
-        ]
+        blobs = _blob_commands(run, shard, commit) if after.blob != commit.base.blob else []
         arguments = _commit_arguments(run, shard, commit)
         answer = (await self._connection.run_after(blobs, scripts.COMMIT, names, *arguments))[-1]
         if answer[0] != b"committed":
             raise _refused(run, shard, commit.base, answer)
         return after
+
+
+def _blob_commands(run: str, shard: int, commit: Commit) -> list[Command]:
+    blob, ttl = commit.manifest.blob, _milliseconds(BLOB_TTL_SECONDS)
+    return [
+        ("SET", keys.parameters(run, shard, blob), _bytes(commit.parameters), "PX", ttl),
+        ("SET", keys.slots(run, shard, blob), b"".join(map(_bytes, commit.slots)), "PX", ttl),
+    ]
 
 
 def _commit_keys(run: str, shard: int, old: str, new: str) -> list[str]:

@@ -11,11 +11,15 @@ if redis.call('EXISTS', KEYS[4], KEYS[5]) ~= 2 then
   return {'expired'}
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[3], 'offset', ARGV[4], 'blob', ARGV[5], 'forgotten', ARGV[6])
-redis.call('PERSIST', KEYS[4])
-redis.call('PERSIST', KEYS[5])
--- The old blobs live on for a moment: a reader may have seen the old manifest just now.
-redis.call('PEXPIRE', KEYS[6], ARGV[8])
-redis.call('PEXPIRE', KEYS[7], ARGV[8])
+-- The same names mean the same version: every gradient was dropped, and only the offset moves.
+if KEYS[4] ~= KEYS[6] then
+  redis.call('PERSIST', KEYS[4])
+  redis.call('PERSIST', KEYS[5])
+  -- The old blobs live on for a moment: a reader may have seen the old manifest just now.
+  redis.call('PEXPIRE', KEYS[6], ARGV[8])
+  redis.call('PEXPIRE', KEYS[7], ARGV[8])
+  redis.call('PUBLISH', ARGV[9], ARGV[10])
+end
 local last = 11 + 2 * tonumber(ARGV[11])
 for i = 12, last, 2 do
   redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
@@ -24,5 +28,4 @@ for i = last + 1, #ARGV do
   redis.call('HDEL', KEYS[2], ARGV[i])
 end
 redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[7])
-redis.call('PUBLISH', ARGV[9], ARGV[10])
 return {'committed'}

@@ -1,0 +1,159 @@
+"""Owns shards: claims its fair share, keeps the leases, opens each shard and lets it go. Absorbs nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from crowdlearn import metrics
+from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobError
+from crowdlearn.settings import AggregatorSettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import START, ShardState, Store, position
+from services.aggregator.reader import Inbox, Reader
+from services.aggregator.shard_work import ShardWork
+from services.aggregator.shard_writer import ShardWriter
+from services.aggregator.shares import ShardKey, fair_share, surplus, to_claim
+
+log = logging.getLogger(__name__)
+
+BUG_PAUSE_SECONDS = 5.0
+"""A shard whose work failed by our own mistake is left alone for so long: a traceback now and then, not a flood."""
+
+
+class Ownership:
+    """The shards that this aggregator owns."""
+
+    def __init__(self, store: Store, settings: AggregatorSettings, member: str, reader: Reader) -> None:
+        self._store = store
+        self._settings = settings
+        self._member = member
+        self._reader = reader
+        self._arithmetic = ThreadPoolExecutor(os.cpu_count(), "arithmetic")
+        self._inboxes: dict[ShardKey, Inbox] = {}
+        self._tasks: dict[ShardKey, asyncio.Task[None]] = {}
+        self._paused_until: dict[ShardKey, float] = {}
+        self._last_versions: dict[ShardKey, int] = {}
+        self._opened: dict[ShardKey, asyncio.Event] = {}
+        self._settling = False
+
+    async def tick(self, wanted: dict[ShardKey, JobSpec], *, share: int | None = None) -> None:
+        """Says that it lives, renews its leases, gives up what it should not have and claims what it should.
+
+        `share` overrides the fair share.
+        """
+        members = await self._store.fleet.heartbeat(self._member, self._settings.lease_seconds)
+        await self.renew()
+        if share is None:
+            share = fair_share(len(wanted), len(members))
+        mine = [key for key in self._tasks if key in wanted]
+        for key in [*surplus(mine, share), *(key for key in self._tasks if key not in wanted)]:
+            # One that is still being loaded has none, and is asked again at the next tick.
+            if key in self._inboxes:
+                self._inboxes[key].close()
+        for key in to_claim(wanted, self._tasks, self._member):
+            if len(self._tasks) >= share:
+                break
+            await self._claim(key, wanted[key])
+        metrics.SHARDS_OWNED.set(len(self._tasks))
+        for gone in self._last_versions.keys() - wanted.keys():
+            del self._last_versions[gone]
+
+    async def loaded(self) -> None:
+        """Returns when every claimed shard is being read."""
+        await asyncio.gather(*(opened.wait() for opened in self._opened.values()))
+
+    async def renew(self) -> None:
+        """Renews all leases, and drops the work on shards whose lease was lost."""
+        await asyncio.gather(*(self._renew(key) for key in list(self._tasks)))
+
+    async def settle(self) -> None:
+        """Commits what was read, gives all shards back and leaves. The reader must have ended, or be drained."""
+        self._settling = True
+        tasks = list(self._tasks.values())
+        for inbox in self._inboxes.values():
+            inbox.close()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self._store.fleet.leave(self._member)
+
+    def abandon(self) -> None:
+        """Drops everything at once: what was not committed is read again by the next owner."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._arithmetic.shutdown(wait=False)
+
+    async def _renew(self, key: ShardKey) -> None:
+        if await self._store.shards.renew(*key, self._member, self._settings.lease_seconds):
+            return
+        task = self._tasks.get(key)
+        if task is not None:
+            log.info("lost the lease run=%s shard=%d", *key)
+            task.cancel()
+
+    async def _claim(self, key: ShardKey, spec: JobSpec) -> None:
+        if self._paused_until.get(key, 0.0) > time.monotonic():
+            return
+        fence = await self._store.shards.claim(*key, self._member, self._settings.lease_seconds)
+        if fence is not None:
+            # Loading takes its time, and leases must be renewed meanwhile.
+            self._opened[key] = asyncio.Event()
+            self._tasks[key] = asyncio.create_task(self._own(key, spec, fence))
+
+    async def _open(self, key: ShardKey, spec: JobSpec, fence: int) -> ShardWork:
+        state = await self._load(key, fence)
+        inbox = self._inboxes[key] = self._reader.add(key, spec, state.manifest.offset)
+        self._opened[key].set()
+        if self._settling:
+            inbox.close()
+        writer = ShardWriter(spec, key[1], state, self._settings.remember_seconds)
+        log.info("owns job=%s run=%s shard=%d version=%d fence=%d", spec.name, *key, state.manifest.version, fence)
+        return ShardWork(self._store, self._settings, spec, key[1], writer, inbox, self._arithmetic)
+
+    async def _load(self, key: ShardKey, fence: int) -> ShardState:
+        state = await self._store.shards.load(*key)
+        if state.manifest.fence != fence:
+            raise OutdatedError(
+                f"run {key[0]} shard {key[1]}: claimed with fence {fence}, got fence {state.manifest.fence}"
+            )
+        last = self._last_versions.get(key, 0)
+        if state.manifest.version < last:
+            metrics.REGRESSIONS.inc()
+            log.warning("run=%s shard=%d went back from version %d to %d", *key, last, state.manifest.version)
+        newest = await self._store.streams.last_id(*key)
+        if newest != START and position(newest) < position(state.manifest.offset):
+            # Its entries would never be read. Sequence numbers keep what was applied before from being applied again.
+            metrics.REGRESSIONS.inc()
+            log.warning("run=%s shard=%d: the stream went back from %s to %s", *key, state.manifest.offset, newest)
+            state.manifest = replace(state.manifest, offset=START)
+        return state
+
+    async def _own(self, key: ShardKey, spec: JobSpec, fence: int) -> None:
+        """The life of one owned shard, from its load to its release."""
+        try:
+            await self._work(key, await self._open(key, spec, fence))
+            log.info("released job=%s run=%s shard=%d", spec.name, *key)
+        except (OutdatedError, UnknownJobError) as error:
+            log.warning("reloads: %s", error)
+        except StoreUnavailableError as error:
+            log.debug("run=%s shard=%d: %s", *key, error)
+        except Exception:
+            log.exception("job=%s run=%s shard=%d failed", spec.name, *key)
+            self._paused_until[key] = time.monotonic() + BUG_PAUSE_SECONDS
+        finally:
+            self._reader.remove(key)
+            self._inboxes.pop(key, None)
+            self._opened.pop(key).set()
+            del self._tasks[key]
+
+    async def _work(self, key: ShardKey, work: ShardWork) -> None:
+        try:
+            await work.run()
+        finally:
+            # When the shard is loaded again, this tells whether Redis went back meanwhile.
+            self._last_versions[key] = work.committed_version
+        await self._store.shards.release(*key, self._member)

@@ -1,0 +1,123 @@
+"""Runs one aggregator: jobs in sight, leases alive, streams read, and a calm wait when Redis is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from crowdlearn import metrics
+from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.settings import AggregatorSettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Backoff, JobChanged, Resync, Store
+from services.aggregator.ownership import Ownership
+from services.aggregator.reader import Reader
+from services.aggregator.shares import ShardKey
+from services.aggregator.work_list import WorkList
+
+log = logging.getLogger(__name__)
+
+TICKS_PER_LEASE = 5
+"""How often leases are renewed and free shards claimed: a dead owner's shards go on after at most 6/5 of a lease."""
+
+
+async def run(
+    store: Store, settings: AggregatorSettings, *, burst: bool = False, stop: asyncio.Event | None = None
+) -> None:
+    """Aggregates until `stop` is set, then commits what it has absorbed and gives its shards back.
+
+    With `burst` it absorbs what is in the streams now and returns; Redis away then raises StoreUnavailableError.
+    """
+    aggregator = Aggregator(store, settings)
+    await (aggregator.burst() if burst else aggregator.serve(stop or asyncio.Event()))
+
+
+class Aggregator:
+    """One member of the fleet."""
+
+    def __init__(self, store: Store, settings: AggregatorSettings, member: str | None = None) -> None:
+        self._store = store
+        self._settings = settings
+        self.member = member or f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._reader = Reader(store, settings.read_count)
+        self._ownership = Ownership(store, settings, self.member, self._reader)
+        self._work_list = WorkList(store)
+        self._wanted: dict[ShardKey, JobSpec] = {}
+        self._look_seconds = 0.0
+
+    async def burst(self) -> None:
+        """Absorbs everything there is and ends."""
+        try:
+            wanted = await self._work_list.wanted(linger_seconds=0)
+            await self._ownership.tick(wanted, share=len(wanted))
+            leases = asyncio.create_task(self._keep_leases())
+            try:
+                await self._ownership.loaded()
+                await self._reader.drain()
+                await self._ownership.settle()
+            finally:
+                leases.cancel()
+        finally:
+            self._ownership.abandon()
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set."""
+        reading = asyncio.create_task(self._reader.run())
+        listening = asyncio.create_task(self._listen())
+        try:
+            await self._keep_owning(stop, (reading, listening))
+            reading.cancel()
+            await asyncio.wait([reading])
+            await self._ownership.settle()
+        except StoreUnavailableError as error:
+            log.warning("ends without giving its leases back: %s", error)
+        finally:
+            reading.cancel()
+            listening.cancel()
+            self._ownership.abandon()
+
+    async def _keep_owning(self, stop: asyncio.Event, companions: Iterable[asyncio.Task[None]]) -> None:
+        backoff = Backoff()
+        away_since: float | None = None
+        while not stop.is_set():
+            for task in companions:
+                if task.done():
+                    # They end only by a mistake of ours, which must not go unseen.
+                    task.result()
+            try:
+                await self._tick()
+            except StoreUnavailableError as error:
+                if away_since is None:
+                    away_since = time.monotonic()
+                    metrics.REDIS_OUTAGES.inc()
+                    log.warning("waits for Redis: %s", error)
+                await backoff.wait()
+                continue
+            if away_since is not None:
+                log.warning("Redis at %s is back after %.1f s", self._store.address, time.monotonic() - away_since)
+                away_since = None
+            backoff.reset()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.lease_seconds / TICKS_PER_LEASE):
+                    await stop.wait()
+
+    async def _tick(self) -> None:
+        if time.monotonic() >= self._look_seconds:
+            self._wanted = await self._work_list.wanted()
+            self._look_seconds = time.monotonic() + self._settings.poll_seconds
+        await self._ownership.tick(self._wanted)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / TICKS_PER_LEASE)
+            await self._ownership.renew()
+
+    async def _listen(self) -> None:
+        async for event in self._store.announcements(versions=False):
+            if isinstance(event, JobChanged | Resync):
+                self._look_seconds = 0.0

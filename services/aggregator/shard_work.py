@@ -1,0 +1,125 @@
+"""Works on one owned shard: batches in, commits out. The arithmetic is ShardWriter's, the reading Reader's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import Executor
+
+from crowdlearn import metrics
+from crowdlearn.errors import OutdatedError, StoreUnavailableError
+from crowdlearn.settings import AggregatorSettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Commit, Store, StreamEntry
+from services.aggregator.reader import Inbox
+from services.aggregator.shard_writer import Absorbed, ShardWriter
+from services.aggregator.training_curve import TrainingCurve
+
+
+class ShardWork:
+    """One shard between claim and release.
+
+    While a commit is on its way to Redis, the next batch is absorbed; a second commit waits for the first.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: AggregatorSettings,
+        spec: JobSpec,
+        shard: int,
+        writer: ShardWriter,
+        inbox: Inbox,
+        arithmetic: Executor,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._spec = spec
+        self._shard = shard
+        self._writer = writer
+        self._inbox = inbox
+        self._arithmetic = arithmetic
+        self._committing: asyncio.Task[None] | None = None
+        self.committed_version = writer.version
+        self._last_commit_seconds = 0.0
+        # One shard speaks for the job: its gradients carry the loss of every push.
+        self._curve = TrainingCurve() if shard == 0 else None
+
+    async def run(self) -> None:
+        """Works until the inbox is closed, and commits what it absorbed.
+
+        Raises:
+            OutdatedError: the shard has another owner, or went back; what was not committed is void.
+            StoreUnavailableError: Redis is away; the last commit's outcome is unknown.
+        """
+        try:
+            while (batch := await self._next_batch()) is not None:
+                if batch:
+                    absorb = asyncio.get_running_loop().run_in_executor(self._arithmetic, self._writer.absorb, batch)
+                    self._count(await absorb)
+                if self._commit_due():
+                    await self._begin_commit()
+            await self._begin_commit()
+            await self._end_commit()
+            await self._record_point(last=True)
+        finally:
+            if self._committing is not None:
+                self._committing.cancel()
+
+    async def _next_batch(self) -> list[StreamEntry] | None:
+        if self._inbox.empty:
+            # Nothing to do: hear now whether the commit went well.
+            await self._end_commit()
+        if not self._writer.pending:
+            return await self._inbox.get(None)
+        remaining = self._last_commit_seconds + self._settings.commit_interval_seconds - time.monotonic()
+        return await self._inbox.get(max(0.0, remaining))
+
+    def _commit_due(self) -> bool:
+        if not self._writer.pending:
+            return False
+        # Counted from the last commit, so that a gradient which comes alone is visible at once.
+        waited = time.monotonic() - self._last_commit_seconds
+        return (
+            self._writer.pending >= self._settings.commit_gradients or waited >= self._settings.commit_interval_seconds
+        )
+
+    async def _begin_commit(self) -> None:
+        await self._end_commit()
+        if self._writer.pending:
+            self._last_commit_seconds = time.monotonic()
+            self._committing = asyncio.create_task(self._commit(self._writer.take()))
+
+    async def _end_commit(self) -> None:
+        if self._committing is not None:
+            committing, self._committing = self._committing, None
+            await committing
+
+    async def _commit(self, commit: Commit) -> None:
+        try:
+            with metrics.COMMIT_SECONDS.time():
+                await self._store.shards.commit(self._spec.run, self._shard, commit)
+        except OutdatedError:
+            metrics.COMMITS.labels("outdated").inc()
+            raise
+        except StoreUnavailableError:
+            metrics.COMMITS.labels("unknown").inc()
+            raise
+        metrics.COMMITS.labels("committed").inc()
+        self.committed_version = commit.version
+        await self._record_point()
+
+    def _count(self, absorbed: Absorbed) -> None:
+        for outcome, number in absorbed.outcomes.items():
+            metrics.GRADIENTS.labels(outcome).inc(number)
+        for staleness in absorbed.staleness:
+            metrics.STALENESS.observe(staleness)
+        if self._curve is not None:
+            self._curve.add(absorbed.losses)
+
+    async def _record_point(self, *, last: bool = False) -> None:
+        seconds = time.time() - self._spec.created_seconds
+        loss = self._curve.point(seconds, last=last) if self._curve is not None else None
+        if loss is not None:
+            version, values = self.committed_version, {"loss": loss}
+            await self._store.curve.record(self._spec.run, "train", seconds, version, values)

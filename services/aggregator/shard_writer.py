@@ -1,0 +1,128 @@
+"""Absorbs gradients into one shard: decodes, dedupes, weighs, applies. Touches no store, reads no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from crowdlearn import codecs, frames, optim
+from crowdlearn.errors import FrameError, NotFiniteError
+from crowdlearn.frames import Frame, Kind
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Commit, ShardState, StreamEntry
+from services.aggregator.remembered import Remembered
+
+
+class Outcome(StrEnum):
+    """What became of an entry; the label of crowdlearn_gradients_total."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    EXPIRED = "expired"
+    NOT_FINITE = "not-finite"
+    MALFORMED = "malformed"
+
+
+@dataclass
+class Absorbed:
+    """What one call to `absorb` did: entries by outcome; of those applied, staleness and (mean loss, minibatches)."""
+
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    staleness: list[int] = field(default_factory=list)
+    losses: list[tuple[float, int]] = field(default_factory=list)
+
+
+class ShardWriter:
+    """The state of one shard between commits. Not thread-safe: absorb and take take turns."""
+
+    def __init__(self, spec: JobSpec, shard: int, state: ShardState, remember_seconds: float) -> None:
+        self._spec = spec
+        self._shard = shard
+        self._size = spec.shards[shard].size
+        self._optimizer = optim.build(spec.optimizer)
+        self._parameters, self._slots = state.parameters, state.slots
+        self._base = state.manifest
+        self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
+        # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
+        self._gradient = np.empty(self._size, np.float32)
+        self.version = state.manifest.version
+        self.offset = state.manifest.offset
+        self.pending = 0
+
+    def absorb(self, entries: Sequence[StreamEntry]) -> Absorbed:
+        """Applies entries that follow `offset` in their order."""
+        absorbed = Absorbed()
+        for entry in entries:
+            absorbed.outcomes[self._absorb(entry, absorbed)] += 1
+            self.offset = entry.id
+            self.pending += 1
+        return absorbed
+
+    def take(self) -> Commit:
+        """The next commit: a copy of the state, and what changed since the last one, which it follows."""
+        applied, forget = self._remembered.take_changes()
+        commit = Commit(
+            base=self._base,
+            version=self.version,
+            offset=self.offset,
+            parameters=self._parameters.copy(),
+            slots=[slot.copy() for slot in self._slots],
+            applied=applied,
+            forget=forget,
+            forgotten=self._remembered.forgotten,
+        )
+        self._base = commit.manifest
+        self.pending = 0
+        return commit
+
+    def _absorb(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
+        milliseconds = entry.milliseconds
+        self._remembered.forget_silent(milliseconds)
+        try:
+            frame = self._read(entry)
+            if self._remembered.refuses(entry.replica):
+                return Outcome.EXPIRED
+        except (FrameError, ValueError):
+            return Outcome.MALFORMED
+        # From here on its number is used up: a replica is told that it need not send it again.
+        if not self._remembered.hear(entry.replica, frame.sequence, milliseconds):
+            return Outcome.DUPLICATE
+        return self._weigh_and_apply(frame, absorbed)
+
+    def _read(self, entry: StreamEntry) -> Frame:
+        frame = frames.unpack(entry.frame)
+        if frame.kind != Kind.GRADIENT or frame.shard != self._shard or frame.count != self._size:
+            raise FrameError(
+                f"expected a gradient of shard {self._shard} with {self._size:,} values, "
+                f"got kind {frame.kind} of shard {frame.shard} with {frame.count:,}"
+            )
+        if frame.codec not in codecs.BY_NUMBER or not frame.minibatches or not frame.sequence:
+            raise FrameError(f"expected a known codec and counts from 1, got {frame.codec}, {frame.minibatches}")
+        return frame
+
+    def _weigh_and_apply(self, frame: Frame, absorbed: Absorbed) -> Outcome:
+        # After Redis lost a second of writes, replicas may be ahead of the shard: that is not stale.
+        staleness = max(0, self.version - frame.version)
+        weight = optim.weigh(staleness, self._spec.staleness)
+        if weight is None:
+            return Outcome.STALE
+        codec = codecs.BY_NUMBER[frame.codec]
+        try:
+            codec.check(frame.payload, self._size)
+        except NotFiniteError:
+            # The gateway refuses these; once more, because a single NaN in the parameters would be there for ever.
+            return Outcome.NOT_FINITE
+        except FrameError:
+            return Outcome.MALFORMED
+        codec.decode(frame.payload, self._gradient)
+        step = self.version + 1
+        self._optimizer.update(self._gradient, frame.minibatches, self._parameters, self._slots, step, weight)
+        self.version = step
+        absorbed.staleness.append(staleness)
+        absorbed.losses.append((frame.loss, frame.minibatches))
+        return Outcome.APPLIED

@@ -1,0 +1,53 @@
+"""Knows which shards want an owner: those of running jobs, and of ended ones until their streams are empty."""
+
+from __future__ import annotations
+
+import time
+
+from crowdlearn.errors import UnknownJobError
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Store
+from services.aggregator.shares import ShardKey
+
+LINGER_SECONDS = 5.0
+"""An ended job is kept for so long: gateways may still append what they admitted before they heard of the end."""
+
+
+class WorkList:
+    """The jobs, as far as an aggregator cares."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._specs: dict[str, JobSpec] = {}
+        self._drained: set[str] = set()
+
+    async def wanted(self, *, linger_seconds: float = LINGER_SECONDS) -> dict[ShardKey, JobSpec]:
+        """The shards that want an owner, with their jobs' specifications."""
+        runs = set((await self._store.jobs.runs()).values())
+        # What was replaced by a newer run, or is gone with a Redis that lost its memory.
+        self._drained &= runs
+        for gone in self._specs.keys() - runs:
+            del self._specs[gone]
+        wanted: dict[ShardKey, JobSpec] = {}
+        for run in sorted(runs - self._drained):
+            spec = await self._live_spec(run, linger_seconds)
+            if spec is not None:
+                wanted.update({(run, shard): spec for shard in range(len(spec.shards))})
+        return wanted
+
+    async def _live_spec(self, run: str, linger_seconds: float) -> JobSpec | None:
+        spec = self._specs.get(run) or await self._store.jobs.spec_of_run(run)
+        if spec is None:
+            return None
+        self._specs[run] = spec
+        try:
+            state = await self._store.jobs.state(run)
+        except UnknownJobError:
+            return None
+        ended = state.finished_seconds
+        if ended is None or time.time() - ended < linger_seconds:
+            return spec
+        if any(await self._store.streams.backlog(run, len(spec.shards))):
+            return spec
+        self._drained.add(run)
+        return None
