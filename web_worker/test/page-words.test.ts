@@ -81,10 +81,9 @@ test("the offer names its cost", () => {
   assert.match(costWords(aStatus()), /about 80 KB per gradient/);
 });
 
-test("a replica's trouble is told with its reason", () => {
-  assert.equal(replicaWords("failed", "no WebAssembly"), "This browser cannot take part: no WebAssembly");
+test("a replica's own words go before ours", () => {
+  assert.equal(replicaWords("training", "Computing gradients."), "Computing gradients");
   assert.equal(replicaWords("waiting", ""), "Waiting for rows to train on");
-  assert.equal(replicaWords("waiting", "the gateway is away"), "The gateway is away");
 });
 
 test("the address picks a job and may join, but picking never joins", () => {

@@ -1,0 +1,209 @@
+// Performs what a session decides: socket, downloads, timers. Itself it decides only when to try again.
+
+import { reasonOf } from "../errors";
+import { Executor } from "../executor/executor";
+import { encode, type Grant, type Welcome } from "../protocol";
+import type { Action, Progress, State } from "./actions";
+import { Backoff } from "./backoff";
+import { Connection } from "./connection";
+import { chooseDevice, type Backend } from "./device";
+import { download } from "./downloads";
+import { NoJobError, type Gateway } from "./gateway";
+import { Random } from "./random";
+import type { Reporter } from "./reporter";
+import { now, pause, Timer } from "./scheduling";
+import { Session } from "./session";
+import { Trainer } from "./trainer";
+
+/** A connection that lasted so long was a good one: after it, attempts start from the shortest pause again. */
+const GOOD_CONNECTION_MILLISECONDS = 5000;
+
+/** How long `stop` waits for the gateway to confirm the close, so that the leases given back do arrive. */
+const FAREWELL_MILLISECONDS = 300;
+
+const CONNECTING: State = { state: "connecting", message: "Connecting to the service." };
+const AWAY: State = { state: "connecting", message: "The service does not answer. Trying again." };
+const PREPARING: State = { state: "preparing", message: "Fetching the model and preparing it for this browser." };
+const STOPPED: State = { state: "stopped", message: "Stopped. Thank you for your help!" };
+const MISUNDERSTOOD = "The service sent what this page does not understand. Please reload the page.";
+
+/** One replica of one job, from its first connection to its end. */
+export class Runner {
+  readonly #random = new Random(...crypto.getRandomValues(new Uint32Array(4)));
+  readonly #uniform = (): number => this.#random.uniform();
+  readonly #backoff = new Backoff(this.#uniform);
+  readonly #ticker = new Timer(() => this.#perform(this.#session.tick(now())));
+  readonly #session: Session;
+  readonly #trainer: Trainer;
+  #connection: Connection | null = null;
+  #isEnded = false;
+  #bytesUp = 0;
+  #bytesDown = 0;
+
+  /** `welcomed` is called at every welcome. */
+  constructor(
+    readonly gateway: Gateway,
+    readonly job: string,
+    device: Executor["device"],
+    readonly reporter: Reporter,
+    readonly welcomed: () => void,
+  ) {
+    this.#session = new Session(device, this.#random);
+    const showProgress = (): void => reporter.progress(() => this.#progress(), now());
+    this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), showProgress);
+  }
+
+  /** Takes part until the job ends, `stop` is called, or it cannot go on. */
+  async run(): Promise<void> {
+    this.#connect();
+    try {
+      await this.#trainer.run();
+    } catch (error) {
+      console.error(error);
+      this.#end({ state: "failed", message: `The gradient could not be computed: ${reasonOf(error)}` });
+    }
+  }
+
+  /** Gives the leases back and leaves; resolves when the gateway has them, or a moment later. */
+  async stop(): Promise<void> {
+    const connection = this.#connection;
+    this.#perform(this.#session.stop());
+    this.#end(STOPPED);
+    if (connection) await Promise.race([connection.done, pause(FAREWELL_MILLISECONDS)]);
+  }
+
+  #connect(): void {
+    if (this.#isEnded) return;
+    const connection: Connection = new Connection(this.gateway.socketUrl(this.job), {
+      opened: () => connection.send(encode(this.#session.hello())),
+      text: (data) => this.#receive(connection, () => this.#text(data)),
+      frame: (data) => this.#receive(connection, () => this.#session.receiveFrame(data)),
+      closed: (code) => this.#closed(connection, code),
+    });
+    this.#connection = connection;
+  }
+
+  #text(data: string): Action[] {
+    const wasOpen = this.#session.isOpen;
+    const actions = this.#session.receiveText(data, now());
+    if (!wasOpen && this.#session.isOpen) this.welcomed();
+    return actions;
+  }
+
+  #receive(connection: Connection, read: () => Action[]): void {
+    if (connection !== this.#connection) return;
+    try {
+      this.#perform(read());
+      this.#trainer.wake();
+    } catch (error) {
+      // One of the two is too old, and going on would not mend it.
+      console.error(error);
+      this.#end({ state: "failed", message: MISUNDERSTOOD });
+    }
+  }
+
+  #closed(connection: Connection, code: number): void {
+    if (connection !== this.#connection) return;
+    if (connection.lastedMilliseconds > GOOD_CONNECTION_MILLISECONDS) this.#backoff.reset();
+    this.#perform(this.#session.closed(code));
+  }
+
+  #hangUp(): void {
+    this.#bytesUp += this.#connection?.bytesUp ?? 0;
+    this.#bytesDown += this.#connection?.bytesDown ?? 0;
+    this.#connection?.close();
+    this.#connection = null;
+  }
+
+  async #reconnect(): Promise<void> {
+    this.#hangUp();
+    this.reporter.state(AWAY);
+    await pause(1000 * this.#backoff.nextSeconds());
+    this.#connect();
+  }
+
+  #perform(actions: readonly Action[]): void {
+    for (const action of actions) this.#act(action);
+    const at = this.#isEnded ? null : this.#session.tickAtMilliseconds;
+    if (at === null) this.#ticker.clear();
+    else this.#ticker.set(at - now());
+  }
+
+  #act(action: Action): void {
+    switch (action.do) {
+      case "send": return this.#connection?.send(encode(action.message));
+      case "sendFrame": return this.#connection?.send(action.bytes);
+      case "prepare": return void this.#prepare(action.welcome);
+      case "loadChunk": return void this.#loadChunk(action.welcome, action.grant);
+      case "reconnect": return void this.#reconnect();
+      case "end": return this.#end(action.state);
+    }
+  }
+
+  async #prepare(welcome: Welcome): Promise<void> {
+    this.reporter.state(PREPARING);
+    try {
+      const program = await download(() => this.gateway.program(welcome.program), this.#uniform);
+      const executor = await Executor.create(program, this.#session.backend);
+      this.#trainer.executor?.dispose();
+      this.#trainer.executor = executor;
+      this.#session.prepared(welcome.run);
+      this.#trainer.wake();
+    } catch (error) {
+      console.error(error);
+      this.#end({ state: "failed", message: `This model does not run here: ${reasonOf(error)}` });
+    }
+  }
+
+  async #loadChunk({ job, run, batch }: Welcome, grant: Grant): Promise<void> {
+    try {
+      const { chunk, bytes } = await download(() => this.gateway.chunk(job, run, grant, batch), this.#uniform);
+      this.#bytesDown += bytes;
+      this.#session.chunkLoaded(run, grant, chunk);
+    } catch (error) {
+      console.warn(error);
+      this.#perform(this.#session.chunkFailed(run, grant, now()));
+    }
+    this.#trainer.wake();
+  }
+
+  #end(state: State): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    this.#ticker.clear();
+    this.#hangUp();
+    this.#trainer.end();
+    this.reporter.end(this.#progress(), state);
+  }
+
+  #progress(): Progress {
+    const { counters, training, backend } = this.#session;
+    const { bytesUp = 0, bytesDown = 0 } = this.#connection ?? {};
+    return {
+      steps: counters.steps, rows: counters.rows, loss: counters.loss, pushes: counters.pushes,
+      acknowledged: counters.acknowledged, busy: counters.busy, rejected: counters.rejected, dropped: counters.dropped,
+      stepMilliseconds: counters.stepMilliseconds, versions: training ? [...training.parameters.versions] : [], backend,
+      bytesUp: this.#bytesUp + bytesUp, bytesDown: this.#bytesDown + bytesDown,
+    };
+  }
+}
+
+/** Finds the job (null: the newest that runs) and a device for it, waiting for the service if it is away. */
+export async function prepareRunner(
+  gateway: Gateway, job: string | null, backend: Backend, reporter: Reporter, welcomed: () => void,
+): Promise<Runner> {
+  reporter.state(CONNECTING);
+  const backoff = new Backoff(Math.random);
+  for (;;) {
+    try {
+      if (job !== null) await gateway.requireJob(job);
+      const name = job ?? (await gateway.newestJob());
+      return new Runner(gateway, name, await chooseDevice(backend), reporter, welcomed);
+    } catch (error) {
+      if (error instanceof NoJobError) throw error;
+      console.warn(error);
+      reporter.state(AWAY);
+      await pause(1000 * backoff.nextSeconds());
+    }
+  }
+}

@@ -1,0 +1,55 @@
+// Waiting: for messages, for a signal, for a time. Decides nothing.
+
+/** Milliseconds of a clock that never jumps. */
+export const now = (): number => performance.now();
+
+export const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+const channel = new MessageChannel();
+const waiting: (() => void)[] = [];
+channel.port1.onmessage = () => waiting.shift()?.();
+
+/** Lets messages and timers in between two steps. Unlike `setTimeout(0)`, browsers do not slow it down when repeated. */
+export function yieldToMessages(): Promise<void> {
+  return new Promise((resolve) => {
+    waiting.push(resolve);
+    channel.port2.postMessage(null);
+  });
+}
+
+/** A sleeper and whoever wakes it. A call of `wake` before `sleep` is not lost. */
+export class Alarm {
+  #isDue = false;
+  #resolve: (() => void) | null = null;
+
+  wake(): void {
+    this.#isDue = true;
+    this.#resolve?.();
+  }
+
+  async sleep(): Promise<void> {
+    if (!this.#isDue) await new Promise<void>((resolve) => (this.#resolve = resolve));
+    this.#isDue = false;
+    this.#resolve = null;
+  }
+}
+
+/** One timer that is set anew each time. */
+export class Timer {
+  #handle: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(readonly due: () => void) {}
+
+  set(milliseconds: number): void {
+    this.clear();
+    this.#handle = setTimeout(() => {
+      this.#handle = null;
+      this.due();
+    }, Math.max(0, milliseconds));
+  }
+
+  clear(): void {
+    if (this.#handle !== null) clearTimeout(this.#handle);
+    this.#handle = null;
+  }
+}

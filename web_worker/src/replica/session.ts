@@ -1,0 +1,132 @@
+// Decides what a replica says in its conversation with a gateway, across reconnects. Returns actions; does no I/O.
+
+import type { Device } from "@jax-js/jax";
+
+import { unpack } from "../frames";
+import { decodeFromGateway, VERSION, type FromGateway, type FromReplica, type Grant, type Welcome } from "../protocol";
+import type { Action, State } from "./actions";
+import type { Batch, Chunk } from "./batches";
+import { afterClose } from "./closing";
+import { Counters } from "./counters";
+import type { Random } from "./random";
+import { Training } from "./training";
+
+const FINISHED: Readonly<Record<string, string>> = {
+  until: "The model has reached its goal. Thank you!",
+  epochs: "All the data has been trained. Thank you!",
+  stopped: "The operator has stopped this job. Thank you for your help!",
+};
+
+const end = (state: State): Action[] => [{ do: "end", state }];
+
+/** One replica's conversation. Times are milliseconds of one monotonic clock. */
+export class Session {
+  readonly counters = new Counters();
+  #welcome: Welcome | null = null;
+  #training: Training | null = null;
+  #isOpen = false;
+  #isPrepared = false;
+  #gatewaysReason: string | null = null;
+
+  constructor(readonly backend: Device, readonly random: Random) {}
+
+  get training(): Training | null {
+    return this.#training;
+  }
+
+  /** Whether the gateway has welcomed this socket. */
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /** The first message on a new socket. */
+  hello(): FromReplica {
+    const { replica = null, run = null } = this.#welcome ?? {};
+    return { type: "hello", protocol: VERSION, replica, run, backend: this.backend };
+  }
+
+  receiveText(text: string, now: number): Action[] {
+    return this.#receive(decodeFromGateway(text), now);
+  }
+
+  receiveFrame(data: ArrayBuffer): Action[] {
+    this.#training?.fetched(unpack(new Uint8Array(data)));
+    return [];
+  }
+
+  /** The socket is closed: what now? */
+  closed(code: number): Action[] {
+    this.#isOpen = false;
+    this.#training?.disconnected();
+    const closing = afterClose(code);
+    if (closing.then === "fail") return end({ state: "failed", message: this.#gatewaysReason ?? closing.message });
+    if (closing.then === "finish") return end({ state: "finished", message: "The job has ended. Thank you!" });
+    return [{ do: "reconnect" }];
+  }
+
+  /** The program of this run is compiled. */
+  prepared(run: string): void {
+    if (this.#welcome?.run === run) this.#isPrepared = true;
+  }
+
+  chunkLoaded(run: string, grant: Grant, chunk: Chunk): void {
+    if (this.#welcome?.run === run) this.#training?.chunkLoaded(grant, chunk);
+  }
+
+  chunkFailed(run: string, grant: Grant, now: number): Action[] {
+    return this.#welcome?.run === run ? (this.#training?.chunkFailed(grant, now) ?? []) : [];
+  }
+
+  /** The next minibatch, or null when there is nothing to train now. */
+  next(now: number): { batch: Batch | null; actions: Action[] } {
+    return this.#isPrepared && this.#training ? this.#training.next(now) : { batch: null, actions: [] };
+  }
+
+  tick(now: number): Action[] {
+    return this.#isOpen ? (this.#training?.tick(now) ?? []) : [];
+  }
+
+  get tickAtMilliseconds(): number | null {
+    return this.#isOpen ? (this.#training?.tickAtMilliseconds ?? null) : null;
+  }
+
+  /** What to say before leaving at once. */
+  stop(): Action[] {
+    return this.#isOpen ? (this.#training?.release() ?? []) : [];
+  }
+
+  #receive(message: FromGateway, now: number): Action[] {
+    switch (message.type) {
+      case "welcome": return this.#welcomed(message, now);
+      case "ack": return message.reason === "expired" ? this.#startAnew() : (this.#training?.answered(message, now) ?? []);
+      case "leased": return this.#training?.granted(message.leases, now) ?? [];
+      case "wait": return this.#training?.waited(message.seconds, now) ?? [];
+      case "finished": return end({ state: "finished", message: FINISHED[message.reason] ?? "The job has ended. Thank you!" });
+      case "error":
+        this.#gatewaysReason = message.message;
+        return [];
+    }
+  }
+
+  #welcomed(welcome: Welcome, now: number): Action[] {
+    const { run, replica } = this.#welcome ?? {};
+    this.#welcome = welcome;
+    this.#isOpen = true;
+    this.#gatewaysReason = null;
+    const prepare: Action[] = run === welcome.run ? [] : [{ do: "prepare", welcome }];
+    if (prepare.length > 0) this.#isPrepared = false;
+    // Gradients are numbered by identity: those of another one would be counted as new ones of this one.
+    if (run !== welcome.run || replica !== welcome.replica || !this.#training) {
+      this.#training = new Training(welcome, this.counters, this.random);
+    }
+    return [...prepare, ...this.#training.connected(welcome, now)];
+  }
+
+  #startAnew(): Action[] {
+    this.#isOpen = false;
+    this.#welcome = null;
+    this.#training = null;
+    this.#isPrepared = false;
+    return [{ do: "reconnect" }];
+  }
+}

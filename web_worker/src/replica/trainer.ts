@@ -1,0 +1,68 @@
+// The loop that computes: one minibatch after the other, as long as there is work. What to compute is the session's to say.
+
+import type { Executor } from "../executor/executor";
+import type { Action } from "./actions";
+import type { Batch } from "./batches";
+import type { Reporter } from "./reporter";
+import { Alarm, now, yieldToMessages } from "./scheduling";
+import type { Session } from "./session";
+import type { Training } from "./training";
+
+/** Trains one session; `perform` carries out its actions. */
+export class Trainer {
+  executor: Executor | null = null;
+  #gradient = new Float32Array(0);
+  #isEnded = false;
+  readonly #alarm = new Alarm();
+
+  constructor(
+    readonly session: Session,
+    readonly reporter: Reporter,
+    readonly perform: (actions: readonly Action[]) => void,
+    readonly showProgress: () => void,
+  ) {}
+
+  /** Something has come that may be trained with. */
+  wake(): void {
+    this.#alarm.wake();
+  }
+
+  end(): void {
+    this.#isEnded = true;
+    this.wake();
+  }
+
+  async run(): Promise<void> {
+    while (!this.#isEnded) {
+      const { batch, actions } = this.session.next(now());
+      this.perform(actions);
+      const { training } = this.session;
+      if (batch && training && this.executor) {
+        await this.#step(this.executor, training, batch);
+        // Messages are taken between two steps: a newer model is adopted as soon as it is here.
+        await yieldToMessages();
+      } else {
+        this.#showIdle();
+        await this.#alarm.sleep();
+      }
+    }
+    this.executor?.dispose();
+  }
+
+  async #step(executor: Executor, training: Training, batch: Batch): Promise<void> {
+    const { values } = training.parameters;
+    if (this.#gradient.length !== values.length) this.#gradient = new Float32Array(values.length);
+    this.reporter.state({ state: "training", message: "Computing gradients." });
+    const started = now();
+    const loss = await executor.step(values, batch.arrays, this.#gradient);
+    // A GPU computes while messages come: one of them may have started another run.
+    if (this.#isEnded || training !== this.session.training) return;
+    this.session.counters.timed(now() - started);
+    this.perform(training.stepped(batch, loss, this.#gradient, now()));
+    this.showProgress();
+  }
+
+  #showIdle(): void {
+    if (this.session.isOpen && this.executor) this.reporter.waiting("Waiting for the service to hand out more work.");
+  }
+}

@@ -1,0 +1,238 @@
+// Decides how one run is trained: what to lease, step, push, fetch and when. Returns actions; touches no socket and no clock.
+
+import { BY_NAME } from "../codecs";
+import { NotFiniteError } from "../errors";
+import { Kind, pack, type Frame } from "../frames";
+import type { Ack, Grant, Welcome } from "../protocol";
+import { Accumulator, type Sum } from "./accumulator";
+import { send, type Action } from "./actions";
+import { Batches, type Batch, type Chunk } from "./batches";
+import type { Counters } from "./counters";
+import { Leases } from "./leases";
+import { Outbox, type LeaseRows } from "./outbox";
+import { Parameters, requireUsable } from "./parameters";
+import { Random } from "./random";
+
+/** So many useless gradients in a row, each from fresh parameters, mean that the model has diverged for good. */
+const MAX_USELESS_STEPS = 20;
+
+/** How long a chunk that could not be fetched is left to others before more are asked for. */
+const CHUNK_RETRY_SECONDS = 5;
+
+/** Parameters are fetched at most so often: gateways themselves look for a new version every 20 ms. */
+const FETCH_INTERVAL_MILLISECONDS = 20;
+
+/** The state of one replica in one run. Times are milliseconds of one monotonic clock. */
+export class Training {
+  readonly parameters: Parameters;
+  readonly #welcome: Welcome;
+  readonly #batches: Batches;
+  readonly #accumulator: Accumulator;
+  readonly #outbox: Outbox;
+  readonly #leases = new Leases();
+  readonly #loading = new Set<number>();
+  readonly #noise: Random;
+  readonly #uniforms: Float32Array;
+  #stepsToFetch = 0;
+  #askedFor: string | null = null;
+  #askedAtMilliseconds = -Infinity;
+  #uselessSteps = 0;
+
+  constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
+    this.#welcome = welcome;
+    this.#noise = noise;
+    this.parameters = new Parameters(welcome.shards, welcome.training.fetch_codec);
+    this.#batches = new Batches(welcome.batch);
+    this.#accumulator = new Accumulator(this.parameters.values.length);
+    this.#outbox = new Outbox(welcome.shards.length, welcome.credit);
+    this.#uniforms = new Float32Array(Math.max(...welcome.shards.map(({ size }) => size)));
+  }
+
+  /** The socket is open, for the first time or again under the same identity. */
+  connected(welcome: Welcome, now: number): Action[] {
+    this.#askedFor = null;
+    this.#leases.disconnect();
+    this.#outbox.credit = welcome.credit;
+    const settled = this.#outbox.reconnect(welcome.applied);
+    this.counters.acknowledged += settled.length;
+    return [...settled.flatMap((rows) => this.#settle(rows)), ...this.#fetch(now), ...this.tick(now)];
+  }
+
+  disconnected(): void {
+    this.#leases.disconnect();
+  }
+
+  granted(grants: readonly Grant[], now: number): Action[] {
+    this.#leases.grant(grants);
+    for (const { lease } of grants) this.#loading.add(lease);
+    const load = grants.map((grant): Action => ({ do: "loadChunk", welcome: this.#welcome, grant }));
+    // While nothing was trained, nothing was fetched: the chunk and newer parameters now travel together.
+    return [...load, ...this.#fetch(now), ...this.#askForChunks(now)];
+  }
+
+  waited(seconds: number, now: number): Action[] {
+    this.#leases.wait(seconds, now);
+    return [];
+  }
+
+  chunkLoaded({ lease, epoch, chunk }: Grant, rows: Chunk): void {
+    if (!this.#loading.delete(lease)) return;
+    this.#batches.add(lease, rows, new Random(this.#welcome.training.seed, epoch, chunk));
+  }
+
+  chunkFailed({ lease }: Grant, now: number): Action[] {
+    if (!this.#loading.delete(lease)) return [];
+    this.#leases.drop(lease, CHUNK_RETRY_SECONDS, now);
+    return [send({ type: "release", leases: [lease] })];
+  }
+
+  /** Parameters of one shard came; throws when they are not fit for use. */
+  fetched(frame: Frame): void {
+    this.parameters.offer(frame);
+  }
+
+  answered(ack: Ack, now: number): Action[] {
+    if (ack.status === "busy") this.counters.busy += 1;
+    if (ack.status === "rejected") this.counters.rejected += 1;
+    const settled = this.#outbox.answer(ack, now);
+    if (!settled) return this.#pushIfDue(now);
+    this.counters.acknowledged += 1;
+    return [...this.#settle(settled), ...this.#pushIfDue(now)];
+  }
+
+  /** Time has passed: asks again, sends again. */
+  tick(now: number): Action[] {
+    return [...this.#askForChunks(now), ...this.#sendFrames(now)];
+  }
+
+  /** When `tick` will next have something to do, or null. */
+  get tickAtMilliseconds(): number | null {
+    const due = [this.#leases.askAtMilliseconds(this.#chunksInHand), this.#outbox.retryAtMilliseconds];
+    const times = due.filter((time) => time !== null);
+    return times.length === 0 ? null : Math.min(...times);
+  }
+
+  /** Adopts parameters if that is due, and gives the next minibatch, or null when there is nothing to train now. */
+  next(now: number): { batch: Batch | null; actions: Action[] } {
+    const isFull = this.#accumulator.minibatches >= this.#maxAccumulate;
+    if (isFull || !this.parameters.complete || !this.#hasRows) {
+      return { batch: null, actions: [...this.#pushIfDue(now), ...this.#askForChunks(now)] };
+    }
+    const actions = this.#stepsToFetch === 0 ? this.#adoptAndFetch(now) : [];
+    const batch = this.#batches.next() ?? this.#batches.flush();
+    return { batch, actions: [...actions, ...this.#askForChunks(now)] };
+  }
+
+  /** A minibatch's gradient is here, computed from `parameters.values`. */
+  stepped(batch: Batch, loss: number, gradient: Float32Array, now: number): Action[] {
+    this.#stepsToFetch = Math.max(0, this.#stepsToFetch - 1);
+    try {
+      requireUsable(loss, gradient);
+    } catch (error) {
+      return this.#dropUseless(error, batch.leases, now);
+    }
+    this.#uselessSteps = 0;
+    this.counters.stepped(loss, batch.rows);
+    this.#accumulator.add(gradient, loss, batch, this.parameters.versions);
+    this.parameters.step(gradient, this.#welcome.training.local_learning_rate);
+    return this.#pushIfDue(now);
+  }
+
+  /** Gives everything back; nothing of it will be trained here. */
+  release(): Action[] {
+    // A message holds at most 64 leases; a replica holds three or four.
+    const leases = this.#leases.held.slice(0, 64);
+    return leases.length === 0 ? [] : [send({ type: "release", leases })];
+  }
+
+  get #chunksInHand(): number {
+    return this.#loading.size + this.#batches.chunks;
+  }
+
+  // Fewer rows than a minibatch wait for the next chunk, unless there is none.
+  get #hasRows(): boolean {
+    const least = this.#isLastInHand ? 1 : this.#welcome.batch.rows;
+    return this.#batches.rows >= least;
+  }
+
+  get #isLastInHand(): boolean {
+    return this.#leases.isDry && this.#loading.size === 0;
+  }
+
+  get #maxAccumulate(): number {
+    const { n_push, max_accumulate } = this.#welcome.training;
+    return Math.max(n_push, max_accumulate);
+  }
+
+  #askForChunks(now: number): Action[] {
+    const count = this.#leases.ask(this.#chunksInHand, now);
+    return count === 0 ? [] : [send({ type: "lease", count })];
+  }
+
+  #adoptAndFetch(now: number): Action[] {
+    this.parameters.adopt();
+    this.#stepsToFetch = this.#welcome.training.n_fetch;
+    return now - this.#askedAtMilliseconds < FETCH_INTERVAL_MILLISECONDS ? [] : this.#fetch(now);
+  }
+
+  // The same question twice would be answered no sooner: the first one stands until there is a newer version.
+  #fetch(now: number): Action[] {
+    const have = this.parameters.have;
+    if (have.join() === this.#askedFor) return [];
+    this.#askedFor = have.join();
+    this.#askedAtMilliseconds = now;
+    return [send({ type: "fetch", have })];
+  }
+
+  #pushIfDue(now: number): Action[] {
+    const { minibatches } = this.#accumulator;
+    const isLast = this.#isLastInHand && this.#batches.rows === 0;
+    const isDue = minibatches >= this.#welcome.training.n_push || (isLast && minibatches > 0);
+    return isDue && this.#outbox.hasRoom ? [...this.#push(this.#accumulator.take(), now), ...this.#sendFrames(now)] : [];
+  }
+
+  #push(sum: Sum, now: number): Action[] {
+    try {
+      const frames = this.#welcome.shards.map((_, shard) => this.#encode(sum, shard));
+      this.#outbox.add(frames, sum.leases);
+      this.counters.pushes += 1;
+      return [];
+    } catch (error) {
+      // Finite gradients may still have an infinite sum.
+      return this.#dropUseless(error, sum.leases, now);
+    }
+  }
+
+  #encode(sum: Sum, shard: number): Uint8Array<ArrayBuffer> {
+    const { offset, size } = this.#welcome.shards[shard]!;
+    const codec = BY_NAME[this.#welcome.training.push_codec];
+    const uniforms = this.#uniforms.subarray(0, size);
+    if (codec.usesNoise) this.#noise.fill(uniforms);
+    const payload = codec.encode(sum.gradient.subarray(offset, offset + size), uniforms);
+    return pack({
+      kind: Kind.GRADIENT, codec: codec.number, shard, count: size, sequence: this.#outbox.nextSequence,
+      version: sum.baseVersions[shard]!, loss: sum.loss, rows: sum.rows, minibatches: sum.minibatches, payload,
+    });
+  }
+
+  #sendFrames(now: number): Action[] {
+    return this.#outbox.takeSendable(now).map((bytes) => ({ do: "sendFrame", bytes }));
+  }
+
+  // The rows count as trained: given back, they would come to the next replica and be as useless there, for ever.
+  #dropUseless(error: unknown, leases: LeaseRows, now: number): Action[] {
+    if (!(error instanceof NotFiniteError)) throw error;
+    this.counters.dropped += 1;
+    this.#uselessSteps += 1;
+    if (this.#uselessSteps >= MAX_USELESS_STEPS) {
+      return [{ do: "end", state: { state: "failed", message: "The model gives no finite numbers any more; it has diverged." } }];
+    }
+    this.parameters.forget();
+    this.#stepsToFetch = 0;
+    return [...this.#settle(leases), ...this.#fetch(now)];
+  }
+
+  #settle(leases: LeaseRows): Action[] {
+    return this.#leases.settle(leases).map((lease) => send({ type: "trained", lease }));
+  }
+}

@@ -1,0 +1,137 @@
+// The public module: `import { Replica } from "https://gateway/worker.js"`. All the work is done in a Web Worker.
+
+import type { Progress, State } from "./replica/actions";
+import type { Backend } from "./replica/device";
+import type { FromWorker, ToWorker } from "./worker-messages";
+
+export type { Backend, Progress, State };
+export type { StateName } from "./replica/actions";
+
+/** What `new Replica` takes. */
+export interface ReplicaOptions {
+  /** The job's name; by default the newest one that runs. */
+  readonly job?: string;
+  /** The gateway's address; by default the one this module came from. */
+  readonly url?: string;
+  /** Where to compute; by default WebGPU where there is a real GPU, WebAssembly otherwise. */
+  readonly backend?: Backend;
+}
+
+/** The events of a Replica. */
+export interface ReplicaEvents {
+  /** What the replica is doing changed. */
+  state: CustomEvent<State>;
+  /** How far it has come; about five times a second while it trains. */
+  progress: CustomEvent<Progress>;
+  /** The job has ended. */
+  finished: CustomEvent<State>;
+}
+
+/** Twice what the worker waits for the gateway's farewell: then it hangs, and is ended all the same. */
+const TERMINATE_MILLISECONDS = 600;
+
+const ENDED: readonly string[] = ["finished", "stopped", "failed"];
+
+/** The directory that a module came from, as an address that ends with a slash. */
+const directory = (url: string): string => new URL(".", url).href;
+
+/**
+ * One copy of a job's model that trains in this browser.
+ *
+ * `start` resolves when the gateway has welcomed it (or `stop` was called before) and rejects when it cannot take part.
+ * `stop` is immediate. A replica runs once: to take part again, make a new one.
+ */
+export class Replica extends EventTarget {
+  readonly #options: ReplicaOptions;
+  readonly #base: string;
+  #worker: Worker | null = null;
+  #started: Promise<void> | null = null;
+  #settle: { resolve: () => void; reject: (error: Error) => void } | null = null;
+  #state: State = { state: "stopped", message: "Not started." };
+  #isStopping = false;
+  /** Gives the Blob's memory back: it has to live until the worker has read it. */
+  #forgetAddress: () => void = () => undefined;
+
+  constructor(options: ReplicaOptions = {}) {
+    super();
+    this.#options = options;
+    this.#base = options.url === undefined ? directory(import.meta.url) : directory(`${options.url.replace(/\/+$/, "")}/`);
+  }
+
+  /** What it is doing. */
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Starts to take part. */
+  start(): Promise<void> {
+    this.#started ??= new Promise((resolve, reject) => {
+      this.#settle = { resolve, reject };
+      this.#launch();
+    });
+    return this.#started;
+  }
+
+  /** Gives back what was not trained, and ends. */
+  stop(): void {
+    const worker = this.#worker;
+    if (!worker || this.#isStopping) return;
+    this.#isStopping = true;
+    this.#tell({ type: "stop" });
+    setTimeout(() => this.#terminate(), TERMINATE_MILLISECONDS);
+    this.#show({ state: "stopped", message: "Stopped. Thank you for your help!" });
+  }
+
+  override addEventListener<K extends keyof ReplicaEvents>(
+    type: K, listener: (event: ReplicaEvents[K]) => void, options?: boolean | AddEventListenerOptions,
+  ): void;
+  override addEventListener(
+    type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions,
+  ): void;
+  override addEventListener(type: string, listener: never, options?: boolean | AddEventListenerOptions): void {
+    super.addEventListener(type, listener, options);
+  }
+
+  #launch(): void {
+    // A Worker has to come from the page's own origin; a module that it imports may come from anywhere.
+    const source = `import ${JSON.stringify(`${this.#base}assets/replica-worker.js`)};`;
+    const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+    this.#forgetAddress = () => URL.revokeObjectURL(address);
+    this.#worker = new Worker(address, { type: "module", name: "CrowdLearn replica" });
+    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
+    this.#worker.onerror = () => {
+      this.#show({ state: "failed", message: "The worker could not be loaded. Is the service there?" });
+      this.#terminate();
+    };
+    const { job = null, backend = "auto" } = this.#options;
+    this.#tell({ type: "start", base: this.#base, job, backend });
+  }
+
+  #tell(message: ToWorker): void {
+    this.#worker?.postMessage(message);
+  }
+
+  #hear(message: FromWorker): void {
+    this.#forgetAddress();
+    if (message.type === "welcomed") this.#settle?.resolve();
+    else if (message.type === "gone") this.#terminate();
+    else if (message.type === "progress") this.dispatchEvent(new CustomEvent("progress", { detail: message.progress }));
+    else if (!this.#isStopping) this.#show(message.state);
+  }
+
+  #show(state: State): void {
+    this.#state = state;
+    this.dispatchEvent(new CustomEvent("state", { detail: state }));
+    if (state.state === "finished") this.dispatchEvent(new CustomEvent("finished", { detail: state }));
+    if (!ENDED.includes(state.state)) return;
+    // Whoever stops a replica before it is welcome has not met an error.
+    if (state.state === "stopped") this.#settle?.resolve();
+    else this.#settle?.reject(new Error(state.message));
+    if (!this.#isStopping) this.#terminate();
+  }
+
+  #terminate(): void {
+    this.#worker?.terminate();
+    this.#worker = null;
+  }
+}
