@@ -116,7 +116,7 @@ export class Chart {
           grid: { show: false },
           size: 28,
           gap: 8,
-          space: 76,
+          space: 64,
           incrs: () => (this.axis === "seconds" ? [...TIME_STEPS] : COUNT_STEPS),
           values: (plot, ticks, _, __, step) => ticks.map((tick) => this.xTick(tick, step, plot.scales.x?.max ?? tick)),
         },

@@ -28,7 +28,7 @@ export class Overview {
   /** The gateway is away: what is shown stays, and the state says that it is old. */
   showAway(retrySeconds: number): void {
     this.showState("away", "Gateway away");
-    write(element("state-countdown"), `next try in ${Math.max(1, Math.round(retrySeconds))} s, these are the last numbers`);
+    write(element("state-countdown"), `next try in ${Math.max(1, Math.round(retrySeconds))} s`);
   }
 
   private showState(lamp: Lamp, words: string): void {

@@ -3,7 +3,7 @@
 import { Awake } from "./awake.js";
 import { element, write } from "./elements.js";
 import { bytes, count, real } from "./format.js";
-import { loadReplica, type Replica, type ReplicaProgress, type ReplicaState } from "./replica.js";
+import { loadReplica, type Progress, type Replica, type StateName } from "./replica.js";
 import type { JobStatus } from "./status.js";
 import { backendWords, costWords, replicaWords } from "./words.js";
 
@@ -11,17 +11,18 @@ import { backendWords, costWords, replicaWords } from "./words.js";
 const SHOW_EVERY_MILLISECONDS = 250;
 
 /** States in which a replica does no more. */
-const ENDED: ReadonlySet<ReplicaState> = new Set(["finished", "stopped", "failed"]);
+const ENDED: ReadonlySet<StateName> = new Set(["finished", "stopped", "failed"]);
 
 export class Participation {
   private readonly section = element("join");
   private readonly button = element<HTMLButtonElement>("join-button");
   private readonly awake = new Awake();
   private replica: Replica | null = null;
+  private isLoading = false;
   private status: JobStatus | null = null;
   /** The run that this tab last joined: it joins each at most once by itself. */
   private joinedRun: string | null = null;
-  private progress: ReplicaProgress | null = null;
+  private progress: Progress | null = null;
   private showTimer: number | null = null;
 
   /** `joinAtOnce` is the address's `?join`; it holds for later runs too, until someone presses Stop. */
@@ -46,45 +47,58 @@ export class Participation {
     this.status = status;
     this.showOffer(status);
     this.showButton();
-    if (this.joinAtOnce && !this.replica && status.state === "running" && this.joinedRun !== status.run) void this.join();
+    if (this.joinAtOnce && !this.replica && !this.isLoading && status.state === "running" && this.joinedRun !== status.run) void this.join();
   }
 
   private async join(): Promise<void> {
     const status = this.status;
-    if (!status) return;
+    if (!status || this.isLoading) return;
     this.joinedRun = status.run;
     this.progress = null;
     this.showState("connecting", "");
-    this.button.disabled = true;
+    this.isLoading = true;
+    this.showButton();
     try {
-      const replica = await loadReplica({ job: status.job });
-      this.replica = replica;
-      replica.addEventListener("state", (event) => this.heard(replica, event));
-      replica.addEventListener("progress", (event) => this.counted(replica, event));
-      await replica.start();
+      this.replica = await loadReplica({ job: status.job });
     } catch (error) {
-      this.replica = null;
-      this.showState("failed", error instanceof Error ? error.message : String(error));
+      this.isLoading = false;
+      this.ended("failed", `The worker could not be loaded: ${reasonOf(error)}`);
+      return;
     }
-    this.button.disabled = false;
+    this.isLoading = false;
     this.showButton();
     this.changed();
+    await this.run(this.replica);
+  }
+
+  /** Runs a replica until the gateway has welcomed it; after that only its events speak. */
+  private async run(replica: Replica): Promise<void> {
+    replica.addEventListener("state", (event) => {
+      if (replica === this.replica) this.heard(event.detail.state, event.detail.message);
+    });
+    replica.addEventListener("progress", (event) => {
+      if (replica === this.replica) this.counted(event.detail);
+    });
+    try {
+      await replica.start();
+    } catch (error) {
+      // Its last state said so already, unless it could not even begin.
+      if (replica === this.replica) this.ended("failed", reasonOf(error));
+    }
   }
 
   private leave(): void {
     this.joinAtOnce = false;
     this.replica?.stop();
-    this.ended("stopped", "");
+    if (this.replica) this.ended("stopped", "");
   }
 
-  private heard(replica: Replica, event: Event): void {
-    if (replica !== this.replica) return;
-    const { state, message } = (event as CustomEvent<{ state: ReplicaState; message: string | null }>).detail;
-    if (ENDED.has(state)) this.ended(state, message ?? "");
-    else this.showState(state, message ?? "");
+  private heard(state: StateName, message: string): void {
+    if (ENDED.has(state)) this.ended(state, message);
+    else this.showState(state, message);
   }
 
-  private ended(state: ReplicaState, message: string): void {
+  private ended(state: StateName, message: string): void {
     this.replica = null;
     this.awake.release();
     this.showState(state, message);
@@ -92,16 +106,15 @@ export class Participation {
     this.changed();
   }
 
-  private counted(replica: Replica, event: Event): void {
-    if (replica !== this.replica) return;
-    this.progress = (event as CustomEvent<ReplicaProgress>).detail;
+  private counted(progress: Progress): void {
+    this.progress = progress;
     this.showTimer ??= window.setTimeout(() => {
       this.showTimer = null;
       this.showProgress();
     }, SHOW_EVERY_MILLISECONDS);
   }
 
-  private showState(state: ReplicaState, message: string): void {
+  private showState(state: StateName, message: string): void {
     this.section.dataset.state = state;
     element("contribution").hidden = false;
     write(element("connection"), replicaWords(state, message));
@@ -118,7 +131,7 @@ export class Participation {
   private showButton(): void {
     write(this.button, this.replica ? "Stop" : "Take part");
     this.button.classList.toggle("stop", this.replica !== null);
-    this.button.disabled = this.status === null;
+    this.button.disabled = this.status === null || this.isLoading;
   }
 
   private showProgress(): void {
@@ -140,4 +153,8 @@ export class Participation {
     element("join-hint").hidden = !metered;
     write(element("join-hint"), metered ? "You seem to be on a metered connection: better on Wi-Fi." : "");
   }
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,38 +1,13 @@
-/** The public module `worker.js` as the page sees it: loaded at run time, and only when someone takes part. */
+/** Loads the public module `worker.js` at run time, and only when someone takes part. Its types are known beforehand. */
 
-export type ReplicaState = "connecting" | "preparing" | "training" | "waiting" | "finished" | "stopped" | "failed";
+import type { Replica, ReplicaOptions } from "../src/worker.js";
 
-/** What a replica has done so far. */
-export interface ReplicaProgress {
-  readonly steps: number;
-  readonly rows: number;
-  readonly loss: number | null;
-  readonly pushes: number;
-  readonly acknowledged: number;
-  readonly busy: number;
-  readonly stepMilliseconds: number | null;
-  readonly backend: string;
-  readonly bytesUp: number;
-  readonly bytesDown: number;
-}
+export type { Progress, Replica, State, StateName } from "../src/worker.js";
 
-export interface ReplicaOptions {
-  readonly job: string;
-}
-
-export interface Replica extends EventTarget {
-  start(): unknown;
-  stop(): unknown;
-}
-
-interface WorkerModule {
-  readonly Replica: new (options: ReplicaOptions) => Replica;
-}
-
-/** A fresh replica of `job`; downloads `worker.js` the first time. */
+/** A fresh replica; downloads `worker.js` the first time. */
 export async function loadReplica(options: ReplicaOptions): Promise<Replica> {
   // Beside assets/, not in it; computed, so that the bundler leaves it alone.
   const address = new URL("../worker.js", import.meta.url).href;
-  const module = (await import(address)) as WorkerModule;
+  const module = (await import(address)) as typeof import("../src/worker.js");
   return new module.Replica(options);
 }

@@ -1,7 +1,7 @@
 /** What the page says in sentences: of a job, of its state, of your own replica. Pure. */
 
 import { count, duration, metricValue, roughBytes, targetValue } from "./format.js";
-import type { ReplicaState } from "./replica.js";
+import type { StateName } from "./replica.js";
 import { gradientsAbsorbed, type JobStatus } from "./status.js";
 import { readTarget } from "./target.js";
 
@@ -69,24 +69,19 @@ export function costWords(status: JobStatus): string {
   );
 }
 
-/** Your own replica's state in plain words; its message says more where there is one. */
-export function replicaWords(state: ReplicaState, message: string): string {
-  switch (state) {
-    case "connecting":
-      return "Connecting to the gateway";
-    case "preparing":
-      return "Getting ready: loading the model and its data";
-    case "training":
-      return "Your browser is computing";
-    case "waiting":
-      return message === "" ? "Waiting for rows to train on" : sentence(message);
-    case "finished":
-      return "The job is done. Thank you for your gradients!";
-    case "stopped":
-      return "Stopped. Thank you for your gradients!";
-    case "failed":
-      return message === "" ? "This browser cannot take part" : `This browser cannot take part: ${message}`;
-  }
+const REPLICA_STATES: Readonly<Record<StateName, string>> = {
+  connecting: "Connecting to the gateway",
+  preparing: "Fetching the model and preparing it for this browser",
+  training: "Computing gradients",
+  waiting: "Waiting for rows to train on",
+  finished: "The job has ended. Thank you!",
+  stopped: "Stopped. Thank you for your help!",
+  failed: "This browser cannot take part",
+};
+
+/** Your own replica's state in plain words: its message, which knows more, or ours where there is none. */
+export function replicaWords(state: StateName, message: string): string {
+  return message === "" ? REPLICA_STATES[state] : message.replace(/\.$/, "");
 }
 
 /** `WebGPU`, `WebAssembly`, or the replica's own word. */
@@ -101,8 +96,4 @@ export function panelWords(metric: string, value: number | undefined, status: Jo
   const target = aim?.metric === metric ? `, target ${targetValue(metric, aim.value)}` : "";
   const newest = value === undefined ? "no points yet" : `newest value ${metricValue(metric, value)}`;
   return `Curve of ${metric.replaceAll("_", " ")}: ${newest}${target}`;
-}
-
-function sentence(words: string): string {
-  return words.charAt(0).toUpperCase() + words.slice(1);
 }
