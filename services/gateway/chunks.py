@@ -1,0 +1,81 @@
+"""The leases of one socket: takes them for the replica and lets them go. What a lease means is the schedule's."""
+
+from __future__ import annotations
+
+from crowdlearn.protocol import Grant, Leased, Wait
+from crowdlearn.schedule import chunk_of
+from crowdlearn.settings import GatewaySettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Exhausted, NoneFree, Store
+from services.gateway import session as actions
+from services.gateway.outbox import Outbox
+from services.gateway.run import Run
+
+MAX_HELD = 32
+"""Leases that one socket may have: open sockets keep theirs for ever, and one must not take them all."""
+
+MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.2, 2.0
+"""Leases may be given back at any time, so a replica without one asks more often than they expire."""
+
+RETURN_SECONDS = 10.0
+"""A replica that lost its socket has so long to come back before its chunks go to others."""
+
+
+class Leases:
+    """What one replica has leased."""
+
+    def __init__(self, store: Store, settings: GatewaySettings) -> None:
+        self._store, self._settings = store, settings
+        self.held: set[int] = set()
+        self._unreported: list[int] = []
+
+    async def perform(self, action: actions.Action, run: Run, outbox: Outbox) -> None:
+        """Does what a Take, a Finish or a GiveBack asks for."""
+        if isinstance(action, actions.Finish):
+            # Also leases that another gateway granted: the replica may have reconnected since.
+            self._unreported.append(action.lease)
+        await self._report(run.spec)
+        if isinstance(action, actions.Take) and run.running:
+            outbox.say(await self._take(run.spec, action.count))
+        elif isinstance(action, actions.GiveBack):
+            returned = self.held.intersection(action.leases)
+            self.held -= returned
+            await self._store.data.release(run.spec.run, sorted(returned))
+
+    def postpone(self, action: actions.Action, outbox: Outbox) -> None:
+        """Redis is away: the replica asks again, and what it has trained is reported then."""
+        if isinstance(action, actions.Take):
+            outbox.say(Wait(seconds=MAX_WAIT_SECONDS))
+        del self._unreported[:-MAX_HELD]
+
+    async def abandon(self, run: Run) -> None:
+        """The socket is gone: others get its chunks unless the replica comes back soon."""
+        held, self.held = sorted(self.held), set()
+        await self._report(run.spec)
+        await self._store.data.extend(run.spec.run, held, min(RETURN_SECONDS, self._settings.lease_seconds))
+
+    async def _report(self, spec: JobSpec) -> None:
+        while self._unreported:
+            lease = self._unreported[0]
+            _, chunk = chunk_of(spec, lease)
+            await self._store.data.trained(spec.run, lease, spec.rows_of_chunk(chunk))
+            self._unreported.pop(0)
+            self.held.discard(lease)
+
+    async def _take(self, spec: JobSpec, count: int) -> Leased | Wait:
+        wanted = min(count, MAX_HELD - len(self.held))
+        if wanted < 1:
+            return Wait(seconds=MAX_WAIT_SECONDS)
+        seconds = self._settings.lease_seconds
+        taken = await self._store.data.lease(spec, wanted, seconds)
+        if isinstance(taken, NoneFree):
+            return Wait(seconds=min(max(taken.seconds, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
+        if isinstance(taken, Exhausted):
+            # All is trained; the end of the job is announced when its gradients are applied.
+            return Wait(seconds=MAX_WAIT_SECONDS)
+        self.held.update(taken)
+        return Leased(leases=[self._grant(spec, ordinal) for ordinal in taken])
+
+    def _grant(self, spec: JobSpec, ordinal: int) -> Grant:
+        epoch, chunk = chunk_of(spec, ordinal)
+        return Grant(ordinal, epoch, chunk, spec.rows_of_chunk(chunk), self._settings.lease_seconds)

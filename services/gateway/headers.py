@@ -1,0 +1,82 @@
+"""Adds to every HTTP response who may use it, and what a page of it may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # A model may be an ES module that arrives as text; kernels are WebAssembly that is made in the browser.
+        "script-src 'self' blob: 'wasm-unsafe-eval'",
+        "worker-src 'self' blob:",
+        "connect-src 'self' ws: wss: blob: data:",
+        "img-src 'self' data: blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+    )
+)
+
+ALWAYS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
+
+ISOLATION = {
+    # Shared memory, and with it multi-threaded WebAssembly, needs both on the page and on its workers' scripts.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+}
+
+
+def origin_allowed(headers: Headers, allowed: Sequence[str]) -> bool:
+    """Whether a page of the request's origin may use the service.
+
+    Programs send no Origin and may. The gateway's own page may: it comes from the host that it asks. A proxy in front
+    may speak another scheme, so only host and port are compared.
+    """
+    origin = headers.get("origin")
+    if not allowed or origin is None or origin in allowed:
+        return True
+    return urlsplit(origin).netloc == headers.get("host")
+
+
+class ResponseHeaders:
+    """ASGI middleware; touches no websocket."""
+
+    def __init__(self, app: ASGIApp, allowed_origins: Sequence[str], isolated: bool) -> None:
+        self._app, self._allowed = app, allowed_origins
+        self._fixed = ALWAYS | (ISOLATION if isolated else {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Headers(scope=scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._add(MutableHeaders(scope=message), request)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+    def _add(self, response: MutableHeaders, request: Headers) -> None:
+        for name, value in self._fixed.items():
+            response[name] = value
+        if not self._allowed:
+            response["Access-Control-Allow-Origin"] = "*"
+            return
+        response.add_vary_header("Origin")
+        origin = request.get("origin")
+        if origin is not None and origin_allowed(request, self._allowed):
+            response["Access-Control-Allow-Origin"] = origin

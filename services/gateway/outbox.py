@@ -1,0 +1,75 @@
+"""What waits to be written to one socket: messages in order, and of parameters only the newest. Knows no socket."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from crowdlearn import protocol
+from crowdlearn.protocol import Close, ErrorMessage, Message
+from services.gateway import wire
+
+MAX_MESSAGES = 256
+"""Unsent messages after which nothing more is read from the socket: acks of a full credit on a hundred shards."""
+
+
+class Source(Protocol):
+    """Where the newest parameters of a shard come from at the moment of sending."""
+
+    def collect(self, outbox: Outbox) -> bytes | None:
+        """The encoded websocket frame for this outbox; None if it has these parameters."""
+
+
+class Outbox:
+    """Filled by whoever has something to say, emptied by the socket's writer."""
+
+    __slots__ = ("_messages", "_owed", "awake", "farewell", "roomy")
+
+    def __init__(self) -> None:
+        self._messages: list[bytes] = []
+        # A dictionary for its order: the shard that waits longest is sent first.
+        self._owed: dict[Source, None] = {}
+        self.farewell: tuple[Close | int, str] | None = None
+        self.awake = asyncio.Event()
+        self.roomy = asyncio.Event()
+        self.roomy.set()
+
+    def say(self, message: Message) -> None:
+        """Queues a message."""
+        if self.farewell is None:
+            self._messages.append(wire.text(protocol.encode(message).encode()))
+            if len(self._messages) >= MAX_MESSAGES:
+                self.roomy.clear()
+            self.awake.set()
+
+    def owe(self, source: Source) -> None:
+        """Notes that a shard has newer parameters; which, is seen when there is room to send them."""
+        if self.farewell is None:
+            self._owed[source] = None
+            self.awake.set()
+
+    def hang_up(self, code: Close | int, message: str) -> None:
+        """Queues the end: an `error` that says why, if there is something to say, then a close."""
+        if self.farewell is None:
+            if message:
+                self.say(ErrorMessage(code=code, message=message))
+            self.farewell = (code, message)
+            self._owed.clear()
+            self.awake.set()
+
+    def __bool__(self) -> bool:
+        """Whether there may be something to write."""
+        return bool(self._messages or self._owed)
+
+    def take(self) -> list[bytes]:
+        """What to write next: all messages, else one shard's parameters, else nothing."""
+        if self._messages:
+            messages, self._messages = self._messages, []
+            self.roomy.set()
+            return messages
+        while self._owed:
+            source = next(iter(self._owed))
+            del self._owed[source]
+            if (frame := source.collect(self)) is not None:
+                return [frame]
+        return []

@@ -1,0 +1,114 @@
+"""Serves what browsers load: the page, its assets, jobs' status, programs and chunks. Reads Redis, writes nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from crowdlearn.errors import UnknownJobError
+from crowdlearn.protocol import RUN_ID
+from crowdlearn.spec import JOB_NAME, JobStatus
+from crowdlearn.store import Store, status
+from services.gateway.bundle import Asset, Bundle, asset
+from services.gateway.recent import Recent
+from services.gateway.responses import IMMUTABLE, REVALIDATED, error, json, served
+
+STATUS_SECONDS = 1.0
+"""How old a status may be: a crowd of viewers costs one read a second."""
+
+MAX_LISTED = 50
+"""Jobs in the list: the newest ones."""
+
+MAX_PROGRAMS = 8
+"""Programs kept in memory; a program is some hundred KB."""
+
+NO_BUNDLE = """<!doctype html><meta charset="utf-8"><title>CrowdLearn</title>
+<body style="font: 1.1rem system-ui; margin: 15vh auto; max-width: 36em; padding: 0 1em">
+<h1>The page is not built</h1><p>This gateway works, but its browser bundle is missing. On its machine, run</p>
+<pre>make setup</pre><p>and load this page again.</p>"""
+
+
+class Pages:
+    """The endpoints of the public port that are not sockets."""
+
+    def __init__(self, store: Store, bundle: Bundle) -> None:
+        self._store, self._bundle = store, bundle
+        self._statuses: Recent[str, JobStatus] = Recent(STATUS_SECONDS)
+        self._lists: Recent[None, list[JobStatus]] = Recent(STATUS_SECONDS)
+        self._programs: OrderedDict[str, Asset] = OrderedDict()
+
+    async def page(self, request: Request) -> Response:
+        """`GET /`"""
+        found = self._bundle.file("index.html")
+        if found is None:
+            return HTMLResponse(NO_BUNDLE, 503, {"Cache-Control": "no-store"})
+        return served(request, found, REVALIDATED)
+
+    async def worker(self, request: Request) -> Response:
+        """`GET /worker.js`, and its source map"""
+        return self._file(request, request.url.path.removeprefix("/"), ".")
+
+    async def asset(self, request: Request) -> Response:
+        """`GET /assets/FILE`"""
+        return self._file(request, request.path_params["file"], "assets")
+
+    async def jobs(self, request: Request) -> Response:
+        """`GET /jobs`"""
+        return json(request, {"jobs": await self._lists.get(None, self._list)}, caching="max-age=1")
+
+    async def job(self, request: Request) -> Response:
+        """`GET /jobs/JOB?after=N`"""
+        name = request.path_params["job"]
+        _require(JOB_NAME, name, f"no job is named {name!r}")
+        after = request.query_params.get("after", "0")
+        if not re.fullmatch(r"\d{1,15}", after):
+            return error(request, 400, f"after is a number of a point, got {after!r}")
+        found = await self._statuses.get(name, lambda: status(self._store, name))
+        newer = [point for point in found.curve if point.index > int(after)]
+        return json(request, msgspec.structs.replace(found, curve=newer), caching="max-age=1")
+
+    async def program(self, request: Request) -> Response:
+        """`GET /jobs/JOB/RUN/program`"""
+        run = request.path_params["run"]
+        _require(RUN_ID, run, f"there is no run {run!r}")
+        if run not in self._programs:
+            self._programs[run] = asset(await self._store.jobs.program(run), "application/json")
+        self._programs.move_to_end(run)
+        while len(self._programs) > MAX_PROGRAMS:
+            self._programs.popitem(last=False)
+        return served(request, self._programs[run], IMMUTABLE)
+
+    async def chunk(self, request: Request) -> Response:
+        """`GET /jobs/JOB/RUN/chunks/INDEX`"""
+        run, index = request.path_params["run"], request.path_params["index"]
+        _require(RUN_ID, run, f"there is no run {run!r}")
+        body = await self._store.data.train_chunk(run, index)
+        if body is None:
+            return error(request, 404, f"run {run} has no chunk {index}")
+        return Response(body, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")
+
+    async def _list(self) -> list[JobStatus]:
+        statuses = []
+        for name in (await self._store.jobs.names())[:MAX_LISTED]:
+            try:
+                statuses.append(await status(self._store, name, with_curve=False))
+            except UnknownJobError:
+                continue  # replaced or expired since it was listed
+        return statuses
+
+    def _file(self, request: Request, name: str, folder: str) -> Response:
+        found = self._bundle.file(name, folder)
+        if found is not None:
+            return served(request, found, REVALIDATED)
+        if not self._bundle.complete():
+            return error(request, 503, "the browser bundle is missing: run `make setup` on the gateway's machine")
+        return error(request, 404, f"there is no {name!r}")
+
+
+def _require(pattern: str, text: str, message: str) -> None:
+    if not re.fullmatch(pattern, text):
+        raise UnknownJobError(message)

@@ -1,0 +1,140 @@
+"""What a gateway knows of one run: its spec, its shards and the sockets on it. Reads no Redis."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from crowdlearn.codecs import BY_NAME
+from crowdlearn.frames import HEADER_BYTES
+from crowdlearn.protocol import Close
+from crowdlearn.settings import GatewaySettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Manifest
+from services.gateway.broadcast import Channel
+from services.gateway.intake import Intake
+from services.gateway.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+MIN_BACKLOG = 256
+"""A stream may always hold so many gradients, however short a job's patience with stale ones is."""
+
+
+class Member(Protocol):
+    """A socket on the run."""
+
+    outbox: Outbox
+
+    @property
+    def held(self) -> set[int]:
+        """The leases that the replica has."""
+
+    def finish(self, reason: str) -> None:
+        """The run has ended."""
+
+    def hang_up(self, code: Close | int, message: str) -> None:
+        """The socket is to be closed."""
+
+
+@dataclass(slots=True)
+class Shard:
+    """The newest that is known of a shard. `waiting` frames are in the intake, `backlog` in the stream."""
+
+    newest: int
+    forgotten: int
+    backlog: int = 0
+    waiting: int = 0
+
+
+class Run:
+    """One run while somebody is on it."""
+
+    def __init__(self, spec: JobSpec, manifests: Sequence[Manifest], settings: GatewaySettings, intake: Intake) -> None:
+        self.spec = spec
+        self.reason: str | None = None
+        self.members: set[Member] = set()
+        self.channels = [Channel(spec, shard) for shard in range(len(spec.shards))]
+        self._intake, self._settings = intake, settings
+        self._shards = [Shard(manifest.version, manifest.forgotten) for manifest in manifests]
+        self._warn_of_large_frames()
+
+    @property
+    def running(self) -> bool:
+        """Whether gradients are taken."""
+        return self.reason is None
+
+    def newest(self, shard: int) -> int:
+        """The newest version of the shard that the gateway has heard of."""
+        return self._shards[shard].newest
+
+    def forgotten(self, shard: int) -> int:
+        """Replicas born at or before this (Unix seconds) are refused unless the shard remembers them."""
+        return self._shards[shard].forgotten
+
+    def has_room(self, shard: int, frame_bytes: int) -> bool:
+        """Whether the shard's stream and the intake take another frame.
+
+        Besides the byte budget, a gradient behind more others than the job's staleness limit would only be dropped.
+        """
+        known = self._shards[shard]
+        entries = known.backlog + known.waiting
+        patient = entries < max(MIN_BACKLOG, self.spec.staleness.limit)
+        affordable = (entries + 1) * frame_bytes <= self._settings.backlog_bytes or entries == 0
+        return patient and affordable and self._intake.has_room(frame_bytes)
+
+    def launched(self, shard: int) -> None:
+        """A frame was handed to the intake."""
+        self._shards[shard].waiting += 1
+
+    def landed(self, shard: int, backlog: int) -> None:
+        """A frame is in the stream, which holds `backlog` entries now."""
+        self._shards[shard].waiting -= 1
+        self._shards[shard].backlog = backlog
+
+    def crashed(self, shard: int) -> None:
+        """A frame did not get into the stream."""
+        self._shards[shard].waiting -= 1
+
+    def measured(self, backlogs: Sequence[int]) -> None:
+        """The streams were looked at: so many entries they hold."""
+        for shard, backlog in zip(self._shards, backlogs, strict=True):
+            shard.backlog = backlog
+
+    def announced(self, shard: int, version: int, fence: int) -> None:
+        """Somebody said that a shard is at this version: a hint, and never of the past."""
+        if shard < len(self._shards):
+            known = self._shards[shard]
+            known.newest = max(known.newest, version)
+            self.channels[shard].announce(version, fence)
+
+    def looked(self, manifests: Sequence[Manifest]) -> None:
+        """The manifests were read: this is the truth, even where a version went back."""
+        for shard, manifest in enumerate(manifests):
+            self.learned(shard, manifest)
+
+    def learned(self, shard: int, manifest: Manifest) -> None:
+        """One manifest was read."""
+        self._shards[shard].newest, self._shards[shard].forgotten = manifest.version, manifest.forgotten
+        self.channels[shard].announce(manifest.version, manifest.fence)
+
+    def finish(self, reason: str) -> None:
+        """The run has ended: everybody on it is told."""
+        self.reason = reason
+        for member in list(self.members):
+            member.finish(reason)
+
+    def vanish(self) -> None:
+        """The run is no longer in Redis."""
+        self.reason = "stopped"
+        for member in list(self.members):
+            member.hang_up(Close.UNKNOWN_JOB, f"job {self.spec.name} is no longer there")
+
+    def _warn_of_large_frames(self) -> None:
+        codec = BY_NAME[self.spec.training.push_codec]
+        largest = HEADER_BYTES + codec.payload_bytes(max(shard.size for shard in self.spec.shards))
+        limit = self._settings.max_frame_bytes
+        if largest > limit:
+            log.error("job=%s has frames of %d bytes, over max_frame_bytes=%d", self.spec.name, largest, limit)

@@ -1,0 +1,155 @@
+"""Keeps what the gateway knows of runs current: finds, listens, polls, reports. Serves no socket."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from crowdlearn.errors import UnknownJobError
+from crowdlearn.protocol import Hello
+from crowdlearn.settings import GatewaySettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Announcement, JobChanged, Store, VersionAnnounced
+from services.gateway.broadcast import Channel
+from services.gateway.identity import birth_seconds, credible, issue
+from services.gateway.intake import Intake
+from services.gateway.outage import Outage
+from services.gateway.recent import Recent
+from services.gateway.run import Member, Run
+
+SPEC_SECONDS = 1.0
+"""How long a name is believed to mean the same run."""
+
+POLL_SECONDS = 1.0
+"""How often manifests are looked at although nothing was announced: announcements may be lost."""
+
+LEASE_EXTENSIONS = 3
+"""A lease is extended so often within its time: two extensions may fail."""
+
+
+class Runs:
+    """The runs that sockets of this gateway are on. `tasks` is where their followers live."""
+
+    def __init__(
+        self, store: Store, settings: GatewaySettings, intake: Intake, outage: Outage, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._store, self._settings, self._intake, self._outage = store, settings, intake, outage
+        self._tasks = tasks
+        self._runs: dict[str, Run] = {}
+        self._followers: dict[str, list[asyncio.Task[None]]] = {}
+        self._specs: Recent[str, JobSpec] = Recent(SPEC_SECONDS)
+        self._opening: Recent[str, Run] = Recent(SPEC_SECONDS)
+        self._looking: Recent[tuple[str, str], None] = Recent(self._settings.busy_retry_seconds / 2)
+        self._gateway = secrets.token_hex(8)
+
+    async def join(self, job: str, member: Member) -> Run:
+        """Puts a socket on the newest run of a job; raises UnknownJobError or StoreUnavailableError."""
+        spec = await self._specs.get(job, lambda: self._store.jobs.spec(job))
+        run = self._runs.get(spec.run) or await self._opening.get(spec.run, lambda: self._open(spec))
+        # Somebody else may have opened it meanwhile: there is one a run, for that is the one kept current.
+        run = self._runs.setdefault(spec.run, run)
+        if not run.members:
+            self._followers[spec.run] = [self._tasks.create_task(self._follow(channel)) for channel in run.channels]
+        run.members.add(member)
+        return run
+
+    def leave(self, run: Run, member: Member) -> None:
+        """A socket has left; with the last one the run is forgotten."""
+        run.members.discard(member)
+        for channel in run.channels:
+            channel.forget(member.outbox)
+        if not run.members and self._runs.pop(run.spec.run, None) is not None:
+            for follower in self._followers.pop(run.spec.run):
+                follower.cancel()
+            self._tasks.create_task(self._report(run))
+
+    async def past(self, run: Run, hello: Hello, now_seconds: float) -> tuple[str, list[int]]:
+        """The id and committed sequence numbers that a replica goes on with: its own, if still remembered."""
+        shards = len(run.spec.shards)
+        known = hello.replica is not None and hello.run == run.spec.run
+        if known and hello.replica is not None and credible(hello.replica, now_seconds):
+            applied = await self._store.shards.applied(run.spec.run, shards, hello.replica)
+            birth = birth_seconds(hello.replica)
+            if all(sequence or birth > run.forgotten(shard) for shard, sequence in enumerate(applied)):
+                return hello.replica, applied
+        return issue(now_seconds), [0] * shards
+
+    async def ask(self, run: Run, shard: int, replica: str) -> bool:
+        """Reads the shard's manifest; returns whether the shard still knows what it applied of the replica."""
+        run.learned(shard, await self._store.shards.manifest(run.spec.run, shard))
+        if birth_seconds(replica) > run.forgotten(shard):
+            return True
+        return (await self._store.shards.applied(run.spec.run, shard + 1, replica))[shard] > 0
+
+    async def measure(self, run: Run) -> None:
+        """Looks how full the streams are, at most every half retry."""
+        await self._looking.get(("backlog", run.spec.run), lambda: self._measure(run))
+
+    def everybody(self) -> list[Member]:
+        """All sockets that have said hello."""
+        return [member for run in self._runs.values() for member in run.members]
+
+    async def listen(self) -> None:
+        """Follows announcements for ever."""
+        async for event in self._store.announcements():
+            with self._outage.survived():
+                await self._heed(event)
+
+    async def poll(self) -> None:
+        """Looks at every run and reports its replicas, for ever."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            with self._outage.survived():
+                for run in list(self._runs.values()):
+                    await self._look(run)
+                    await self._report(run)
+
+    async def extend_leases(self) -> None:
+        """Extends the leases of open sockets, for ever."""
+        lease_seconds = self._settings.lease_seconds
+        while True:
+            await asyncio.sleep(lease_seconds / LEASE_EXTENSIONS)
+            with self._outage.survived():
+                for run in list(self._runs.values()):
+                    held = [lease for member in run.members for lease in member.held]
+                    await self._store.data.extend(run.spec.run, held, lease_seconds)
+
+    async def _follow(self, channel: Channel) -> None:
+        await channel.follow(self._store, self._settings.fetch_interval_seconds, self._outage)
+
+    async def _heed(self, event: Announcement) -> None:
+        if isinstance(event, VersionAnnounced):
+            if event.run in self._runs:
+                self._runs[event.run].announced(event.shard, event.version, event.fence)
+        elif isinstance(event, JobChanged):
+            # A name may mean another run now.
+            self._specs.clear()
+            if event.run in self._runs:
+                await self._look(self._runs[event.run])
+        else:
+            for run in list(self._runs.values()):
+                await self._look(run)
+
+    async def _open(self, spec: JobSpec) -> Run:
+        manifests = await self._store.shards.manifests(spec.run, len(spec.shards))
+        run = Run(spec, manifests, self._settings, self._intake)
+        state = await self._store.jobs.state(spec.run)
+        run.reason = state.reason if state.state == "finished" else None
+        return run
+
+    async def _look(self, run: Run) -> None:
+        try:
+            run.looked(await self._store.shards.manifests(run.spec.run, len(run.spec.shards)))
+            state = await self._store.jobs.state(run.spec.run)
+        except UnknownJobError:
+            run.vanish()
+            return
+        if state.state == "finished" and run.running:
+            run.finish(state.reason or "stopped")
+
+    async def _measure(self, run: Run) -> None:
+        run.measured(await self._store.streams.backlog(run.spec.run, len(run.spec.shards)))
+
+    async def _report(self, run: Run) -> None:
+        with self._outage.survived():
+            await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))

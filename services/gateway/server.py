@@ -1,0 +1,119 @@
+"""Runs one gateway: binds its port, serves, and leaves gracefully. Signals are the caller's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from crowdlearn.errors import SetupError
+from crowdlearn.settings import GatewaySettings
+from crowdlearn.store import Store
+from services.gateway.app import GOING_AWAY, build
+from services.gateway.bundle import Bundle
+from services.gateway.health import Health
+from services.gateway.intake import Intake
+from services.gateway.outage import Outage
+from services.gateway.runs import Runs
+from services.gateway.socket import Gateway
+from services.gateway.wire import LINGER_SECONDS, WireProtocol
+
+log = logging.getLogger(__name__)
+
+LISTEN_BACKLOG = 4096
+"""Connections that may wait to be accepted: after a gateway died, all its replicas come at once."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals alone: several services may run in this process, and their caller stops them in order."""
+        yield
+
+
+async def run(
+    store: Store,
+    settings: GatewaySettings,
+    *,
+    stop: asyncio.Event | None = None,
+    ready: Callable[[int], object] | None = None,
+    bundle: Bundle | None = None,
+) -> None:
+    """Serves until `stop` is set, then sends the sockets away within `drain_seconds`.
+
+    Args:
+        store: may be away; the gateway serves what it can, and sockets when it is back.
+        settings: see crowdlearn.settings.
+        stop: ends the gateway.
+        ready: called with the port once it listens.
+        bundle: what browsers load; found by itself if None.
+    Raises:
+        SetupError: the port is taken or may not be used.
+    """
+    stop = stop or asyncio.Event()
+    listener = _bind(settings)
+    async with asyncio.TaskGroup() as tasks:
+        outage = Outage()
+        intake = Intake(store, outage)
+        runs = Runs(store, settings, intake, outage, tasks)
+        health = Health(store)
+        app = build(Gateway(store, settings, runs, intake, outage), health, bundle or Bundle())
+        server = _Server(_config(app, settings))
+        workers = [tasks.create_task(work()) for work in (intake.run, runs.listen, runs.poll, runs.extend_leases)]
+        serving = tasks.create_task(server.serve(sockets=[listener]))
+        port = int(listener.getsockname()[1])
+        log.info("listening on http://%s:%d", settings.host, port)
+        if ready is not None:
+            ready(port)
+        await stop.wait()
+        health.draining = True
+        await _drain(runs, settings.drain_seconds)
+        server.should_exit = True
+        await serving
+        for worker in workers:
+            worker.cancel()
+
+
+def _bind(settings: GatewaySettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=LISTEN_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SetupError(f"port {settings.port} is taken: choose another with --port") from error
+        raise SetupError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
+
+
+def _config(app: object, settings: GatewaySettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # uvicorn's own ASGI types differ from Starlette's
+        ws=WireProtocol,
+        ws_max_size=settings.max_frame_bytes,
+        ws_ping_interval=settings.ping_seconds,
+        ws_ping_timeout=settings.ping_seconds,
+        ws_per_message_deflate=False,
+        backlog=LISTEN_BACKLOG,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(LINGER_SECONDS) + 1,
+    )
+
+
+async def _drain(runs: Runs, drain_seconds: float) -> None:
+    """Sends the sockets away one after the other, so that their replicas do not all knock at once elsewhere."""
+    members = runs.everybody()
+    log.info("stopping: %d sockets to send away", len(members))
+    deadline = asyncio.get_running_loop().time() + drain_seconds
+    for left in range(len(members), 0, -1):
+        members[left - 1].hang_up(GOING_AWAY, "")
+        remaining = deadline - asyncio.get_running_loop().time()
+        if left > 1:
+            await asyncio.sleep(max(0.0, remaining / left))

@@ -1,0 +1,261 @@
+"""The state of one conversation: takes what came, returns what to do. Knows no socket, no store and no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from crowdlearn import protocol
+from crowdlearn.errors import FrameError, MessageError
+from crowdlearn.frames import unpack
+from crowdlearn.protocol import Ack, Close, Fetch, Hello, Lease, Release, Trained
+from crowdlearn.settings import GatewaySettings
+from crowdlearn.spec import JobSpec
+from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
+from services.gateway.identity import birth_seconds
+from services.gateway.pace import Bucket
+
+BURST_SECONDS = 2.0
+"""A socket may send so many seconds' worth at once: after a reconnect a replica resends what was unanswered."""
+
+FLOOD_FACTOR = 8
+"""A frame above the rate is `busy`. Who ignores that, and sends so many times the rate, is cut."""
+
+VOUCH_SECONDS = 10.0
+"""How long it is believed that a shard remembers a replica: far less than any sensible `remember_seconds`."""
+
+
+class RunView(Protocol):
+    """What a session reads of its run; the gateway keeps it current."""
+
+    spec: JobSpec
+
+    @property
+    def running(self) -> bool:
+        """Whether gradients are taken."""
+
+    def newest(self, shard: int) -> int:
+        """The newest version of the shard that the gateway has heard of."""
+
+    def has_room(self, shard: int, frame_bytes: int) -> bool:
+        """Whether the shard's stream and the intake take another frame."""
+
+    def forgotten(self, shard: int) -> int:
+        """Replicas born at or before this (Unix seconds) are refused unless the shard remembers them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Find the job and the replica's past, call `Session.open`, and send the welcome."""
+
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Send a gradient's answer. `full`: its shard had no room, so look whether that is still so."""
+
+    ack: Ack
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append the frame to its shard's stream and call `Session.landed` or `Session.crashed`."""
+
+    shard: int
+    sequence: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask Redis for the shard's manifest, call `Session.vouch` if it remembers the replica, then `Session.frame` again.
+
+    When Redis does not answer call `Session.postpone`.
+    """
+
+    shard: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Send parameters of the shards whose version differs from `have`, now or when there are."""
+
+    have: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Lease chunks."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Mark a lease as trained."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Return leases untrained."""
+
+    leases: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Say why and close."""
+
+    code: Close
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """Nothing: the socket is being closed."""
+
+
+Action = Greet | Answer | Append | Ask | Want | Take | Finish | GiveBack | HangUp | Ignore
+
+
+class Session:
+    """One socket from its first message to its last.
+
+    What takes something from the replica returns the action it calls for; `now` is a monotonic time in seconds.
+    """
+
+    def __init__(self, settings: GatewaySettings, now: float) -> None:
+        self._settings = settings
+        self._messages = Bucket(settings.messages_per_second, settings.messages_per_second * BURST_SECONDS, now)
+        frames = settings.frames_per_second
+        self._frames = Bucket(frames, frames * BURST_SECONDS, now)
+        self._flood = Bucket(frames * FLOOD_FACTOR, frames * FLOOD_FACTOR * BURST_SECONDS, now)
+        self._greeted = self._closed = False
+        self._run: RunView | None = None
+        self._lanes: list[Lane] = []
+        self.replica = ""
+
+    def open(self, run: RunView, replica: str, applied: list[int]) -> None:
+        """The hello was good: `applied` are the replica's committed sequence numbers, one a shard."""
+        self._run, self.replica = run, replica
+        self._lanes = [Lane(sequence) for sequence in applied]
+
+    def vouch(self, shard: int, now: float) -> None:
+        """Redis has just said that the shard remembers the replica."""
+        self._lanes[shard].vouched_until = now + VOUCH_SECONDS
+
+    def close(self) -> None:
+        """Whatever comes from now on is ignored."""
+        self._closed = True
+
+    def text(self, text: str, now: float) -> Action:
+        """A text message came."""
+        if self._closed:
+            return Ignore()
+        if self._messages.take(now) > 0:
+            return self._hang_up(Close.FLOODING, f"more than {self._settings.messages_per_second:g} messages a second")
+        try:
+            message = protocol.decode_from_replica(text)
+        except MessageError as error:
+            return self._hang_up(Close.MALFORMED_MESSAGE, str(error))
+        if isinstance(message, Hello):
+            return self._hello(message)
+        if self._run is None:
+            return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello")
+        return self._request(message, self._run.spec)
+
+    def frame(self, data: bytes, now: float, *, asked: bool = False) -> Action:
+        """A binary message came; with `asked` it is decided again, after Redis was asked for the version."""
+        if self._closed:
+            return Ignore()
+        if self._run is None:
+            return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello, got a frame")
+        try:
+            return self._gradient(self._run, data, now, asked)
+        except FrameError as error:
+            return self._hang_up(Close.MALFORMED_FRAME, str(error))
+
+    def landed(self, shard: int, sequence: int) -> Ack:
+        """The frame is in the stream."""
+        self._lanes[shard].land(sequence)
+        return Ack(shard=shard, sequence=sequence, status="accepted")
+
+    def crashed(self, shard: int, sequence: int, retry_seconds: float) -> Ack:
+        """The frame did not reach the stream, or nobody knows: the replica sends it again."""
+        self._lanes[shard].crash(sequence)
+        return busy(shard, sequence, retry_seconds)
+
+    def postpone(self, shard: int, sequence: int, retry_seconds: float) -> Ack:
+        """The frame could not be judged: the replica sends it again."""
+        self._lanes[shard].refuse(sequence)
+        return busy(shard, sequence, retry_seconds)
+
+    def _hello(self, hello: Hello) -> Action:
+        if self._greeted:
+            return self._hang_up(Close.OUT_OF_ORDER, "there is one hello, got a second")
+        self._greeted = True
+        if hello.protocol != protocol.VERSION:
+            expected = protocol.VERSION
+            return self._hang_up(Close.UNSUPPORTED_PROTOCOL, f"the protocol is {expected}, got {hello.protocol}")
+        return Greet(hello)
+
+    def _request(self, message: Fetch | Lease | Trained | Release, spec: JobSpec) -> Action:
+        if isinstance(message, Fetch):
+            if len(message.have) != len(spec.shards):
+                got = f"have names {len(spec.shards)} shards, got {len(message.have)}"
+                return self._hang_up(Close.MALFORMED_MESSAGE, got)
+            return Want(message.have)
+        if isinstance(message, Lease):
+            return Take(message.count)
+        ordinals = [message.lease] if isinstance(message, Trained) else message.leases
+        leases = spec.epochs * spec.train_chunks
+        if any(ordinal >= leases for ordinal in ordinals):
+            return self._hang_up(Close.MALFORMED_MESSAGE, f"leases are below {leases}, got {max(ordinals)}")
+        return Finish(message.lease) if isinstance(message, Trained) else GiveBack(message.leases)
+
+    def _gradient(self, run: RunView, data: bytes, now: float, asked: bool) -> Action:
+        frame = unpack(data)
+        codec = require_fit(frame, run.spec)
+        lane = self._lanes[frame.shard]
+        if len(lane.flying) >= self._settings.credit:
+            credit = self._settings.credit
+            return self._hang_up(Close.FLOODING, f"shard {frame.shard} has a credit of {credit} unanswered frames")
+        if not asked and self._flood.take(now) > 0:
+            return self._hang_up(Close.FLOODING, f"more than {self._settings.frames_per_second:g} frames a second")
+        room = run.has_room(frame.shard, len(data))
+        verdict = admit(frame, codec, lane, self._conditions(run, lane, frame.shard, room, asked, now))
+        if isinstance(verdict, Admit):
+            lane.launch(frame.sequence)
+            return Append(frame.shard, frame.sequence, data)
+        if isinstance(verdict, AskRedis):
+            return Ask(frame.shard, frame.sequence)
+        return self._answer(verdict, lane, frame.sequence, full=not room)
+
+    def _conditions(self, run: RunView, lane: Lane, shard: int, room: bool, asked: bool, now: float) -> Conditions:
+        pause = 0.0 if asked else self._frames.take(now)
+        return Conditions(
+            running=run.running,
+            newest=run.newest(shard),
+            remembered=birth_seconds(self.replica) > run.forgotten(shard) or now < lane.vouched_until,
+            asked=asked,
+            room=room and pause == 0,
+            retry_seconds=max(pause, self._settings.busy_retry_seconds),
+        )
+
+    def _answer(self, ack: Ack, lane: Lane, sequence: int, *, full: bool) -> Action:
+        if ack.status != "busy":
+            lane.forgive(sequence)
+        elif sequence not in lane.flying:
+            lane.refuse(sequence)
+            if len(lane.refused) > MAX_REFUSED:
+                return self._hang_up(Close.FLOODING, f"{len(lane.refused)} busy frames were not sent again")
+        return Answer(ack, full=full and ack.status == "busy")
+
+    def _hang_up(self, code: Close, message: str) -> HangUp:
+        self._closed = True
+        return HangUp(code, message)

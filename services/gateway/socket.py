@@ -1,0 +1,233 @@
+"""The edge of one replica's websocket: performs what its session decides. Decides nothing about gradients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from crowdlearn import metrics
+from crowdlearn.errors import StoreUnavailableError, UnknownJobError
+from crowdlearn.protocol import Ack, Close, Finished, Hello
+from crowdlearn.settings import GatewaySettings
+from crowdlearn.store import Entry, Store
+from services.gateway import session as actions
+from services.gateway.chunks import Leases
+from services.gateway.intake import Intake
+from services.gateway.outage import Outage
+from services.gateway.outbox import Outbox
+from services.gateway.run import Run
+from services.gateway.runs import Runs
+from services.gateway.session import Session
+from services.gateway.welcome import welcome
+from services.gateway.wire import EXTENSION, Wire
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What all sockets share."""
+
+    store: Store
+    settings: GatewaySettings
+    runs: Runs
+    intake: Intake
+    outage: Outage
+    monotonic: Callable[[], float] = time.monotonic
+    unix_time: Callable[[], float] = time.time
+
+
+class ReplicaSocket:
+    """One accepted websocket: a reader that heeds the replica, and a writer that empties the outbox."""
+
+    def __init__(self, gateway: Gateway, websocket: WebSocket, job: str) -> None:
+        self._gateway, self._websocket, self._job = gateway, websocket, job
+        self._wire = cast(Wire, websocket.scope["extensions"][EXTENSION])
+        self._session = Session(gateway.settings, gateway.monotonic())
+        self._run: Run | None = None
+        self._leases = Leases(gateway.store, gateway.settings)
+        self.outbox = Outbox()
+
+    @property
+    def held(self) -> set[int]:
+        """The leases that the replica has."""
+        return self._leases.held
+
+    async def serve(self) -> None:
+        """Talks until the socket is closed."""
+        metrics.SOCKETS.inc()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write())
+                await self._read()
+                writer.cancel()
+        finally:
+            metrics.SOCKETS.dec()
+            await self._leave()
+
+    def finish(self, reason: str) -> None:
+        """The job has ended."""
+        self.outbox.say(Finished(reason=reason))
+        self.hang_up(Close.NORMAL, "")
+
+    def hang_up(self, code: Close | int, message: str) -> None:
+        """Says why, if there is something to say, and closes."""
+        self._session.close()
+        self.outbox.hang_up(code, message)
+
+    def landed(self, shard: int, sequence: int, backlog_entries: int) -> None:
+        """A frame is in the stream."""
+        assert self._run is not None
+        self._run.landed(shard, backlog_entries)
+        self._answer(self._session.landed(shard, sequence))
+
+    def crashed(self, shard: int, sequence: int) -> None:
+        """A frame did not get into the stream."""
+        assert self._run is not None
+        self._run.crashed(shard)
+        self._answer(self._session.crashed(shard, sequence, self._gateway.settings.busy_retry_seconds))
+
+    async def _read(self) -> None:
+        receive, now, session = self._websocket.receive, self._gateway.monotonic, self._session
+        event = await self._first(receive)
+        while event["type"] == "websocket.receive":
+            data = event.get("bytes")
+            if data is not None:
+                metrics.FRAME_BYTES.inc(len(data))
+                await self._perform(session.frame(data, now()), data)
+            else:
+                await self._perform(session.text(event["text"], now()))
+            await self.outbox.roomy.wait()
+            event = await receive()
+
+    async def _first(self, receive: Callable[[], Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._gateway.settings.hello_timeout_seconds):
+                return await receive()
+        except TimeoutError:
+            seconds = self._gateway.settings.hello_timeout_seconds
+            self.hang_up(Close.HELLO_TIMEOUT, f"no hello within {seconds:g} s")
+            return await receive()
+
+    async def _perform(self, action: actions.Action, data: bytes = b"") -> None:
+        match action:
+            case actions.Append():
+                self._append(action)
+            case actions.Answer():
+                await self._refuse(action)
+            case actions.Want():
+                self._want(action.have)
+            case actions.HangUp():
+                self.hang_up(action.code, action.message)
+            case actions.Ignore():
+                pass
+            case _:
+                await self._perform_with_redis(action, data)
+
+    async def _perform_with_redis(self, action: actions.Action, data: bytes) -> None:
+        try:
+            if isinstance(action, actions.Greet):
+                await self._greet(action.hello)
+            elif isinstance(action, actions.Ask):
+                await self._ask(action.shard, data)
+            elif self._run is not None:
+                await self._leases.perform(action, self._run, self.outbox)
+        except StoreUnavailableError as error:
+            self._gateway.outage.noticed(error)
+            self._postpone(action)
+
+    def _postpone(self, action: actions.Action) -> None:
+        if isinstance(action, actions.Greet):
+            self.hang_up(Close.TRY_AGAIN_LATER, "Redis is away; try again")
+        elif isinstance(action, actions.Ask):
+            retry_seconds = self._gateway.settings.busy_retry_seconds
+            self._answer(self._session.postpone(action.shard, action.sequence, retry_seconds))
+        else:
+            self._leases.postpone(action, self.outbox)
+
+    async def _greet(self, hello: Hello) -> None:
+        gateway = self._gateway
+        try:
+            self._run = run = await gateway.runs.join(self._job, self)
+        except UnknownJobError:
+            self.hang_up(Close.UNKNOWN_JOB, f"no job is named {self._job!r}")
+            return
+        replica, applied = await gateway.runs.past(run, hello, gateway.unix_time())
+        self._session.open(run, replica, applied)
+        self.outbox.say(welcome(run, replica, applied, gateway.settings))
+        log.info("joined job=%s run=%s replica=%s backend=%r", run.spec.name, run.spec.run, replica, hello.backend)
+        if run.reason is not None:
+            self.finish(run.reason)
+
+    async def _ask(self, shard: int, data: bytes) -> None:
+        assert self._run is not None
+        now = self._gateway.monotonic
+        if await self._gateway.runs.ask(self._run, shard, self._session.replica):
+            self._session.vouch(shard, now())
+        await self._perform(self._session.frame(data, now(), asked=True), data)
+
+    def _append(self, action: actions.Append) -> None:
+        assert self._run is not None
+        self._run.launched(action.shard)
+        entry = Entry(self._run.spec.run, action.shard, self._session.replica, action.data)
+        self._gateway.intake.offer(entry, action.sequence, self)
+
+    async def _refuse(self, action: actions.Answer) -> None:
+        self._answer(action.ack)
+        if action.full and self._run is not None:
+            with self._gateway.outage.survived():
+                await self._gateway.runs.measure(self._run)
+
+    def _answer(self, ack: Ack) -> None:
+        metrics.FRAMES.labels(ack.status, ack.reason or "").inc()
+        self.outbox.say(ack)
+
+    def _want(self, have: list[int]) -> None:
+        assert self._run is not None
+        for channel, version in zip(self._run.channels, have, strict=True):
+            channel.want(self.outbox, version)
+
+    async def _write(self) -> None:
+        outbox, wire = self.outbox, self._wire
+        try:
+            while outbox.farewell is None:
+                await outbox.awake.wait()
+                outbox.awake.clear()
+                while outbox:
+                    await self._until_writable()
+                    wire.write(outbox.take())
+            await self._until_writable()
+            await self._close(*outbox.farewell)
+        except TimeoutError:
+            log.info("cut a socket that does not read job=%s replica=%s", self._job, self._session.replica)
+            metrics.SOCKETS_CLOSED.labels("cut").inc()
+            wire.abort()
+        finally:
+            outbox.roomy.set()
+
+    async def _until_writable(self) -> None:
+        if not self._wire.can_write():
+            async with asyncio.timeout(self._gateway.settings.send_timeout_seconds):
+                await self._wire.until_writable()
+
+    async def _close(self, code: int, message: str) -> None:
+        metrics.SOCKETS_CLOSED.labels(str(int(code))).inc()
+        if code not in (Close.NORMAL, Close.TRY_AGAIN_LATER):
+            log.info("closed job=%s replica=%s code=%d: %s", self._job, self._session.replica, code, message)
+        try:
+            await self._websocket.close(code, message.encode()[:120].decode(errors="ignore"))
+        except (WebSocketDisconnect, RuntimeError):
+            # The replica closed at the same moment.
+            return
+
+    async def _leave(self) -> None:
+        if self._run is not None:
+            self._gateway.runs.leave(self._run, self)
+            with self._gateway.outage.survived():
+                await self._leases.abandon(self._run)

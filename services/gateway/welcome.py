@@ -1,0 +1,26 @@
+"""Puts together what a replica needs to start. Pure."""
+
+from __future__ import annotations
+
+from crowdlearn.protocol import Welcome
+from crowdlearn.settings import GatewaySettings
+from services.gateway.run import Run
+
+
+def welcome(run: Run, replica: str, applied: list[int], settings: GatewaySettings) -> Welcome:
+    """The answer to a hello; `applied` are the replica's committed sequence numbers, one a shard."""
+    spec = run.spec
+    return Welcome(
+        job=spec.name,
+        run=spec.run,
+        replica=replica,
+        state="running" if run.running else "finished",
+        program=f"/jobs/{spec.name}/{spec.run}/program",
+        parameters=spec.parameters,
+        shards=spec.shards,
+        batch=spec.batch,
+        training=spec.training,
+        applied=applied,
+        credit=settings.credit,
+        max_frame_bytes=settings.max_frame_bytes,
+    )

@@ -1,0 +1,127 @@
+"""uvicorn's websocket connection with what a broadcaster needs: shared writes, aborts, bounds on hostile input."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+
+EXTENSION = "crowdlearn.wire"
+"""Under this name a websocket's ASGI scope holds its Wire."""
+
+LINGER_SECONDS = 3.0
+"""How long a closing connection may take to read the reason; then it is aborted, read or not."""
+
+MAX_FRAGMENTS = 1024
+"""A message may come in so many pieces: empty ones count nothing against the size limit, and would pile up."""
+
+
+class Wire(Protocol):
+    """The sending side of one websocket, below ASGI."""
+
+    def can_write(self) -> bool:
+        """Whether the last writes are (almost) with the kernel."""
+
+    async def until_writable(self) -> None:
+        """Waits until `can_write`, or until the connection is lost."""
+
+    def write(self, encoded: Sequence[bytes]) -> None:
+        """Sends websocket frames that `binary` or `text` have encoded; does nothing on a closing connection."""
+
+    def abort(self) -> None:
+        """Drops the connection and everything that waits to be sent."""
+
+
+def binary(payload_parts: Sequence[bytes]) -> bytes:
+    """One unmasked binary websocket frame: encoded once, and written to every socket without a copy."""
+    return _encoded(Opcode.BINARY, payload_parts)
+
+
+def text(payload: bytes) -> bytes:
+    """One unmasked text websocket frame."""
+    return _encoded(Opcode.TEXT, [payload])
+
+
+def _encoded(opcode: Opcode, parts: Sequence[bytes]) -> bytes:
+    first, length = 0x80 | opcode, sum(len(part) for part in parts)
+    if length < 126:
+        header = bytes((first, length))
+    elif length < 1 << 16:
+        header = bytes((first, 126)) + length.to_bytes(2, "big")
+    else:
+        header = bytes((first, 127)) + length.to_bytes(8, "big")
+    return b"".join((header, *parts))
+
+
+class WireProtocol(WebSocketsSansIOProtocol):
+    """What uvicorn is given as its websocket class. Offers itself as the scope's Wire."""
+
+    transport: asyncio.Transport
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            # The task that reads the scope was only created, and starts after this returns.
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
+
+    def can_write(self) -> bool:
+        return self.writable.is_set()
+
+    async def until_writable(self) -> None:
+        await self.writable.wait()
+
+    def write(self, encoded: Sequence[bytes]) -> None:
+        if encoded and not (self.close_sent or self.disconnected or self.transport.is_closing()):
+            self.transport.writelines(encoded)
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.close" and self.close_timer is not None:
+            # uvicorn would close the transport then, which waits for ever for a peer that does not read.
+            self.close_timer.cancel()
+            self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def handle_cont(self, event: Frame) -> None:
+        if self.close_sent:
+            return
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self.frames = []
+            self.conn.fail(1009, f"a message has at most {MAX_FRAGMENTS} fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self.can_write():
+            super().handle_ping()
+        else:
+            # A peer that pings and does not read would fill memory with pongs.
+            self.conn.data_to_send()
+
+    def handle_parser_exception(self) -> None:
+        """Says why, then discards what still comes: closing at once would reset the connection and lose the reason."""
+        if self.close_sent:
+            return
+        reason = self.conn.close_sent
+        assert reason is not None
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": reason.code, "reason": reason.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.read_paused = False
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
