@@ -1,0 +1,58 @@
+"""A store on fakeredis and on Redis, and a small job in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from crowdlearn.protocol import BatchArray, BatchLayout, ParameterArray, ReplicaTraining
+from crowdlearn.sharding import cut
+from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec
+from crowdlearn.store import Store, connect
+
+REPLICA = "67414f80a1b2c3d4"
+OTHER = "67414f90ffffffff"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """An empty store."""
+    store = await connect(store_url)
+    yield store
+    await store.close()
+
+
+def small_spec(name: str = "small", run: str = "0123456789ab", created_seconds: float = 1000.0) -> JobSpec:
+    """3,000 parameters in shards of 1,024, 1,024 and 952; 25 rows in three chunks, two epochs."""
+    return JobSpec(
+        name=name,
+        run=run,
+        created_seconds=created_seconds,
+        parameters=(ParameterArray("w", (3000,), 0),),
+        shards=cut(3000, 1024),
+        batch=BatchLayout(5, (BatchArray("x", "float32", (3,)),)),
+        training=ReplicaTraining(1, 1, 0.1, 1, "f32", "f32", 0),
+        optimizer=OptimizerSpec(name="adam"),
+        staleness=StalenessSpec(),
+        epochs=2,
+        train_rows=25,
+        chunk_rows=10,
+        held_out_rows=4,
+        held_out_chunk_rows=4,
+    )
+
+
+async def submit(store: Store, spec: JobSpec) -> JobSpec:
+    """Submits `spec` with parameters 0, 1, 2, ..."""
+    train = (f"train {index}".encode() for index in range(spec.train_chunks))
+    parameters = np.arange(spec.size, dtype=np.float32)
+    await store.jobs.submit(spec, b"{}", b"metrics", parameters, train, [b"held out 0"])
+    return spec
+
+
+@pytest.fixture
+async def spec(store: Store) -> JobSpec:
+    """A submitted job."""
+    return await submit(store, small_spec())

@@ -1,0 +1,90 @@
+"""Addresses, outages and the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+from crowdlearn.errors import SetupError, StoreUnavailableError
+from crowdlearn.store import Resync, Store, connect
+from crowdlearn.store.connection import fake_server
+from tests.conftest import RedisServer, free_port
+
+
+async def test_two_stores_of_one_fake_name_share_their_data() -> None:
+    name = uuid.uuid4().hex
+    one, two, other = await connect(f"fake://{name}"), await connect(f"fake://{name}"), await connect("fake://other")
+    await one.fleet.heartbeat("a", 60)
+    assert await two.fleet.members(60) == ["a"]
+    assert await other.fleet.members(60) == []
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis://localhost:notaport"])
+async def test_an_address_that_is_none_is_a_setup_error(url: str) -> None:
+    with pytest.raises(SetupError, match="a Redis address"):
+        await connect(url)
+
+
+async def test_an_outage_names_the_address_and_what_to_do_but_no_password() -> None:
+    port = free_port()
+    with pytest.raises(StoreUnavailableError) as raised:
+        await connect(f"redis://user:secret@127.0.0.1:{port}/0")
+    assert f"redis://127.0.0.1:{port}/0 does not answer" in str(raised.value)
+    assert "check that it runs" in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+async def test_connect_waits_for_a_redis_that_starts_later(own_redis: RedisServer) -> None:
+    connecting = asyncio.create_task(connect(own_redis.url, wait_seconds=30))
+    await asyncio.to_thread(own_redis.start)
+    store = await connecting
+    await store.ping()
+    await store.close()
+
+
+async def test_a_store_goes_on_after_redis_was_restarted(own_redis: RedisServer) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    own_redis.kill()
+    with pytest.raises(StoreUnavailableError):
+        await store.ping()
+    own_redis.start()
+    await store.ping()
+    await store.close()
+
+
+async def test_announcements_resync_after_an_outage(own_redis: RedisServer) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    events = store.announcements()
+    assert await anext(events) == Resync()
+    own_redis.kill()
+    following = asyncio.ensure_future(anext(events))
+    await asyncio.to_thread(own_redis.start)
+    assert await following == Resync()
+    await events.aclose()  # type: ignore[attr-defined]
+    await store.close()
+
+
+async def test_a_fake_outage_looks_like_a_real_one() -> None:
+    name = uuid.uuid4().hex
+    store = await connect(f"fake://{name}")
+    fake_server(name).connected = False
+    with pytest.raises(StoreUnavailableError, match=f"fake://{name} does not answer"):
+        await store.ping()
+
+
+async def test_members_are_those_heard_of_in_time(store: Store) -> None:
+    assert await store.fleet.heartbeat("a", 60) == ["a"]
+    assert sorted(await store.fleet.heartbeat("b", 60)) == ["a", "b"]
+    await store.fleet.leave("a")
+    assert await store.fleet.members(60) == ["b"]
+
+
+async def test_a_silent_member_is_forgotten(store: Store) -> None:
+    await store.fleet.heartbeat("a", 60)
+    # Heard of within the last -60 s: nobody.
+    assert await store.fleet.members(-60) == []
+    assert await store.fleet.members(60) == []

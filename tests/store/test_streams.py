@@ -1,0 +1,70 @@
+"""Streams: in order, bounded reads, honest outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import START, Appended, Entry, Store, connect, position
+from crowdlearn.store.connection import fake_server
+from crowdlearn.store.streams import following
+from tests.store.conftest import OTHER, REPLICA
+
+
+async def test_entries_are_read_in_the_order_they_were_appended(store: Store, spec: JobSpec) -> None:
+    await store.streams.append([Entry(spec.run, 0, REPLICA, b"a"), Entry(spec.run, 0, OTHER, memoryview(b"b"))])
+    entries = (await store.streams.read({(spec.run, 0): START}, 10))[spec.run, 0]
+    assert [(entry.replica, entry.frame) for entry in entries] == [(REPLICA, b"a"), (OTHER, b"b")]
+    assert position(entries[0].id) < position(entries[1].id)
+
+
+async def test_reading_goes_on_after_the_offset_and_stops_at_the_count(store: Store, spec: JobSpec) -> None:
+    await store.streams.append([Entry(spec.run, 0, REPLICA, bytes([n])) for n in range(5)])
+    first = (await store.streams.read({(spec.run, 0): START}, 2))[spec.run, 0]
+    second = (await store.streams.read({(spec.run, 0): first[-1].id}, 2))[spec.run, 0]
+    assert [entry.frame for entry in first + second] == [b"\0", b"\1", b"\2", b"\3"]
+
+
+async def test_streams_without_news_are_left_out(store: Store, spec: JobSpec) -> None:
+    await store.streams.append([Entry(spec.run, 1, REPLICA, b"a")])
+    assert list(await store.streams.read({(spec.run, 0): START, (spec.run, 1): START}, 10)) == [(spec.run, 1)]
+    assert await store.streams.read({(spec.run, 0): START}, 10) == {}
+    assert await store.streams.read({}, 10) == {}
+
+
+async def test_a_blocked_read_wakes_when_an_entry_comes(store: Store, spec: JobSpec) -> None:
+    reading = asyncio.create_task(store.streams.read({(spec.run, 0): START}, 10, block_seconds=30))
+    await store.streams.append([Entry(spec.run, 0, REPLICA, b"a")])
+    assert [entry.frame for entry in (await reading)[spec.run, 0]] == [b"a"]
+
+
+async def test_each_entry_learns_the_backlog_of_its_own_stream(store: Store, spec: JobSpec) -> None:
+    appended = await store.streams.append([Entry(spec.run, shard, REPLICA, b"") for shard in (0, 1, 0)])
+    assert [outcome.backlog_entries for outcome in appended if isinstance(outcome, Appended)] == [2, 1, 2]
+    assert await store.streams.backlog(spec.run, 3) == [2, 1, 0]
+
+
+async def test_appending_nothing_is_nothing(store: Store) -> None:
+    assert await store.streams.append([]) == []
+
+
+async def test_the_last_id_is_the_newest_entry(store: Store, spec: JobSpec) -> None:
+    assert await store.streams.last_id(spec.run, 0) == START
+    (appended,) = await store.streams.append([Entry(spec.run, 0, REPLICA, b"a")])
+    assert isinstance(appended, Appended)
+    assert await store.streams.last_id(spec.run, 0) == appended.stream_id
+
+
+async def test_an_append_without_redis_has_an_unknown_outcome() -> None:
+    name = uuid.uuid4().hex
+    store = await connect(f"fake://{name}")
+    fake_server(name).connected = False
+    outcomes = await store.streams.append([Entry("0123456789ab", 0, REPLICA, b"a")] * 2)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError, StoreUnavailableError]
+
+
+def test_ids_compare_as_numbers_and_not_as_text() -> None:
+    assert position("999-10") > position("999-9")
+    assert following("999-9") == "999-10"
