@@ -133,13 +133,19 @@ def _little_endian(array: Array) -> Array:
 
 
 def train_chunk_rows(table: Table, batch_rows: int) -> int:
-    """Rows of a training chunk: about CHUNK_BYTES, fewer where that gives too few chunks, and at least a minibatch."""
-    return max(batch_rows, min(held_out_chunk_rows(table), -(-table.rows // MIN_CHUNKS)))
+    """Rows of a training chunk: at most CHUNK_BYTES, fewer where that gives too few chunks, and at least a minibatch."""
+    chunks = max(MIN_CHUNKS, -(-table.rows * table.row_bytes // CHUNK_BYTES))
+    return max(batch_rows, _rows_of(table, chunks))
 
 
 def held_out_chunk_rows(table: Table) -> int:
-    """Rows of a held-out chunk: about CHUNK_BYTES."""
-    return min(table.rows, max(1, CHUNK_BYTES // max(1, table.row_bytes)))
+    """Rows of a held-out chunk: at most CHUNK_BYTES."""
+    return _rows_of(table, -(-table.rows * table.row_bytes // CHUNK_BYTES))
+
+
+def _rows_of(table: Table, chunks: int) -> int:
+    # As equal as can be: a last chunk of a few rows would cost a lease like any other.
+    return -(-table.rows // max(1, chunks))
 
 
 def shuffled(table: Table, rows: int, seed: int) -> Chunks:

@@ -82,7 +82,7 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class Adagrad(Optimizer):
-    """Divides by the root of the sum of squared gradients: Duchi et al. 2011. What Downpour SGD was found robust with."""
+    """Divides by the root of the sum of squared gradients: Duchi et al. 2011. Dean et al. 2012 found it robust here."""
 
     name = "adagrad"
     initial_accumulator: float = 0.1

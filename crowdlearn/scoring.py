@@ -1,13 +1,14 @@
 """The scoring function of a job: written as bytes by whoever submits it, run by the evaluator. Needs JAX in both.
 
-Bytes: a u32 length, a JSON header of that length, then one `jax.export` function for each number of rows that a held-out
-chunk may have. Each takes the flat parameters and the chunk's arrays and returns a float32 vector: the loss, then the metrics.
+Bytes: a u32 length, a JSON header of that length, then one `jax.export` function for each number of rows that a
+held-out chunk may have. Each takes the flat parameters and the chunk's arrays and returns a float32 vector: the loss,
+then the metrics.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,23 +140,33 @@ class Scorer:
         except Exception as error:
             raise JobError(f"expected a scoring function that this version of JAX can read: {error}") from error
 
-    def score(self, flat: Vector, chunks: Iterable[bytes]) -> dict[str, float]:
-        """The metrics of held-out chunks: each chunk's weighed by its rows, so that means stay means.
+    def score_chunk(self, flat: Vector, chunk: bytes) -> tuple[int, Vector]:
+        """The rows of a held-out chunk, and its metrics in the order of `names`.
 
         Args:
             flat: the model's parameters.
-            chunks: as the job stored them.
+            chunk: as the job stored it.
         Raises:
-            JobError: a chunk has a number of rows that the function was not written for, or there is none.
+            JobError: the chunk has a number of rows that the function was not written for.
         """
-        total, rows = np.zeros(len(self.names)), 0
-        for chunk in chunks:
-            batch = read_chunk(chunk, self.arrays)
-            count = len(next(iter(batch.values())))
-            if count not in self._functions:
-                raise JobError(f"held-out chunks expect {sorted(self._functions)} rows, got {count}")
-            total += count * np.asarray(self._functions[count](flat, batch), np.float64)
-            rows += count
-        if not rows:
+        batch = read_chunk(chunk, self.arrays)
+        rows = len(next(iter(batch.values())))
+        if rows not in self._functions:
+            raise JobError(f"a held-out chunk expects {' or '.join(map(str, self._functions))} rows, got {rows}")
+        return rows, np.asarray(self._functions[rows](flat, batch))
+
+    def score(self, flat: Vector, chunks: Iterable[bytes]) -> dict[str, float]:
+        """The metrics of held-out chunks: each chunk's weighed by its rows, so that means stay means.
+
+        Raises:
+            JobError: a chunk does not fit, or there is none.
+        """
+        return self.mean([self.score_chunk(flat, chunk) for chunk in chunks])
+
+    def mean(self, scored: Sequence[tuple[int, Vector]]) -> dict[str, float]:
+        """What `score_chunk` gave for each chunk, as one; see `score`."""
+        if not scored:
             raise JobError("scoring expects at least 1 held-out chunk, got 0")
-        return dict(zip(self.names, (total / rows).tolist(), strict=True))
+        rows = [count for count, _ in scored]
+        mean = np.average(np.array([values for _, values in scored], np.float64), axis=0, weights=rows)
+        return dict(zip(self.names, mean.tolist(), strict=True))

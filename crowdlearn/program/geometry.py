@@ -40,10 +40,9 @@ class Geometry:
     @property
     def counts(self) -> tuple[int, int, int, int]:
         """Batches B, look-ups K, places I and free elements O."""
-        groups = ((self.operand, self.batch), (self.indices, self.lookups))
-        groups += ((self.operand, self.indexed), (self.operand, self.free))
-        b, k, i, o = (math.prod(shape[a] for a in axes) for shape, axes in groups)
-        return b, k, i, o
+        size = self.operand
+        batches, places, free = (math.prod(size[a] for a in axes) for axes in (self.batch, self.indexed, self.free))
+        return batches, math.prod(self.indices[a] for a in self.lookups), places, free
 
     @property
     def result_order(self) -> tuple[int, ...]:

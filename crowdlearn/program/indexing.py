@@ -52,7 +52,7 @@ def scatter_add(b: Builder, x: int, indices: int, updates: int, geometry: Geomet
 
 
 def _aligned(b: Builder, indices: int, geometry: Geometry) -> tuple[int, Geometry]:
-    """Makes a batch axis of an index that only counts, as in `x[jnp.arange(n), labels]`: N look-ups in C, not in N C."""
+    """Makes a batch axis of an index that only counts, as in `x[jnp.arange(n), labels]`: N look-ups in C, not N C."""
     for number, axis in enumerate(geometry.indexed):
         column = b.known(_column(b, indices, geometry, number))
         if column is None:

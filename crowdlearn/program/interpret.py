@@ -54,7 +54,7 @@ def _float32(function: Callable[[Any], Any]) -> Meaning:
 def _by_element(function: Callable[[float], float]) -> Meaning:
     # math has what NumPy lacks; it computes in double precision.
     vector = np.vectorize(function, otypes=[np.float64])
-    return lambda x: vector(x).astype(x.dtype) if x.size else x
+    return lambda x: np.asarray(vector(x), x.dtype) if x.size else x
 
 
 def _divide(x: Array, y: Array) -> Array:
@@ -62,15 +62,16 @@ def _divide(x: Array, y: Array) -> Array:
         return np.divide(x, y)
     # Integers are divided towards zero, as in C.
     quotient = np.abs(x.astype(np.int64)) // np.maximum(np.abs(y.astype(np.int64)), 1)
-    return (quotient * np.sign(x) * np.sign(y)).astype(x.dtype)
+    return np.asarray(quotient * np.sign(x) * np.sign(y), x.dtype)
 
 
 def _convert(x: Array, *, dtype: str) -> Array:
     if dtype == "bool" or x.dtype.kind != "f" or dtype == "float32":
-        return x.astype(dtype)
+        return np.asarray(x, dtype)
     bounds = np.iinfo(dtype)
     # Floats outside the integer's range saturate; NaN becomes 0.
-    return np.clip(np.nan_to_num(np.trunc(x.astype(np.float64))), bounds.min, bounds.max).astype(dtype)
+    whole = np.nan_to_num(np.trunc(x.astype(np.float64)))
+    return np.asarray(np.clip(whole, bounds.min, bounds.max), dtype)
 
 
 def _broadcast_in_dim(x: Array, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...]) -> Array:
@@ -94,7 +95,8 @@ def _dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes) -> Array:
         left.reshape(*lead, math.prod(x.shape[axis] for axis in free[0]), depth),
         right.reshape(*lead, depth, math.prod(y.shape[axis] for axis in free[1])),
     )
-    return product.reshape(*lead, *(x.shape[axis] for axis in free[0]), *(y.shape[axis] for axis in free[1]))
+    shaped: Array = product.reshape(*lead, *(x.shape[axis] for axis in free[0]), *(y.shape[axis] for axis in free[1]))
+    return shaped
 
 
 def _iota(*, shape: tuple[int, ...], dtype: str, dimension: int) -> Array:
@@ -103,7 +105,8 @@ def _iota(*, shape: tuple[int, ...], dtype: str, dimension: int) -> Array:
 
 
 def _slice(x: Array, *, start: tuple[int, ...], limit: tuple[int, ...], strides: tuple[int, ...]) -> Array:
-    return x[tuple(map(slice, start, limit, strides))]
+    part: Array = x[tuple(map(slice, start, limit, strides))]
+    return part
 
 
 def _pad(x: Array, value: Array, *, low: tuple[int, ...], high: tuple[int, ...], interior: tuple[int, ...]) -> Array:
@@ -181,7 +184,7 @@ MEANINGS: dict[str, Meaning] = {
     "erf_inv": _erf_inv,
     "is_finite": np.isfinite,
     "integer_pow": lambda x, *, y: np.asarray(np.power(x.astype(np.float64), y), x.dtype),
-    "select_n": lambda which, on_false, on_true: np.where(which, on_true, on_false),
+    "select_n": lambda which, on_false, on_true: np.asarray(np.where(which, on_true, on_false)),
     "clamp": _clamp,
     "convert_element_type": _convert,
     "broadcast_in_dim": _broadcast_in_dim,

@@ -69,9 +69,8 @@ class Lowering:
             outputs = self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
         else:
             outputs = [self._primitive(equation, name, inputs, line)]
-        for var, value in zip(equation.outvars, outputs, strict=True):
-            if value is not None:
-                values[var] = value
+        written = zip(equation.outvars, outputs, strict=True)
+        values.update((var, value) for var, value in written if value is not None)
 
     def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> int:
         lowering: Callable[..., int] | None = LOWERINGS.get(name)

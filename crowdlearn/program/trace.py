@@ -34,7 +34,7 @@ def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> Program:
         _require_scalar(jax, loss, parameters, batch)
         with origin.blamed_on("the gradient of the loss"):
             closed = jax.make_jaxpr(jax.value_and_grad(loss))(parameters, batch)
-    return optimise(_lower(jax, closed, parameters, batch))
+    return optimise(_lower(closed, len(jax.tree.leaves(parameters))))
 
 
 def _require_scalar(jax: Any, loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> None:
@@ -53,11 +53,10 @@ def _names(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:
     return f"the parameters are {named}; the batch has {', '.join(sorted(batch))}"
 
 
-def _lower(jax: Any, closed: Any, parameters: Any, batch: Mapping[str, Any]) -> Program:
+def _lower(closed: Any, parameters: int) -> Program:
     builder = Builder()
     inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in closed.jaxpr.invars]
     wanted = [True] * len(closed.jaxpr.outvars)
     outputs = Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
     loss, *gradients = [value for value in outputs if value is not None]
-    count = len(jax.tree.leaves(parameters))
-    return builder.finish(inputs[:count], inputs[count:], loss, gradients)
+    return builder.finish(inputs[:parameters], inputs[parameters:], loss, gradients)

@@ -1,0 +1,50 @@
+"""Handwritten digits and the network of the first CrowdLearn: 784 pixels, 100 hidden units, 10 classes.
+
+crowdlearn up examples/mnist.py --browsers 4
+
+The environment variable MNIST names an `mnist.npz` in Keras's layout; without it the file is downloaded once.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from mnist_data import find_mnist
+
+from crowdlearn import Adagrad, Data, Job, Normal
+
+with np.load(find_mnist()) as mnist:
+    train = {"image": mnist["x_train"].reshape(-1, 784), "label": mnist["y_train"]}
+    held_out = {"image": mnist["x_test"].reshape(-1, 784), "label": mnist["y_test"]}
+
+
+def predict(params, batch):
+    pixels = batch["image"].astype(jnp.float32) / 255
+    hidden = jax.nn.relu(pixels @ params["W1"] + params["b1"])
+    return hidden @ params["W2"] + params["b2"]
+
+
+def loss(params, batch):
+    wanted = jax.nn.one_hot(batch["label"], 10)
+    return -jnp.mean(jnp.sum(wanted * jax.nn.log_softmax(predict(params, batch)), axis=1))
+
+
+def metrics(params, batch):
+    return {"accuracy": jnp.mean(jnp.argmax(predict(params, batch), axis=1) == batch["label"])}
+
+
+job = Job(
+    name="mnist",
+    params={
+        "W1": Normal((784, 100), std=0.05),
+        "b1": np.zeros(100),
+        "W2": Normal((100, 10), std=0.1),
+        "b2": np.zeros(10),
+    },
+    loss=loss,
+    metrics=metrics,
+    data=Data(train, held_out),
+    batch_size=100,
+    epochs=20,
+    until="accuracy >= 0.93",
+    optimizer=Adagrad(learning_rate=0.05),
+)

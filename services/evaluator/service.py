@@ -1,0 +1,112 @@
+"""Decides when to look for new versions, and survives Redis being away. What is scored is `evaluation`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from crowdlearn import metrics
+from crowdlearn.errors import JobError, StoreUnavailableError, UnknownJobError
+from crowdlearn.program.jax_import import import_export
+from crowdlearn.settings import EvaluatorSettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Store
+from services.evaluator.evaluation import Evaluation
+
+log = logging.getLogger(__name__)
+
+
+async def run(
+    store: Store, settings: EvaluatorSettings, *, stop: asyncio.Event | None = None, burst: bool = False
+) -> None:
+    """Scores every job until `stop` is set; with `burst` once, and then returns.
+
+    Args:
+        burst: scores each job's current version, finished or not, whether or not it was scored before.
+    Raises:
+        SetupError: JAX is not installed.
+        StoreUnavailableError: in a burst; else an outage is waited for.
+    """
+    import_export()
+    evaluator = Evaluator(store, always=burst)
+    if burst:
+        await evaluator.look()
+        return
+    stop = stop or asyncio.Event()
+    news = asyncio.Event()
+    listening = asyncio.create_task(_listen(store, news), name="evaluator announcements")
+    try:
+        while not stop.is_set():
+            news.clear()
+            await evaluator.look_if_redis_answers()
+            # Whatever is announced meanwhile is one look, at the newest version.
+            await _wait(stop, settings.interval_seconds)
+            await _first_of(stop, news, settings.poll_seconds)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _listen(store: Store, news: asyncio.Event) -> None:
+    async for _ in store.announcements():
+        news.set()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+async def _first_of(stop: asyncio.Event, news: asyncio.Event, seconds: float) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in (stop, news)]
+    await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+class Evaluator:
+    """The evaluations of all jobs in one Redis."""
+
+    def __init__(self, store: Store, *, always: bool = False) -> None:
+        self._store = store
+        self._always = always
+        self._evaluations: dict[str, Evaluation | None] = {}
+        """By run; None for a run that has nothing more to score, or cannot be scored."""
+        self._away = False
+
+    async def look_if_redis_answers(self) -> None:
+        """Looks; an outage is logged once when it begins and once when it ends."""
+        try:
+            await self.look()
+        except StoreUnavailableError as error:
+            if not self._away:
+                log.warning("%s; scoring goes on when it is back", error)
+                metrics.REDIS_OUTAGES.inc()
+            self._away = True
+            return
+        if self._away:
+            log.info("Redis answers again")
+        self._away = False
+
+    async def look(self) -> None:
+        """Scores every job that has a version which is not scored yet."""
+        specs = {spec.run: spec for spec in await self._store.jobs.specs()}
+        # Runs that a newer one replaced are forgotten: nothing here grows with the runs ever seen.
+        self._evaluations = {run: each for run, each in self._evaluations.items() if run in specs}
+        for spec in specs.values():
+            await self._look_at(spec)
+
+    async def _look_at(self, spec: JobSpec) -> None:
+        try:
+            if spec.run not in self._evaluations:
+                self._evaluations[spec.run] = await Evaluation.begin(self._store, spec, always=self._always)
+            evaluation = self._evaluations[spec.run]
+            if evaluation is not None and await evaluation.step():
+                self._evaluations[spec.run] = None
+        except UnknownJobError:
+            log.info("job=%s run=%s went away", spec.name, spec.run)
+            self._evaluations.pop(spec.run, None)
+        except JobError as error:
+            log.error("job=%s run=%s cannot be scored: %s", spec.name, spec.run, error)
+            self._evaluations[spec.run] = None
