@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crowdlearn.dataset import Data
-    from crowdlearn.hyperparameters import SGD, Adagrad, Adam, Downpour, Momentum, RMSprop
-    from crowdlearn.job import Job
-    from crowdlearn.parameters import Normal
+    from crowdlearn.job import SGD, Adagrad, Adam, Downpour, Job, Momentum, Normal, RMSprop
 
 __all__ = ["SGD", "Adagrad", "Adam", "Data", "Downpour", "Job", "Momentum", "Normal", "RMSprop"]
-
-_MODULES = {"Job": "job", "Data": "dataset", "Normal": "parameters"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'crowdlearn' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"crowdlearn.{_MODULES.get(name, 'hyperparameters')}"), name)
+    return getattr(importlib.import_module("crowdlearn.dataset" if name == "Data" else "crowdlearn.job"), name)

@@ -29,8 +29,8 @@ NARROWED = {"float64": "float32", "float16": "float32", "bfloat16": "float32", "
 class Data:
     """What a model learns from, and what it is tested on: arrays by name, with the rows as their first axis.
 
-    Types: float32, int8 to int32, uint8 to uint32 and bool are kept: images as uint8 are a quarter of the bytes. float64
-    and float16 become float32, int64 and uint64 become 32 bits wide if every value fits.
+    Types: float32, int8 to int32, uint8 to uint32 and bool are kept: images as uint8 are a quarter of the bytes.
+    float64 and float16 become float32, int64 and uint64 become 32 bits wide if every value fits.
 
     Args:
         train: what replicas compute gradients from. Rows are shuffled once, from the job's seed.
@@ -133,7 +133,7 @@ def _little_endian(array: Array) -> Array:
 
 
 def train_chunk_rows(table: Table, batch_rows: int) -> int:
-    """Rows of a training chunk: at most CHUNK_BYTES, fewer where that gives too few chunks, and at least a minibatch."""
+    """Rows of a training chunk: at most CHUNK_BYTES, fewer where chunks are too few, and at least a minibatch."""
     chunks = max(MIN_CHUNKS, -(-table.rows * table.row_bytes // CHUNK_BYTES))
     return max(batch_rows, _rows_of(table, chunks))
 

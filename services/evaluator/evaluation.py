@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from crowdlearn import metrics
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
-from crowdlearn.scoring import Scorer
+from crowdlearn.job.scoring import Scorer
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 

@@ -6,19 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crowdlearn import dataset, scoring, sharding
+from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Chunks, Table
 from crowdlearn.errors import JobError
-from crowdlearn.parameters import Parameters, initialise
+from crowdlearn.job import scoring
+from crowdlearn.job.parameters import Parameters, initialise
+from crowdlearn.job.scoring import Scoring
 from crowdlearn.program import encode, trace
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.protocol import BatchLayout
-from crowdlearn.scoring import Scoring
 from crowdlearn.spec import JobSpec, Target, parse_target
 
 if TYPE_CHECKING:
-    from crowdlearn.job import Job
+    from crowdlearn.job.definition import Job
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class CompiledJob:
     program: bytes
     """The traced model, JSON: docs/program.md."""
     metrics: bytes | None
-    """The scoring function: crowdlearn.scoring."""
+    """The scoring function: crowdlearn.job.scoring."""
     parameters: Vector
     """float32, flat: the initial values."""
     train: Iterable[bytes]

@@ -18,7 +18,7 @@ import numpy as np
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import read_chunk
 from crowdlearn.errors import JobError
-from crowdlearn.parameters import Parameters
+from crowdlearn.job.parameters import Parameters
 from crowdlearn.program.jax_import import import_export, import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
 from crowdlearn.protocol import BatchArray

@@ -1,4 +1,4 @@
-"""A job as its author writes it, and as it is submitted. Traces with JAX when compiled; stores nothing."""
+"""A job as its author writes it. How it is compiled is `compilation`'s."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from crowdlearn.compilation import CompiledJob, compile_job
 from crowdlearn.dataset import Data
 from crowdlearn.errors import JobError
-from crowdlearn.hyperparameters import Adagrad, Downpour, Optimizer, count
+from crowdlearn.job.compilation import CompiledJob, compile_job
+from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer, count
+from crowdlearn.job.scoring import Metrics
 from crowdlearn.program.trace import Loss
-from crowdlearn.scoring import Metrics
 from crowdlearn.spec import JOB_NAME, parse_target
-
-__all__ = ["CompiledJob", "Job"]
 
 
 @dataclass(frozen=True, kw_only=True)
