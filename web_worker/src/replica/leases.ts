@@ -3,8 +3,11 @@
 import type { Grant } from "../protocol";
 import type { LeaseRows } from "./outbox";
 
-/** Chunks in hand: the one being trained and one fetched meanwhile, so that the network never holds up training. */
-const CHUNKS_AHEAD = 2;
+/** Chunks in hand at first: the one being trained and one that is fetched meanwhile. */
+const FEWEST_AHEAD = 2;
+
+/** Chunks in hand at most, where chunks are trained faster than they come: the most that one question may ask for. */
+const MOST_AHEAD = 16;
 
 /** The leases of one run. */
 export class Leases {
@@ -12,6 +15,7 @@ export class Leases {
   #isAsked = false;
   #askAtMilliseconds = 0;
   #isDry = false;
+  #ahead = FEWEST_AHEAD;
 
   /** The leases that are not trained yet. */
   get held(): number[] {
@@ -25,7 +29,7 @@ export class Leases {
 
   /** When to ask again after `wait`, or null when an answer is due or the chunks suffice. */
   askAtMilliseconds(chunksInHand: number): number | null {
-    return this.#isAsked || chunksInHand >= CHUNKS_AHEAD ? null : this.#askAtMilliseconds;
+    return this.#isAsked || chunksInHand >= this.#ahead ? null : this.#askAtMilliseconds;
   }
 
   /** How many chunks to ask for now; the question counts as asked. 0: none. */
@@ -33,7 +37,12 @@ export class Leases {
     const at = this.askAtMilliseconds(chunksInHand);
     if (at === null || nowMilliseconds < at) return 0;
     this.#isAsked = true;
-    return CHUNKS_AHEAD - chunksInHand;
+    return this.#ahead - chunksInHand;
+  }
+
+  /** Training had to wait for a chunk that was on its way: keep more of them in hand from now on. */
+  starve(): void {
+    if (!this.#isDry) this.#ahead = Math.min(MOST_AHEAD, 2 * this.#ahead);
   }
 
   grant(grants: readonly Grant[]): void {

@@ -37,6 +37,7 @@ export class Training {
   #askedFor: string | null = null;
   #askedAtMilliseconds = -Infinity;
   #uselessSteps = 0;
+  #isStarving = true;
 
   constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
     this.#welcome = welcome;
@@ -116,10 +117,12 @@ export class Training {
   next(now: number): { batch: Batch | null; actions: Action[] } {
     const isFull = this.#accumulator.minibatches >= this.#maxAccumulate;
     if (isFull || !this.parameters.complete || !this.#hasRows) {
+      this.#noteHunger();
       return { batch: null, actions: [...this.#pushIfDue(now), ...this.#askForChunks(now)] };
     }
     const actions = this.#stepsToFetch === 0 ? this.#adoptAndFetch(now) : [];
     const batch = this.#batches.next() ?? this.#batches.flush();
+    this.#isStarving = false;
     return { batch, actions: [...actions, ...this.#askForChunks(now)] };
   }
 
@@ -147,6 +150,13 @@ export class Training {
 
   get #chunksInHand(): number {
     return this.#loading.size + this.#batches.chunks;
+  }
+
+  // Once a hunger: it lasts while a chunk travels, and `next` is asked many times meanwhile.
+  #noteHunger(): void {
+    if (this.#hasRows || this.#isStarving || !this.parameters.complete) return;
+    this.#isStarving = true;
+    this.#leases.starve();
   }
 
   // Fewer rows than a minibatch wait for the next chunk, unless there is none.
