@@ -21,8 +21,8 @@ from services.aggregator.shares import ShardKey, fair_share, surplus, to_claim
 
 log = logging.getLogger(__name__)
 
-BUG_PAUSE_SECONDS = 5.0
-"""A shard whose work failed by our own mistake is left alone for so long: a traceback now and then, not a flood."""
+PAUSE_SECONDS = 5.0
+"""A shard that cannot be worked on is left alone for so long: a message now and then, not a flood."""
 
 
 class Ownership:
@@ -60,8 +60,9 @@ class Ownership:
                 break
             await self._claim(key, wanted[key])
         metrics.SHARDS_OWNED.set(len(self._tasks))
-        for gone in self._last_versions.keys() - wanted.keys():
-            del self._last_versions[gone]
+        for memory in (self._last_versions, self._paused_until):
+            for gone in memory.keys() - wanted.keys():
+                del memory[gone]
 
     async def loaded(self) -> None:
         """Returns when every claimed shard is being read."""
@@ -79,6 +80,7 @@ class Ownership:
             inbox.close()
         if tasks:
             await asyncio.wait(tasks)
+        metrics.SHARDS_OWNED.set(0)
         await self._store.fleet.leave(self._member)
 
     def abandon(self) -> None:
@@ -90,10 +92,10 @@ class Ownership:
     async def _renew(self, key: ShardKey) -> None:
         if await self._store.shards.renew(*key, self._member, self._settings.lease_seconds):
             return
-        task = self._tasks.get(key)
-        if task is not None:
-            log.info("lost the lease run=%s shard=%d", *key)
-            task.cancel()
+        # A shard without an inbox is being released, or not even loaded.
+        if key in self._inboxes:
+            log.warning("lost the lease run=%s shard=%d", *key)
+            self._tasks[key].cancel()
 
     async def _claim(self, key: ShardKey, spec: JobSpec) -> None:
         if self._paused_until.get(key, 0.0) > time.monotonic():
@@ -140,15 +142,24 @@ class Ownership:
         except (OutdatedError, UnknownJobError) as error:
             log.warning("reloads: %s", error)
         except StoreUnavailableError as error:
-            log.debug("run=%s shard=%d: %s", *key, error)
+            if self._opened[key].is_set():
+                # The next tick tells the operator, once for all shards.
+                log.debug("run=%s shard=%d: %s", *key, error)
+            else:
+                # Redis answered the claim a moment ago: rather than away, it may have lost the shard's values.
+                log.warning("cannot load run=%s shard=%d: %s", *key, error)
+                self._pause(key)
         except Exception:
             log.exception("job=%s run=%s shard=%d failed", spec.name, *key)
-            self._paused_until[key] = time.monotonic() + BUG_PAUSE_SECONDS
+            self._pause(key)
         finally:
             self._reader.remove(key)
             self._inboxes.pop(key, None)
             self._opened.pop(key).set()
             del self._tasks[key]
+
+    def _pause(self, key: ShardKey) -> None:
+        self._paused_until[key] = time.monotonic() + PAUSE_SECONDS
 
     async def _work(self, key: ShardKey, work: ShardWork) -> None:
         try:
@@ -156,4 +167,5 @@ class Ownership:
         finally:
             # When the shard is loaded again, this tells whether Redis went back meanwhile.
             self._last_versions[key] = work.committed_version
+            del self._inboxes[key]
         await self._store.shards.release(*key, self._member)

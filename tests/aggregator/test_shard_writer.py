@@ -1,0 +1,179 @@
+"""What one gradient does to a shard."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
+from crowdlearn.store import Applied
+from services.aggregator.shard_writer import Outcome, ShardWriter
+from tests.aggregator.conftest import OTHER, REPLICA, entry, fresh, gradient, job, ones
+
+REMEMBER_SECONDS = 60.0
+
+
+def writer(version: int = 0, forgotten: int = 0) -> ShardWriter:
+    """Shard 0 of a job with plain SGD, learning rate 1, all zeros, at some version."""
+    from dataclasses import replace
+
+    state = fresh(job())
+    state.manifest = replace(state.manifest, version=version, forgotten=forgotten)
+    return ShardWriter(job(), 0, state, REMEMBER_SECONDS)
+
+
+def outcome(of: ShardWriter, frame: bytes, replica: str = REPLICA, milliseconds: int = 200_000) -> Outcome:
+    """The outcome of one entry."""
+    (only,) = of.absorb([entry(frame, milliseconds, replica=replica)]).outcomes
+    return only
+
+
+def test_a_gradient_makes_a_step_and_a_version() -> None:
+    shard = writer()
+    assert outcome(shard, gradient(ones(1024, 3.0))) == Outcome.APPLIED
+    commit = shard.take()
+    assert commit.parameters.tolist() == [-3.0] * 1024
+    assert (commit.version, commit.offset) == (1, "200000-0")
+    assert commit.applied == {REPLICA: Applied(1, 200_000)}
+
+
+def test_a_repeated_gradient_has_no_effect() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024), sequence=1))
+    assert outcome(shard, gradient(ones(1024), sequence=1)) == Outcome.DUPLICATE
+    assert (shard.version, shard.take().parameters[0]) == (1, -1.0)
+
+
+def test_an_earlier_sequence_number_after_a_later_one_has_no_effect() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024), sequence=7))
+    assert outcome(shard, gradient(ones(1024), sequence=6)) == Outcome.DUPLICATE
+    assert shard.take().applied[REPLICA].sequence == 7
+
+
+def test_replicas_count_their_gradients_apart() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024), sequence=5))
+    assert outcome(shard, gradient(ones(1024), sequence=5), replica=OTHER) == Outcome.APPLIED
+
+
+def test_a_gradient_as_stale_as_expected_makes_a_full_step() -> None:
+    shard = writer(version=4)
+    outcome(shard, gradient(ones(1024), version=0))
+    assert shard.take().parameters[0] == -1.0
+
+
+def test_a_stale_gradient_is_damped_not_dropped() -> None:
+    shard = writer(version=8)
+    assert outcome(shard, gradient(ones(1024), version=0)) == Outcome.APPLIED
+    # expected / staleness = 4 / 8.
+    assert shard.take().parameters[0] == -0.5
+
+
+def test_a_gradient_beyond_the_limit_is_dropped_and_its_number_used_up() -> None:
+    shard = writer(version=9)
+    assert outcome(shard, gradient(ones(1024), version=0, sequence=3)) == Outcome.STALE
+    commit = shard.take()
+    assert (commit.version, commit.parameters[0], commit.applied[REPLICA].sequence) == (9, 0.0, 3)
+
+
+def test_a_gradient_from_a_version_that_was_lost_makes_a_full_step() -> None:
+    shard = writer(version=2)
+    assert outcome(shard, gradient(ones(1024), version=50)) == Outcome.APPLIED
+    assert shard.take().parameters[0] == -1.0
+
+
+def test_a_nan_never_reaches_the_parameters() -> None:
+    frame = bytearray(gradient(ones(1024)))
+    frame[HEADER_BYTES : HEADER_BYTES + 4] = np.float32("nan").tobytes()
+    shard = writer()
+    assert outcome(shard, bytes(frame)) == Outcome.NOT_FINITE
+    assert shard.take().parameters.tolist() == [0.0] * 1024
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        b"short",
+        gradient(ones(1024))[:-1],
+        gradient(ones(1023)),
+        gradient(ones(1024), shard=1),
+        gradient(ones(1024), sequence=0),
+        gradient(ones(1024), minibatches=0),
+        pack(Frame(Kind.GRADIENT, 9, 0, 1024, 1, 0, 0.0, 1, 1, bytes(4096))),
+        pack(Frame(Kind.PARAMETERS, 0, 0, 1024, 1, 0, 0.0, 1, 1, bytes(4096))),
+    ],
+)
+def test_what_is_no_gradient_of_the_shard_is_passed_over(frame: bytes) -> None:
+    shard = writer()
+    assert outcome(shard, frame) == Outcome.MALFORMED
+    assert (shard.version, shard.offset) == (0, "200000-0")
+
+
+def test_an_entry_without_a_replica_id_is_passed_over() -> None:
+    assert outcome(writer(), gradient(ones(1024)), replica="nobody") == Outcome.MALFORMED
+
+
+def test_a_silent_replica_is_forgotten_by_the_time_of_the_stream() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024)), replica=REPLICA, milliseconds=200_000)
+    shard.take()
+    # 60,001 ms later, with 60 s to remember.
+    outcome(shard, gradient(ones(1024)), replica=OTHER, milliseconds=260_001)
+    commit = shard.take()
+    assert commit.forget == [REPLICA]
+    assert commit.forgotten == 100
+    assert commit.applied == {OTHER: Applied(1, 260_001)}
+
+
+def test_a_replica_that_repeats_itself_is_not_silent() -> None:
+    shard = writer()
+    for milliseconds in (200_000, 250_000, 300_000):
+        shard.absorb([entry(gradient(ones(1024)), milliseconds)])
+    assert (shard.version, shard.take().forget) == (1, [])
+
+
+def test_a_forgotten_replica_is_refused_and_not_applied_again() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024)), milliseconds=200_000)
+    assert outcome(shard, gradient(ones(1024), sequence=2), milliseconds=260_001) == Outcome.EXPIRED
+    assert shard.version == 1
+
+
+def test_a_replica_born_after_the_forgotten_ones_is_welcome() -> None:
+    shard = writer(forgotten=100)
+    assert outcome(shard, gradient(ones(1024)), replica=REPLICA) == Outcome.EXPIRED
+    assert outcome(shard, gradient(ones(1024)), replica=OTHER) == Outcome.APPLIED
+
+
+def test_more_replicas_than_fit_are_forgotten_from_the_longest_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.aggregator.remembered.MAX_REPLICAS", 2)
+    shard = writer()
+    for number, birth in enumerate((110, 120, 130, 140)):
+        shard.absorb([entry(gradient(ones(1024)), 200_000, number, f"{birth:08x}00000000")])
+    commit = shard.take()
+    assert (commit.forget, commit.forgotten) == ([f"{110:08x}00000000"], 110)
+
+
+def test_a_commit_holds_only_what_changed_since_the_last() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024)))
+    first = shard.take()
+    outcome(shard, gradient(ones(1024)), replica=OTHER)
+    second = shard.take()
+    assert second.base == first.manifest
+    assert list(second.applied) == [OTHER]
+
+
+def test_a_commit_does_not_change_while_the_shard_goes_on() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024), sequence=1))
+    commit = shard.take()
+    outcome(shard, gradient(ones(1024), sequence=2))
+    assert commit.parameters[0] == -1.0
+
+
+def test_the_staleness_and_the_loss_of_applied_gradients_are_told() -> None:
+    absorbed = writer(version=5).absorb([entry(gradient(ones(1024), version=2, loss=0.5, minibatches=3))])
+    assert (absorbed.staleness, absorbed.losses) == ([3], [(0.5, 3)])

@@ -1,0 +1,58 @@
+"""Shares of the work, and the smoothed loss."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.aggregator.shares import fair_share, surplus, to_claim
+from services.aggregator.training_curve import TrainingCurve
+
+
+@pytest.mark.parametrize(("shards", "members", "share"), [(4, 1, 4), (4, 2, 2), (5, 2, 3), (1, 3, 1), (0, 2, 0)])
+def test_the_fair_share_is_rounded_up_so_that_every_shard_has_an_owner(shards: int, members: int, share: int) -> None:
+    assert fair_share(shards, members) == share
+
+
+def test_an_aggregator_that_nobody_has_heard_of_yet_counts_itself() -> None:
+    assert fair_share(3, 0) == 3
+
+
+def test_only_shards_beyond_the_share_are_given_up() -> None:
+    assert surplus([("b", 0), ("a", 1), ("a", 0)], 2) == [("b", 0)]
+    assert surplus([("a", 0)], 2) == []
+
+
+def test_members_claim_the_same_shards_in_different_orders() -> None:
+    wanted = [("run", shard) for shard in range(20)]
+    one, two = to_claim(wanted, {("run", 3)}, "one"), to_claim(wanted, {("run", 3)}, "two")
+    assert sorted(one) == sorted(two) == [("run", shard) for shard in range(20) if shard != 3]
+    assert one != two
+
+
+def test_the_first_point_of_a_curve_is_the_first_loss() -> None:
+    curve = TrainingCurve()
+    curve.add([(2.0, 1)])
+    assert curve.point(0.0) == 2.0
+
+
+def test_a_curve_averages_over_minibatches() -> None:
+    curve = TrainingCurve()
+    curve.add([(2.0, 1), (1.0, 1)])
+    # Weights 0.05 * 0.95 and 0.05.
+    assert curve.point(0.0) == pytest.approx((2.0 * 0.95 + 1.0) / 1.95)
+
+
+def test_a_point_is_due_four_times_a_second_and_only_with_news() -> None:
+    curve = TrainingCurve()
+    curve.add([(1.0, 1)])
+    assert curve.point(10.0) == 1.0
+    assert curve.point(11.0) is None
+    curve.add([(1.0, 1)])
+    assert curve.point(10.2) is None
+    assert curve.point(10.25) == pytest.approx(1.0)
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_curve() -> None:
+    curve = TrainingCurve()
+    curve.add([(float("nan"), 1), (3.0, 1), (float("inf"), 1)])
+    assert curve.point(0.0) == pytest.approx(3.0)
