@@ -14,6 +14,13 @@ const LINE_NAMES = { held_out: "held-out", train: "training" } as const;
 const KINDS = ["train", "held_out"] as const;
 const HELD_OUT = 2;
 
+/** What lies across: the same for all panels, so that they can be compared. */
+export interface XAxis {
+  readonly kind: Axis;
+  /** The x of the newest point of any panel. */
+  readonly longest: number;
+}
+
 export class Chart {
   readonly root = make("figure", "panel");
   private readonly title = make("h3");
@@ -23,7 +30,7 @@ export class Chart {
   private readonly empty = make("p", "frame-empty");
   private readonly plot: uPlot;
   private panel: Panel;
-  private axis: Axis = "seconds";
+  private axis: XAxis = { kind: "seconds", longest: 0 };
 
   constructor(
     panel: Panel,
@@ -34,7 +41,7 @@ export class Chart {
     const caption = make("figcaption");
     write(this.title, metricTitle(panel.metric));
     caption.append(this.title, this.legend);
-    this.empty.append(make("span", "", "The curve begins with the first gradients."));
+    this.empty.append(make("span", "", "No points yet"));
     this.frame.append(this.empty);
     this.root.append(caption, this.frame);
     this.plot = new uPlot(this.options(), [[], [], []], this.frame);
@@ -42,7 +49,7 @@ export class Chart {
   }
 
   /** Draws other data; `words` is what a screen reader says of it. */
-  show(panel: Panel, axis: Axis, words: string): void {
+  show(panel: Panel, axis: XAxis, words: string): void {
     this.panel = panel;
     this.axis = axis;
     const lines = KINDS.map((kind) => panel.lines.find((line) => line.kind === kind) ?? { kind, x: [], y: [] });
@@ -107,7 +114,7 @@ export class Chart {
         points: { size: 8, width: 2, fill: () => this.palette.card },
       },
       scales: {
-        x: { time: false, range: (_, __, max) => [...startRange(max ?? 0, this.axis === "seconds" ? 10 : 20)] },
+        x: { time: false, range: () => [...startRange(this.axis.longest, this.axis.kind === "seconds" ? 10 : 20)] },
         y: { range: (plot) => [...valueRange(this.panel.metric, extent(plot), this.panel.target)] },
       },
       axes: [
@@ -117,7 +124,7 @@ export class Chart {
           size: 28,
           gap: 8,
           space: 64,
-          incrs: () => (this.axis === "seconds" ? [...TIME_STEPS] : COUNT_STEPS),
+          incrs: () => (this.axis.kind === "seconds" ? [...TIME_STEPS] : COUNT_STEPS),
           values: (plot, ticks, _, __, step) => ticks.map((tick) => this.xTick(tick, step, plot.scales.x?.max ?? tick)),
         },
         { ...axis, size: 52, gap: 8, space: 42, values: (_, ticks, __, ___, step) => ticks.map((tick) => this.yTick(tick, step)) },
@@ -145,7 +152,7 @@ export class Chart {
   }
 
   private xTick(tick: number, step: number, longest: number): string {
-    return this.axis === "seconds" ? timeTick(tick, step, longest) : countTick(tick);
+    return this.axis.kind === "seconds" ? timeTick(tick, step, longest) : countTick(tick);
   }
 
   private yTick(tick: number, step: number): string {

@@ -3,6 +3,9 @@
 import type { CurvePoint, JobStatus, PointKind } from "./status.js";
 import { readTarget } from "./target.js";
 
+/** The newest points may be slightly out of order, but not by more than a few. */
+const NEWEST = 20;
+
 export type Axis = "seconds" | "version";
 
 /** All known points of one run, by index. */
@@ -42,6 +45,27 @@ export function mergeCurve(curve: Curve | null, status: JobStatus): Curve {
   return { run: status.run, points: [...known, ...fresh] };
 }
 
+/**
+ * Seconds from the job's creation to its first gradients: a job may wait for hours until someone takes part, and time
+ * counts from there. 0 when the first points are no longer kept.
+ */
+export function startSeconds(curve: Curve): number {
+  if (curve.points[0]?.index !== 1) return 0;
+  // Not the first point of all: the initial values may have been scored while the job still waited.
+  return (curve.points.find((point) => point.kind === "train") ?? curve.points[0]).seconds;
+}
+
+/** Seconds from the first gradients to the newest point; null without points. */
+export function trainingSeconds(curve: Curve): number | null {
+  const last = curve.points.at(-1);
+  return last ? last.seconds - startSeconds(curve) : null;
+}
+
+/** The x of the newest point of all: how far the axis of every panel reaches. */
+export function longest(curve: Curve, axis: Axis): number {
+  return Math.max(0, ...curve.points.slice(-NEWEST).map((point) => position(curve, point, axis)));
+}
+
 /** The panels of a run: the target's metric first, then other held-out metrics, then what only training knows. */
 export function panels(curve: Curve, status: JobStatus, axis: Axis): readonly Panel[] {
   const target = readTarget(status.until);
@@ -71,10 +95,14 @@ export function headlineMetric(curve: Curve, status: JobStatus): string {
   return metricNames(curve, status)[0] ?? "loss";
 }
 
+function position(curve: Curve, point: CurvePoint, axis: Axis): number {
+  return axis === "seconds" ? Math.max(0, point.seconds - startSeconds(curve)) : point.version;
+}
+
 function line(curve: Curve, kind: PointKind, metric: string, axis: Axis): Line {
   const at = (point: CurvePoint): [number, number][] => {
     const y = point.values[metric];
-    return point.kind === kind && y !== undefined ? [[point[axis], y]] : [];
+    return point.kind === kind && y !== undefined ? [[position(curve, point, axis), y]] : [];
   };
   // Two evaluators, or a restart, may write points slightly out of order; a line needs its x ascending.
   const pairs = curve.points.flatMap(at).sort((a, b) => a[0] - b[0]);

@@ -1,7 +1,7 @@
 /** The learning curves: one chart a metric, over time or over gradients. */
 
 import { Chart } from "./chart.js";
-import { type Axis, type Curve, panels } from "./curve.js";
+import { type Axis, type Curve, longest, panels } from "./curve.js";
 import { element } from "./elements.js";
 import { onPaletteChange, readPalette } from "./palette.js";
 import type { JobStatus } from "./status.js";
@@ -40,7 +40,7 @@ export class Curves {
     this.arrange(wanted.map((panel) => panel.metric), () => wanted.map((panel) => new Chart(panel, this.palette)));
     for (const panel of wanted) {
       const words = panelWords(panel.metric, panel.lines[0]?.y.at(-1), status);
-      this.charts.get(panel.metric)?.show(panel, this.axis, words);
+      this.charts.get(panel.metric)?.show(panel, { kind: this.axis, longest: longest(curve, this.axis) }, words);
     }
   }
 

@@ -1,7 +1,6 @@
 /** The job at a glance: its name, state, headline value and figures. Shows what it is given. */
 
-import type { Curve } from "./curve.js";
-import { headlineMetric } from "./curve.js";
+import { type Curve, headlineMetric, trainingSeconds } from "./curve.js";
 import { element, write } from "./elements.js";
 import { Epochs } from "./epochs.js";
 import { count, metricTitle, metricValue, rate } from "./format.js";
@@ -13,7 +12,7 @@ export class Overview {
   private readonly epochs = new Epochs();
 
   show(status: JobStatus, curve: Curve): void {
-    const state = jobState(status, curve.points.at(-1)?.seconds ?? null);
+    const state = jobState(status, trainingSeconds(curve));
     write(element("job-name"), status.job);
     write(element("job-sentence"), jobSentence(status));
     this.showState(state.lamp, state.words);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { headlineMetric, lastIndex, mergeCurve, metricNames, panels } from "../page/curve.js";
+import { headlineMetric, lastIndex, longest, mergeCurve, metricNames, panels, startSeconds, trainingSeconds } from "../page/curve.js";
 import type { CurvePoint, JobStatus } from "../page/status.js";
 import { aStatus } from "./page-status.js";
 
@@ -53,13 +53,13 @@ test("a panel holds the held-out line before the training line, over seconds or 
   const status = answer([point(1, "train", { loss: 2 }), point(2, "held_out", { loss: 1.8, accuracy: 0.4 })], { metrics: { accuracy: 0.4 } });
   const curve = mergeCurve(null, status);
   assert.deepEqual(panels(curve, status, "seconds"), [
-    { metric: "accuracy", target: 0.93, lines: [{ kind: "held_out", x: [0.2], y: [0.4] }] },
+    { metric: "accuracy", target: 0.93, lines: [{ kind: "held_out", x: [0.1], y: [0.4] }] },
     {
       metric: "loss",
       target: null,
       lines: [
-        { kind: "held_out", x: [0.2], y: [1.8] },
-        { kind: "train", x: [0.1], y: [2] },
+        { kind: "held_out", x: [0.1], y: [1.8] },
+        { kind: "train", x: [0], y: [2] },
       ],
     },
   ]);
@@ -67,7 +67,32 @@ test("a panel holds the held-out line before the training line, over seconds or 
 });
 
 test("points that were written out of order are drawn in order", () => {
-  const late = { ...point(2, "train", { loss: 1 }), seconds: 0.05 };
-  const status = answer([point(1, "train", { loss: 2 }), late]);
-  assert.deepEqual(panels(mergeCurve(null, status), status, "seconds")[1]?.lines[0], { kind: "train", x: [0.05, 0.1], y: [1, 2] });
+  const late = { ...point(3, "train", { loss: 1 }), seconds: 0.15 };
+  const status = answer([point(1, "train", { loss: 3 }), point(2, "train", { loss: 2 }), late]);
+  const line = panels(mergeCurve(null, status), status, "version")[1]?.lines[0];
+  assert.deepEqual(line?.y, [3, 2, 1]);
+  const times = panels(mergeCurve(null, status), status, "seconds")[1]?.lines[0];
+  assert.deepEqual(times?.y, [3, 1, 2]);
+});
+
+test("time counts from the first gradients, however long the job had waited for them", () => {
+  const at = (index: number, seconds: number): CurvePoint => ({ ...point(index, "train", { loss: 1 }), seconds });
+  const curve = mergeCurve(null, answer([at(1, 3600), at(2, 3601), at(3, 3684)]));
+  assert.equal(trainingSeconds(curve), 84);
+  assert.equal(longest(curve, "seconds"), 84);
+  assert.equal(longest(curve, "version"), 15);
+});
+
+test("a score of the initial values, long before, lies at the beginning", () => {
+  const initial = { ...point(1, "held_out", { accuracy: 0.1 }), seconds: 2 };
+  const first = { ...point(2, "train", { loss: 2 }), seconds: 600 };
+  const status = answer([initial, first]);
+  const [accuracy, loss] = panels(mergeCurve(null, status), status, "seconds");
+  assert.deepEqual([accuracy?.lines[0]?.x, loss?.lines[0]?.x], [[0], [0]]);
+});
+
+test("when the first points are no longer kept, time counts from the job's creation", () => {
+  const curve = mergeCurve(null, answer([point(900, "train", { loss: 1 })]));
+  assert.equal(startSeconds(curve), 0);
+  assert.equal(trainingSeconds(mergeCurve(null, answer([]))), null);
 });
