@@ -1,4 +1,5 @@
-// Builds dist/: worker.js (exports Replica), assets/ (what runs in the Web Worker, and the page). `--tests` builds the tests for node.
+// Builds dist/: worker.js (exports Replica), assets/ (what runs in the Web Worker, and the page). `--tests` builds the tests for node,
+// and dist/test/harness.js for a browser.
 import { build } from "esbuild";
 import { cp, mkdir, readdir, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -11,6 +12,7 @@ if (process.argv.includes("--tests")) {
   const tests = (await readdir("test")).filter((name) => name.endsWith(".test.ts"));
   await rm("dist/test", { recursive: true, force: true });
   await build({ ...shared, entryPoints: tests.map((name) => `test/${name}`), outdir: "dist/test", platform: "node", splitting: true });
+  await build({ ...shared, entryPoints: ["test/harness.ts"], outdir: "dist/test", splitting: true, chunkNames: "harness-[hash]" });
 } else {
   await rm("dist/assets", { recursive: true, force: true });
   await mkdir("dist/assets", { recursive: true });

@@ -8,7 +8,7 @@ export type Read<R> = R extends Reader<infer T> ? T : never;
 
 function expected(what: string, value: unknown, path: string): Error {
   const got = value === undefined ? "nothing" : JSON.stringify(value);
-  return new Error(`${path} is ${what}, got ${got.length > 60 ? `${got.slice(0, 60)}...` : got}`);
+  return new Error(`${path || "it"} is ${what}, got ${got.length > 60 ? `${got.slice(0, 60)}...` : got}`);
 }
 
 /** A string, optionally of at most `longest` characters and matching `pattern`. */

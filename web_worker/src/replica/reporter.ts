@@ -29,9 +29,12 @@ export class Reporter {
     this.audience.state(state);
   }
 
-  /** There is nothing to do just now; said only when it stays so. */
-  waiting(message: string): void {
-    this.#waiting ??= setTimeout(() => this.state({ state: "waiting", message }), WAITING_MILLISECONDS);
+  /** There is nothing to do just now; said, with the last numbers, only when it stays so. */
+  waiting(message: string, progress: () => Progress): void {
+    this.#waiting ??= setTimeout(() => {
+      this.audience.progress(progress());
+      this.state({ state: "waiting", message });
+    }, WAITING_MILLISECONDS);
   }
 
   progress(progress: () => Progress, nowMilliseconds: number): void {

@@ -5,6 +5,7 @@ import { Executor } from "../executor/executor";
 import { encode, type Grant, type Welcome } from "../protocol";
 import type { Action, Progress, State } from "./actions";
 import { Backoff } from "./backoff";
+import type { Chunk } from "./batches";
 import { Connection } from "./connection";
 import { chooseDevice, type Backend } from "./device";
 import { download } from "./downloads";
@@ -12,6 +13,7 @@ import { NoJobError, type Gateway } from "./gateway";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
 import { now, pause, Timer } from "./scheduling";
+import { Shelf } from "./shelf";
 import { Session } from "./session";
 import { Trainer } from "./trainer";
 
@@ -33,6 +35,7 @@ export class Runner {
   readonly #uniform = (): number => this.#random.uniform();
   readonly #backoff = new Backoff(this.#uniform);
   readonly #ticker = new Timer(() => this.#perform(this.#session.tick(now())));
+  readonly #shelf = new Shelf();
   readonly #session: Session;
   readonly #trainer: Trainer;
   #connection: Connection | null = null;
@@ -49,8 +52,7 @@ export class Runner {
     readonly welcomed: () => void,
   ) {
     this.#session = new Session(device, this.#random);
-    const showProgress = (): void => reporter.progress(() => this.#progress(), now());
-    this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), showProgress);
+    this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), () => this.#progress());
   }
 
   /** Takes part until the job ends, `stop` is called, or it cannot go on. */
@@ -155,16 +157,23 @@ export class Runner {
     }
   }
 
-  async #loadChunk({ job, run, batch }: Welcome, grant: Grant): Promise<void> {
+  async #loadChunk(welcome: Welcome, grant: Grant): Promise<void> {
+    const { run } = welcome;
     try {
-      const { chunk, bytes } = await download(() => this.gateway.chunk(job, run, grant, batch), this.#uniform);
-      this.#bytesDown += bytes;
+      const chunk = this.#shelf.take(`${run}/${grant.chunk}`) ?? (await this.#fetchChunk(welcome, grant));
       this.#session.chunkLoaded(run, grant, chunk);
     } catch (error) {
       console.warn(error);
       this.#perform(this.#session.chunkFailed(run, grant, now()));
     }
     this.#trainer.wake();
+  }
+
+  async #fetchChunk({ job, run, batch }: Welcome, grant: Grant): Promise<Chunk> {
+    const { chunk, bytes } = await download(() => this.gateway.chunk(job, run, grant, batch), this.#uniform);
+    this.#bytesDown += bytes;
+    this.#shelf.put(`${run}/${grant.chunk}`, chunk);
+    return chunk;
   }
 
   #end(state: State): void {

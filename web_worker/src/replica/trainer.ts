@@ -1,12 +1,14 @@
 // The loop that computes: one minibatch after the other, as long as there is work. What to compute is the session's to say.
 
 import type { Executor } from "../executor/executor";
-import type { Action } from "./actions";
+import type { Action, Progress } from "./actions";
 import type { Batch } from "./batches";
 import type { Reporter } from "./reporter";
 import { Alarm, now, yieldToMessages } from "./scheduling";
 import type { Session } from "./session";
 import type { Training } from "./training";
+
+const IDLE = "Waiting for the service to hand out more work.";
 
 /** Trains one session; `perform` carries out its actions. */
 export class Trainer {
@@ -19,7 +21,7 @@ export class Trainer {
     readonly session: Session,
     readonly reporter: Reporter,
     readonly perform: (actions: readonly Action[]) => void,
-    readonly showProgress: () => void,
+    readonly progress: () => Progress,
   ) {}
 
   /** Something has come that may be trained with. */
@@ -59,10 +61,10 @@ export class Trainer {
     if (this.#isEnded || training !== this.session.training) return;
     this.session.counters.timed(now() - started);
     this.perform(training.stepped(batch, loss, this.#gradient, now()));
-    this.showProgress();
+    this.reporter.progress(this.progress, now());
   }
 
   #showIdle(): void {
-    if (this.session.isOpen && this.executor) this.reporter.waiting("Waiting for the service to hand out more work.");
+    if (this.session.isOpen && this.executor) this.reporter.waiting(IDLE, this.progress);
   }
 }
