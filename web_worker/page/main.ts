@@ -34,6 +34,7 @@ let job = address.job;
 let jobs: readonly JobStatus[] = [];
 let curve: Curve | null = null;
 let status: JobStatus | null = null;
+let isAway = false;
 
 async function askJob(): Promise<number> {
   if (job === null) {
@@ -63,6 +64,7 @@ async function askStatus(name: string): Promise<JobStatus> {
 
 function show(answer: JobStatus): void {
   status = answer;
+  isAway = false;
   curve = mergeCurve(curve, answer);
   showView("job");
   picker.show(jobs, answer.job);
@@ -92,9 +94,12 @@ async function askJobs(): Promise<number> {
 }
 
 function showFailure(error: unknown, retrySeconds: number): void {
-  console.warn("The gateway gave no status:", error);
-  if (status) overview.showAway(retrySeconds);
-  else notice.showAway();
+  // Once an outage: a tab may be left open for days.
+  if (!isAway) console.warn("The gateway gave no status:", error);
+  isAway = true;
+  if (!status) notice.showAway();
+  // A result stays true when the service is shut down after it.
+  else if (status.state === "running") overview.showAway(retrySeconds);
 }
 
 function pause(seconds: number): number {
