@@ -16,7 +16,7 @@ setup: $(VENV)/ready $(BUNDLE) ## create .venv, install dependencies and system 
 	@scripts/system-packages
 
 demo: setup ## train digits here with two real browser replicas, on fakeredis
-	$(BIN)/crowdlearn up examples/digits.py --browsers 2 --exit --out digits.safetensors
+	$(BIN)/crowdlearn up examples/digits.py --browsers 2 --out digits.safetensors
 
 test: setup ## run every test, with servers of their own
 	cd web_worker && npm test --silent

@@ -17,3 +17,5 @@ def configure(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # JAX tells at INFO which accelerators it did not find.
+    logging.getLogger("jax").setLevel(logging.WARNING)

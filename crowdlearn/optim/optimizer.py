@@ -61,7 +61,7 @@ class Optimizer:
                 g *= np.float32(scale)
             if spec.weight_decay:
                 transforms.add_weight_decay(g, w, spec.weight_decay * minibatches, tmp)
-            self.rule.apply(g, w, [slot[block] for slot in slots], rate, step, tmp)
+            self.rule.apply(g, minibatches, w, [slot[block] for slot in slots], rate, step, tmp)
 
 
 def build(spec: OptimizerSpec) -> Optimizer:

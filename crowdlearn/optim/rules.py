@@ -1,4 +1,10 @@
-"""The update rules, each beside its equation. A rule sees one block and does not know where it lies."""
+"""The update rules, each beside its equation. A rule sees one block and does not know where it lies.
+
+A gradient g is the sum over n minibatches. Adaptive rules take its second moment as g^2 / n, so that a sum over n
+minibatches moves parameters sqrt(n) times as far as one over a single minibatch: the square-root scaling rule of Malladi
+et al. 2022 ("On the SDEs and scaling rules for adaptive gradient algorithms"). With g^2 alone a replica that has to
+accumulate would waste its work.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,8 @@ import numpy as np
 from crowdlearn.codecs import Vector
 from crowdlearn.spec import OptimizerSpec
 
-Apply = Callable[[Vector, Vector, Sequence[Vector], float, int, Vector], None]
-"""apply(gradient, parameters, slots, rate, step, scratch): float32 of one length, in place; may overwrite g."""
+Apply = Callable[[Vector, int, Vector, Sequence[Vector], float, int, Vector], None]
+"""apply(gradient, minibatches, parameters, slots, rate, step, scratch): in place; may overwrite the gradient."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Rule:
 def sgd(_: OptimizerSpec) -> Rule:
     """w -= r g"""
 
-    def apply(g: Vector, w: Vector, _s: Sequence[Vector], rate: float, _t: int, _tmp: Vector) -> None:
+    def apply(g: Vector, _n: int, w: Vector, _s: Sequence[Vector], rate: float, _t: int, _tmp: Vector) -> None:
         g *= np.float32(rate)
         w -= g
 
@@ -36,7 +42,7 @@ def momentum(spec: OptimizerSpec) -> Rule:
     """v = m v + g;  w -= r v  (Polyak 1964, as in Optax's trace)"""
     m = np.float32(spec.momentum)
 
-    def apply(g: Vector, w: Vector, slots: Sequence[Vector], rate: float, _t: int, tmp: Vector) -> None:
+    def apply(g: Vector, _n: int, w: Vector, slots: Sequence[Vector], rate: float, _t: int, tmp: Vector) -> None:
         (v,) = slots
         v *= m
         v += g
@@ -47,12 +53,12 @@ def momentum(spec: OptimizerSpec) -> Rule:
 
 
 def rmsprop(spec: OptimizerSpec) -> Rule:
-    """s = d s + (1 - d) g^2;  w -= r g / (sqrt(s) + e)  (Tieleman and Hinton 2012)"""
+    """s = d s + (1 - d) g^2 / n;  w -= r g / (sqrt(s) + e)  (Tieleman and Hinton 2012)"""
     d, rest, e = np.float32(spec.decay), np.float32(1 - spec.decay), np.float32(spec.epsilon)
 
-    def apply(g: Vector, w: Vector, slots: Sequence[Vector], rate: float, _t: int, tmp: Vector) -> None:
+    def apply(g: Vector, n: int, w: Vector, slots: Sequence[Vector], rate: float, _t: int, tmp: Vector) -> None:
         (s,) = slots
-        np.multiply(g, g, out=tmp)
+        _square(g, n, tmp)
         tmp *= rest
         s *= d
         s += tmp
@@ -62,12 +68,12 @@ def rmsprop(spec: OptimizerSpec) -> Rule:
 
 
 def adagrad(spec: OptimizerSpec) -> Rule:
-    """s += g^2;  w -= r g / (sqrt(s) + e)  (Duchi et al. 2011; Downpour's choice in Dean et al. 2012)"""
+    """s += g^2 / n;  w -= r g / (sqrt(s) + e)  (Duchi et al. 2011; Downpour's choice in Dean et al. 2012)"""
     e = np.float32(spec.epsilon)
 
-    def apply(g: Vector, w: Vector, slots: Sequence[Vector], rate: float, _t: int, tmp: Vector) -> None:
+    def apply(g: Vector, n: int, w: Vector, slots: Sequence[Vector], rate: float, _t: int, tmp: Vector) -> None:
         (s,) = slots
-        np.multiply(g, g, out=tmp)
+        _square(g, n, tmp)
         s += tmp
         _descend(g, w, s, rate, e, tmp)
 
@@ -75,13 +81,13 @@ def adagrad(spec: OptimizerSpec) -> Rule:
 
 
 def adam(spec: OptimizerSpec) -> Rule:
-    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w -= r m^ / (sqrt(v^) + e)  (Kingma and Ba 2015)"""
+    """m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2 / n;  w -= r m^ / (sqrt(v^) + e)  (Kingma and Ba 2015)"""
     b1, b2, e = np.float32(spec.b1), np.float32(spec.b2), np.float32(spec.epsilon)
     rest1, rest2 = np.float32(1 - spec.b1), np.float32(1 - spec.b2)
 
-    def apply(g: Vector, w: Vector, slots: Sequence[Vector], rate: float, t: int, tmp: Vector) -> None:
+    def apply(g: Vector, n: int, w: Vector, slots: Sequence[Vector], rate: float, t: int, tmp: Vector) -> None:
         m, v = slots
-        np.multiply(g, g, out=tmp)
+        _square(g, n, tmp)
         tmp *= rest2
         v *= b2
         v += tmp
@@ -96,6 +102,12 @@ def adam(spec: OptimizerSpec) -> Rule:
         w -= tmp
 
     return Rule((0.0, 0.0), apply)
+
+
+def _square(g: Vector, n: int, out: Vector) -> None:
+    np.multiply(g, g, out=out)
+    if n != 1:
+        out *= np.float32(1 / n)
 
 
 def _descend(g: Vector, w: Vector, s: Vector, rate: float, epsilon: np.float32, tmp: Vector) -> None:

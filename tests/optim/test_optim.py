@@ -76,6 +76,13 @@ def test_a_seeded_adagrad_does_not_take_its_first_step_by_sign_alone() -> None:
     np.testing.assert_allclose(run(spec, vector(0, 0), [vector(0.2, 2)]), [-0.4, -0.97474], rtol=1e-5)
 
 
+def test_a_sum_over_four_minibatches_moves_adagrad_twice_as_far() -> None:
+    spec = OptimizerSpec(learning_rate=1, initial_accumulator=0, epsilon=0, **OPEN)
+    # one minibatch: 3 / sqrt(9) = 1; the sum of four: 12 / sqrt(144 / 4) = 2
+    assert run(spec, vector(0), [vector(3)]).tolist() == [-1]
+    assert run(spec, vector(0), [vector(12)], minibatches=4).tolist() == [-2]
+
+
 def test_warm_up_raises_the_rate_linearly() -> None:
     optimizer = build(OptimizerSpec(name="sgd", learning_rate=1, warmup_steps=4))
     assert [optimizer.learning_rate(step) for step in (1, 2, 4, 5)] == [0.25, 0.5, 1, 1]
