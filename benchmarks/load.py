@@ -11,7 +11,7 @@ import json
 import struct
 import sys
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -73,37 +73,43 @@ class Pusher(asyncio.Protocol):
         hello = protocol.Hello(protocol=1, replica=None, run=None, backend="load generator")
         self.connection.send_text(protocol.encode(hello).encode())
 
-    def _receive(self, message: dict[str, object]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "welcome":
-            for _ in range(int(str(message["credit"]))):
+            for _ in range(message["credit"]):
                 self._push()
         elif message["type"] == "ack":
-            self._count(str(message["status"]))
-            self.unanswered -= 1
-            if self.unanswered % len(self.bodies) == 0:
-                self._push()
+            self._answered(message)
         else:
-            self.tally.other.append(str(message))
+            self.tally.other.append(json.dumps(message))
 
-    def _count(self, status: str) -> None:
-        if status == "accepted":
-            self.tally.accepted += 1
-        elif status == "busy":
+    def _answered(self, ack: dict[str, Any]) -> None:
+        if ack["status"] == "busy":
             self.tally.busy += 1
+            loop = asyncio.get_running_loop()
+            loop.call_later(ack["retry_seconds"], self._send, ack["shard"], ack["sequence"])
+            return
+        if ack["status"] == "accepted":
+            self.tally.accepted += 1
         else:
-            self.tally.other.append(status)
+            self.tally.other.append(ack["status"])
+        self.unanswered -= 1
+        if self.unanswered % len(self.bodies) == 0:
+            self._push()
 
     def _push(self) -> None:
         self.sequence += 1
-        codec = codecs.BY_NAME[self.spec.training.push_codec].number
-        for shard, body in enumerate(self.bodies):
-            header = frames.HEADER.pack(
-                frames.Kind.GRADIENT, codec, shard, self.spec.shards[shard].size, self.sequence, 0, 1.0, self.rows, 1, 0
-            )
-            # FIN and binary; masked, 64-bit length; the masking key 0.
-            lead = struct.pack("!BBQI", 0x82, 0xFF, len(header) + len(body), 0)
-            self.transport.writelines([lead, header, body])
+        for shard in range(len(self.bodies)):
+            self._send(shard, self.sequence)
             self.unanswered += 1
+
+    def _send(self, shard: int, sequence: int) -> None:
+        codec, body = codecs.BY_NAME[self.spec.training.push_codec].number, self.bodies[shard]
+        header = frames.HEADER.pack(
+            frames.Kind.GRADIENT, codec, shard, self.spec.shards[shard].size, sequence, 0, 1.0, self.rows, 1, 0
+        )
+        # FIN and binary; masked, 64-bit length; the masking key 0.
+        lead = struct.pack("!BBQI", 0x82, 0xFF, len(header) + len(body), 0)
+        self.transport.writelines([lead, header, body])
 
     def _flush(self) -> None:
         for data in self.connection.data_to_send():

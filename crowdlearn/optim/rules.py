@@ -1,8 +1,8 @@
 """The update rules, each beside its equation. A rule sees one block and does not know where it lies.
 
 A gradient g is the sum over n minibatches. Adaptive rules take its second moment as g^2 / n, so that a sum over n
-minibatches moves parameters sqrt(n) times as far as one over a single minibatch: the square-root scaling rule of Malladi
-et al. 2022 ("On the SDEs and scaling rules for adaptive gradient algorithms"). With g^2 alone a replica that has to
+minibatches moves parameters sqrt(n) times as far as one over a single minibatch: the square-root scaling rule (Malladi
+et al. 2022, "On the SDEs and scaling rules for adaptive gradient algorithms"). With g^2 alone a replica that has to
 accumulate would waste its work.
 """
 
