@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Executor } from "../src/executor/executor";
-import { network, someParameters } from "./programs";
+import { network, ProgramBuilder, someParameters } from "./programs";
 
 test("a network's gradient agrees with finite differences", async () => {
   const program = network(4, [6, 5, 3]);
@@ -23,15 +23,21 @@ test("a network's gradient agrees with finite differences", async () => {
   executor.dispose();
 });
 
-test("speed", async () => {
-  const program = network(100, [784, 100, 10]);
-  const executor = await Executor.create(program, "wasm");
-  const parameters = someParameters(program);
-  const batch = [Int32Array.from({ length: 78400 }, (_, i) => (i * 37) % 256), Int32Array.from({ length: 100 }, (_, i) => i % 10)];
-  const gradient = new Float32Array(parameters.length);
-  for (let i = 0; i < 20; i++) await executor.step(parameters, batch, gradient);
-  const times = [];
-  for (let i = 0; i < 200; i++) { const t = performance.now(); await executor.step(parameters, batch, gradient); times.push(performance.now() - t); }
-  times.sort((a, b) => a - b);
-  console.log("median ms", times[100], "min", times[0]);
+test("a program that this executor cannot run is refused with the primitive's name", async () => {
+  const b = new ProgramBuilder();
+  const w = b.parameter([2]);
+  const sorted = b.equation("sort", [w], [2]);
+  const executor = await Executor.create(b.build(b.constant(0), [sorted]), "wasm");
+  await assert.rejects(executor.step(Float32Array.of(2, 1), [], new Float32Array(2)), /no primitive "sort"/);
+});
+
+test("an output may be a parameter, a constant, or the same value twice", async () => {
+  const b = new ProgramBuilder();
+  const [v, w, u] = [b.parameter([2]), b.parameter([2]), b.parameter([2])];
+  const executor = await Executor.create(b.build(b.constant(7), [w, w, b.constant([5, 6], [2])]), "wasm");
+  const gradient = new Float32Array(6);
+  assert.equal(await executor.step(Float32Array.of(1, 2, 3, 4, 9, 9), [], gradient), 7);
+  assert.deepEqual([...gradient], [3, 4, 3, 4, 5, 6]);
+  assert.ok(v < w && w < u);
+  executor.dispose();
 });

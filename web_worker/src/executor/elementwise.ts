@@ -7,10 +7,6 @@ import { binary, heldAs, input, unary, type Rule } from "./rule";
 
 const isFloat = (x: np.Array): boolean => x.dtype === DType.Float32;
 
-// jax-js multiplies by the reciprocal, which overflows where the quotient does not: 1e-39 / 1e-39.
-// One Newton-free correction would cost a kernel twice its arithmetic; models divide by ordinary numbers.
-const div: Rule = binary((x, y) => x.div(y));
-
 /** x^y by squaring; a gradient asks for powers like 2 and -1, where exp(y log x) would lose digits and signs. */
 function integerPower(x: np.Array, exponent: number): np.Array {
   if (exponent === 0) return np.onesLike(x);
@@ -43,8 +39,7 @@ function tanh(x: np.Array): np.Array {
 
 /** (e^x - e^-x) / 2 by expm1, precise near 0 too. */
 function sinh(x: np.Array): np.Array {
-  const grown = np.expm1(x);
-  return grown.ref.add(grown.ref.div(grown.add(1))).mul(0.5);
+  return np.expm1(x.ref).sub(np.expm1(x.neg())).mul(0.5);
 }
 
 /** lax.atan2: 0 where both are 0, where the half-angle formula divides 0 by 0. */
@@ -94,7 +89,8 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   add: binary((x, y) => x.add(y)),
   sub: binary((x, y) => x.sub(y)),
   mul: binary((x, y) => x.mul(y)),
-  div,
+  // jax-js multiplies by the reciprocal: the last bit may differ from a division's.
+  div: binary((x, y) => x.div(y)),
   max: binary((x, y) => np.maximum(x, y)),
   min: binary((x, y) => np.minimum(x, y)),
   pow: binary(pow),
