@@ -1,0 +1,281 @@
+// The conversation, without a socket: texts and frames go in, actions come out.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { BY_NAME } from "../src/codecs";
+import { Kind, pack, unpack, type Frame } from "../src/frames";
+import type { FromReplica, Welcome } from "../src/protocol";
+import type { Action } from "../src/replica/actions";
+import { readChunk } from "../src/replica/batches";
+import { Random } from "../src/replica/random";
+import { Session } from "../src/replica/session";
+
+const WELCOME: Welcome = {
+  type: "welcome", job: "digits", run: "3f0c5a9d2b11", replica: "67414f80a1b2c3d4", state: "running", program: "/p",
+  parameters: [{ name: "w", shape: [3], offset: 0 }], shards: [{ offset: 0, size: 2 }, { offset: 2, size: 1 }],
+  batch: { rows: 2, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
+  training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, push_codec: "f32", fetch_codec: "f32", seed: 0 },
+  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20,
+};
+
+/** A session with a clock, and what it wants sent. */
+class Stage {
+  readonly session = new Session("wasm", new Random(1));
+  now = 0;
+  actions: Action[] = [];
+
+  tell(message: object): this {
+    this.actions.push(...this.session.receiveText(JSON.stringify(message), this.now));
+    return this;
+  }
+
+  welcome(changes: Partial<Welcome> = {}): this {
+    return this.tell({ ...WELCOME, ...changes });
+  }
+
+  parameters(shard: number, version: number, values: number[]): this {
+    const payload = BY_NAME.f32.encode(Float32Array.from(values), new Float32Array(0));
+    const header = { kind: Kind.PARAMETERS, codec: 0, shard, count: values.length, sequence: 0, version, loss: 0, rows: 0, minibatches: 0 };
+    this.session.receiveFrame(pack({ ...header, payload }).buffer);
+    return this;
+  }
+
+  chunk(lease: number, rows: number): this {
+    const grant = { lease, epoch: 0, chunk: 0, rows, seconds: 60 };
+    this.tell({ type: "leased", leases: [grant] });
+    this.session.chunkLoaded(WELCOME.run, grant, readChunk(new ArrayBuffer(4 * rows), rows, WELCOME.batch));
+    return this;
+  }
+
+  /** Trains one minibatch with the given gradient; false when there is none to train. */
+  step(gradient = [1, 2, 3], loss = 1): boolean {
+    const { batch, actions } = this.session.next(this.now);
+    this.actions.push(...actions);
+    if (batch) this.actions.push(...this.session.training!.stepped(batch, loss, Float32Array.from(gradient), this.now));
+    return batch !== null;
+  }
+
+  ack(shard: number, sequence: number, status = "accepted", more = {}): this {
+    return this.tell({ type: "ack", shard, sequence, status, ...more });
+  }
+
+  messages(): FromReplica[] {
+    return this.actions.flatMap((action) => (action.do === "send" ? [action.message] : []));
+  }
+
+  frames(): Frame[] {
+    return this.actions.flatMap((action) => (action.do === "sendFrame" ? [unpack(action.bytes)] : []));
+  }
+
+  clear(): this {
+    this.actions = [];
+    return this;
+  }
+}
+
+/** A session that can train: welcome, program, parameters at versions 4 and 7, and a chunk of `rows` rows. */
+function ready(rows = 20, changes: Partial<Welcome> = {}): Stage {
+  const stage = new Stage().welcome(changes);
+  stage.session.prepared(WELCOME.run);
+  return stage.parameters(0, 4, [10, 20]).parameters(1, 7, [30]).chunk(1, rows).clear();
+}
+
+const dones = (stage: Stage): string[] => stage.actions.map((action) => action.do);
+
+test("a new replica says hello with nothing, a known one with its identity", () => {
+  const stage = new Stage();
+  assert.deepEqual(stage.session.hello(), { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm" });
+  stage.welcome();
+  assert.deepEqual(stage.session.hello(), {
+    type: "hello", protocol: 1, replica: WELCOME.replica, run: WELCOME.run, backend: "wasm",
+  });
+});
+
+test("after the welcome it prepares the program, fetches every shard and asks for two chunks", () => {
+  const stage = new Stage().welcome();
+  assert.equal(dones(stage)[0], "prepare");
+  assert.deepEqual(stage.messages(), [{ type: "fetch", have: [-1, -1] }, { type: "lease", count: 2 }]);
+});
+
+test("nothing is trained before program, every shard and a chunk are there", () => {
+  const stage = new Stage().welcome();
+  assert.equal(stage.step(), false);
+  stage.chunk(1, 20).parameters(0, 4, [1, 2]);
+  assert.equal(stage.step(), false);
+  stage.parameters(1, 7, [3]);
+  assert.equal(stage.step(), false);
+  stage.session.prepared(WELCOME.run);
+  assert.equal(stage.step(), true);
+});
+
+test("a gradient goes out as one frame a shard, with the version it was computed from", () => {
+  const stage = ready();
+  stage.step([1, 2, 3], 2.5);
+  const frames = stage.frames();
+  assert.deepEqual(frames.map(({ shard, version, sequence, rows, minibatches, loss }) => [shard, version, sequence, rows, minibatches, loss]),
+    [[0, 4, 1, 2, 1, 2.5], [1, 7, 1, 2, 1, 2.5]]);
+  assert.deepEqual([...new Float32Array(frames[0]!.payload.slice().buffer)], [1, 2]);
+});
+
+test("a local step moves the local parameters at once", () => {
+  const stage = ready();
+  stage.step([1, 2, 3]);
+  assert.deepEqual([...stage.session.training!.parameters.values], [9.5, 19, 28.5]);
+});
+
+test("a newer shard replaces local values wholly; the other shard keeps its local steps", () => {
+  const stage = ready();
+  stage.step([1, 2, 3]);
+  stage.parameters(0, 5, [100, 200]);
+  stage.step([0, 0, 0]);
+  assert.deepEqual([...stage.session.training!.parameters.values], [100, 200, 28.5]);
+  assert.deepEqual(stage.session.training!.parameters.versions, [5, 7]);
+});
+
+test("parameters are adopted only every n_fetch steps", () => {
+  const stage = ready(20, { training: { ...WELCOME.training, n_fetch: 2 } });
+  stage.step([0, 0, 0]);
+  stage.parameters(0, 5, [100, 200]);
+  stage.step([0, 0, 0]);
+  assert.equal(stage.session.training!.parameters.values[0], 10);
+  stage.step([0, 0, 0]);
+  assert.equal(stage.session.training!.parameters.values[0], 100);
+});
+
+test("without credit gradients are summed, up to max_accumulate, then training waits for an answer", () => {
+  const stage = ready();
+  stage.step();
+  stage.clear();
+  assert.deepEqual([stage.step(), stage.step(), stage.step(), stage.step()], [true, true, true, false]);
+  assert.deepEqual(stage.frames(), []);
+  stage.ack(0, 1).ack(1, 1);
+  assert.deepEqual(stage.frames().map(({ sequence, minibatches, rows }) => [sequence, minibatches, rows]), [[2, 3, 6], [2, 3, 6]]);
+  assert.equal(stage.step(), true);
+});
+
+test("n_push minibatches make one push", () => {
+  const stage = ready(20, { training: { ...WELCOME.training, n_push: 2 } });
+  stage.step([1, 1, 1]);
+  assert.deepEqual(stage.frames(), []);
+  stage.step([2, 2, 2]);
+  assert.deepEqual([...new Float32Array(stage.frames()[1]!.payload.slice().buffer)], [3]);
+});
+
+test("a busy frame is sent again, the same, when its time has come", () => {
+  const stage = ready();
+  stage.step();
+  const [first] = stage.frames();
+  stage.clear().ack(1, 1).ack(0, 1, "busy", { retry_seconds: 0.25 });
+  assert.equal(stage.session.tickAtMilliseconds, 250);
+  stage.actions.push(...stage.session.tick(stage.now));
+  assert.deepEqual(stage.frames(), []);
+  stage.actions.push(...stage.session.tick(250));
+  assert.deepEqual(stage.frames(), [first]);
+});
+
+test("a lease is reported as trained when the gradients of all its rows are answered", () => {
+  const stage = ready(4);
+  stage.step();
+  stage.ack(0, 1).ack(1, 1);
+  stage.step();
+  assert.deepEqual(stage.messages().filter(({ type }) => type === "trained"), []);
+  stage.ack(0, 2);
+  stage.ack(1, 2, "duplicate");
+  assert.deepEqual(stage.messages().filter(({ type }) => type === "trained"), [{ type: "trained", lease: 1 }]);
+});
+
+test("the last rows are trained and pushed when no chunk is free, however few", () => {
+  const stage = ready(3, { training: { ...WELCOME.training, n_push: 10 } });
+  assert.equal(stage.step(), true);
+  assert.equal(stage.step(), false);
+  stage.tell({ type: "wait", seconds: 1 });
+  assert.equal(stage.step(), true);
+  assert.deepEqual(stage.frames().map(({ rows, minibatches }) => [rows, minibatches]), [[3, 2], [3, 2]]);
+  stage.ack(0, 1).ack(1, 1);
+  assert.deepEqual(stage.messages().at(-1), { type: "trained", lease: 1 });
+});
+
+test("a reconnect under the same identity sends again what is not applied, and asks anew", () => {
+  const stage = ready(20, { credit: 2 });
+  stage.step();
+  stage.step();
+  assert.deepEqual(stage.session.closed(1006).map((action) => action.do), ["reconnect"]);
+  stage.clear().welcome({ credit: 2, applied: [1, 2] });
+  assert.deepEqual(stage.frames().map(({ shard, sequence }) => [shard, sequence]), [[0, 2]]);
+  assert.deepEqual(stage.messages(), [{ type: "fetch", have: [4, 7] }, { type: "lease", count: 1 }]);
+});
+
+test("gradients go on being summed while the socket is away", () => {
+  const stage = ready();
+  stage.step();
+  stage.session.closed(1006);
+  assert.equal(stage.step(), true);
+});
+
+test("a new identity drops the unacknowledged; a new run fetches its program too", () => {
+  const stage = ready();
+  stage.step();
+  stage.session.closed(1012);
+  stage.clear().welcome({ replica: "67414f80ffffffff" });
+  assert.deepEqual(stage.frames(), []);
+  assert.ok(!dones(stage).includes("prepare"));
+  stage.session.closed(1012);
+  stage.clear().welcome({ run: "000000000000" });
+  assert.equal(dones(stage)[0], "prepare");
+  assert.equal(stage.step(), false);
+});
+
+test("a forgotten identity says hello anew with nothing", () => {
+  const stage = ready();
+  stage.step();
+  stage.clear().ack(0, 1, "rejected", { reason: "expired" });
+  assert.deepEqual(dones(stage), ["reconnect"]);
+  assert.deepEqual(stage.session.hello(), { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm" });
+});
+
+test("a gradient that is not finite is dropped, its rows count, and fresh parameters are fetched", () => {
+  const stage = ready(2);
+  stage.step([1, NaN, 1]);
+  assert.deepEqual(stage.frames(), []);
+  assert.deepEqual(stage.messages().slice(-2), [{ type: "trained", lease: 1 }, { type: "fetch", have: [-1, -1] }]);
+  assert.equal(stage.session.counters.dropped, 1);
+  stage.chunk(2, 2);
+  assert.equal(stage.step(), false);
+  stage.parameters(0, 4, [1, 1]).parameters(1, 7, [1]);
+  assert.equal(stage.step(), true);
+});
+
+test("a model that gives nothing but NaN ends the replica", () => {
+  const stage = ready(200);
+  for (let i = 0; i < 20; i++) {
+    stage.step([1, 1, 1], NaN);
+    stage.parameters(0, 4, [1, 1]).parameters(1, 7, [1]);
+  }
+  assert.equal(dones(stage).at(-1), "end");
+});
+
+test("a chunk that cannot be had is given back, and others are asked for later", () => {
+  const stage = new Stage().welcome();
+  const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
+  stage.clear().tell({ type: "leased", leases: [grant] });
+  stage.clear().actions.push(...stage.session.chunkFailed(WELCOME.run, grant, 1000));
+  assert.deepEqual(stage.messages(), [{ type: "release", leases: [5] }]);
+});
+
+test("stop gives back what is held", () => {
+  const stage = ready().clear();
+  assert.deepEqual(stage.session.stop(), [{ do: "send", message: { type: "release", leases: [1] } }]);
+});
+
+test("the end of the job ends the replica, with a sentence for people", () => {
+  const stage = ready().tell({ type: "finished", reason: "until" });
+  assert.deepEqual(stage.actions.at(-1), {
+    do: "end", state: { state: "finished", message: "The model has reached its goal. Thank you!" },
+  });
+});
+
+test("a close that is final says why in the gateway's words", () => {
+  const stage = new Stage().tell({ type: "error", code: 4004, message: "no job named 'x'" });
+  assert.deepEqual(stage.session.closed(4004), [{ do: "end", state: { state: "failed", message: "no job named 'x'" } }]);
+});
