@@ -9,7 +9,7 @@ import numpy as np
 
 from crowdlearn.program import interpret, rules
 from crowdlearn.program.model import Array, Equation, Program, ValueType, uniform
-from crowdlearn.program.types import result_type
+from crowdlearn.program.types import require_executable, result_type
 
 FOLD_LIMIT = 65_536
 """Elements up to which a value is computed while tracing to see whether all of them are equal."""
@@ -52,7 +52,11 @@ class Builder:
         return self._shared[key]
 
     def emit(self, primitive: str, inputs: Sequence[int], **options: Any) -> int:
-        """The value of `primitive` of `inputs`: a new equation, unless a simpler or an equal one serves."""
+        """The value of `primitive` of `inputs`: a new equation, unless a simpler or an equal one serves.
+
+        Raises:
+            CannotExecute: browsers cannot do this on these types.
+        """
         inputs = tuple(inputs)
         simpler = rules.simplify(self, primitive, inputs, options)
         if simpler is not None:
@@ -76,6 +80,7 @@ class Builder:
         return index
 
     def _append(self, primitive: str, inputs: tuple[int, ...], options: dict[str, Any], of: ValueType) -> int:
+        require_executable(primitive, [self.types[index] for index in inputs], of)
         index = self._new(of)
         equation = Equation(primitive, inputs, (index,), options)
         self.equations.append(equation)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crowdlearn.program.types import CannotExecute
 
-class CannotIndex(Exception):
-    """The indexing is not of single elements; the message says what it is."""
+INSTEAD = "write an index of single elements or whole rows instead: x[i], jnp.take_along_axis"
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Geometry:
 
 
 def gather_geometry(operand: tuple[int, ...], indices: tuple[int, ...], params: dict[str, Any]) -> Geometry:
-    """The geometry of a `gather` equation; raises CannotIndex for windows that are neither one nor whole."""
+    """The geometry of a `gather` equation; raises CannotExecute for windows that are neither one nor whole."""
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     indexed = _ints(numbers.start_index_map)
     if set(indexed) != set(_ints(numbers.collapsed_slice_dims)):
-        raise CannotIndex("a slice at an index that is computed")
+        raise CannotExecute("gather of a slice at an index that is computed", INSTEAD)
     geometry = Geometry(
         operand,
         indices,
@@ -74,7 +74,7 @@ def gather_geometry(operand: tuple[int, ...], indices: tuple[int, ...], params: 
         _ints(numbers.offset_dims),
     )
     if any(sizes[axis] != operand[axis] for axis in geometry.free):
-        raise CannotIndex("a window narrower than the array")
+        raise CannotExecute("gather of a window narrower than the array", INSTEAD)
     return geometry
 
 
@@ -83,7 +83,7 @@ def scatter_geometry(operand: tuple[int, ...], indices: tuple[int, ...], params:
     numbers = params["dimension_numbers"]
     indexed = _ints(numbers.scatter_dims_to_operand_dims)
     if set(indexed) != set(_ints(numbers.inserted_window_dims)):
-        raise CannotIndex("an update of a slice at an index that is computed")
+        raise CannotExecute("scatter-add of a slice at an index that is computed", INSTEAD)
     return Geometry(
         operand,
         indices,

@@ -16,16 +16,15 @@ from crowdlearn.program.geometry import Geometry
 from crowdlearn.program.model import NARROW
 
 
-def gather(b: Builder, x: int, indices: int, geometry: Geometry, params: dict[str, Any]) -> int:
-    """The elements of `x` at `indices`; what lies outside is as JAX's `mode` says."""
-    mode = params["mode"].name
+def gather(b: Builder, x: int, indices: int, geometry: Geometry, mode: str, fill_value: Any) -> int:
+    """The elements of `x` at `indices`; what lies outside is as JAX's `mode` says, CLIP or FILL_OR_DROP."""
     indices, geometry = _aligned(b, indices, geometry)
     at, inside = _places(b, indices, geometry, clip=mode == "CLIP")
     source = _grouped(b, x, geometry)
     batches, lookups, _, free = geometry.counts
     taken = _take(b, source, _one_hot(b, at, geometry), geometry)
     if mode == "FILL_OR_DROP":
-        fill = b.constant(_fill_value(params["fill_value"], b.types[x].dtype), b.types[x].dtype)
+        fill = b.constant(_fill_value(fill_value, b.types[x].dtype), b.types[x].dtype)
         whole = b.broadcast(inside, (batches, lookups, free), (0, 1))
         taken = b.emit("select_n", (whole, fill, taken))
     return _ungrouped(b, taken, geometry)
@@ -40,10 +39,10 @@ def _fill_value(given: Any, dtype: str) -> Any:
     return True if dtype == "bool" else np.iinfo(dtype).min if dtype.startswith("i") else np.iinfo(dtype).max
 
 
-def scatter_add(b: Builder, x: int, indices: int, updates: int, geometry: Geometry, params: dict[str, Any]) -> int:
+def scatter_add(b: Builder, x: int, indices: int, updates: int, geometry: Geometry, mode: str) -> int:
     """`x` with `updates` added at `indices`; updates that lie outside are dropped, or moved to the edge by CLIP."""
     indices, geometry = _aligned(b, indices, geometry)
-    at, _ = _places(b, indices, geometry, clip=params["mode"].name == "CLIP")
+    at, _ = _places(b, indices, geometry, clip=mode == "CLIP")
     added = _put(b, _updates(b, updates, geometry), _one_hot(b, at, geometry), geometry)
     order = (*geometry.batch, *geometry.indexed, *geometry.free)
     spread = b.reshape(added, [geometry.operand[axis] for axis in order])

@@ -95,8 +95,8 @@ def _dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes) -> Array:
         left.reshape(*lead, math.prod(x.shape[axis] for axis in free[0]), depth),
         right.reshape(*lead, depth, math.prod(y.shape[axis] for axis in free[1])),
     )
-    shaped: Array = product.reshape(*lead, *(x.shape[axis] for axis in free[0]), *(y.shape[axis] for axis in free[1]))
-    return shaped
+    shape = (*lead, *(x.shape[axis] for axis in free[0]), *(y.shape[axis] for axis in free[1]))
+    return np.reshape(product, shape)
 
 
 def _iota(*, shape: tuple[int, ...], dtype: str, dimension: int) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,9 @@ from crowdlearn.errors import UnsupportedModelError
 from crowdlearn.program import origin
 from crowdlearn.program.advice import instead_of
 from crowdlearn.program.builder import Builder
-from crowdlearn.program.geometry import CannotIndex
 from crowdlearn.program.model import DTYPES, ValueType
-from crowdlearn.program.primitives import LOWERINGS
-from crowdlearn.program.types import complaint
+from crowdlearn.program.primitives import LOWERINGS, SEVERAL
+from crowdlearn.program.types import CannotExecute
 
 MAX_CONSTANT = 1_048_576
 """Elements of an array that the loss may hold without it being a parameter or data: some 10 MB as JSON."""
@@ -68,25 +67,23 @@ class Lowering:
             body = params[CALLS[name]]
             outputs = self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
         else:
-            outputs = [self._primitive(equation, name, inputs, line)]
+            outputs = [*self._primitive(equation, name, inputs, line)]
         written = zip(equation.outvars, outputs, strict=True)
         values.update((var, value) for var, value in written if value is not None)
 
-    def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> int:
-        lowering: Callable[..., int] | None = LOWERINGS.get(name)
-        if lowering is None or len(equation.outvars) != 1:
+    def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> list[int]:
+        if name in SEVERAL:
+            return SEVERAL[name](self.builder, inputs[0], equation.params)
+        lowering = LOWERINGS.get(name)
+        if lowering is None:
             raise refusal(f"`{name}`", line, instead_of(name))
         result = _type(equation.outvars[0].aval, line)
-        why = complaint(name, [self.builder.types[index] for index in inputs], result)
-        if why:
-            what, _, advice = why.partition("; ")
-            raise refusal(what, line, f"; {advice}")
         try:
             value = lowering(self.builder, inputs, equation.params, result)
-        except CannotIndex as error:
-            raise refusal(f"`{name}` ({error})", line, instead_of(name)) from None
+        except CannotExecute as error:
+            raise refusal(error.what, line, f"; {error.advice}") from None
         assert self.builder.types[value] == result, (name, self.builder.types[value], result)
-        return value
+        return [value]
 
     def _constant(self, array: Any, line: str | None) -> int:
         if array.size > MAX_CONSTANT:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from crowdlearn.program import indexing
+from crowdlearn.program import indexing, windows
 from crowdlearn.program.builder import Builder
-from crowdlearn.program.geometry import CannotIndex, gather_geometry, scatter_geometry
+from crowdlearn.program.geometry import gather_geometry, scatter_geometry
 from crowdlearn.program.model import ValueType
-from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY
+from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY, CannotExecute
 
 Params = dict[str, Any]
 Lowered = Callable[[Builder, list[int], Params, ValueType], int]
@@ -72,7 +72,7 @@ def _erfc(b: Builder, inputs: list[int], params: Params, result: ValueType) -> i
 
 def _select(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
     if len(inputs) != 3 or b.types[inputs[0]].dtype != "bool":
-        raise CannotIndex("among more than two cases")
+        raise CannotExecute("select_n among more than two cases", "write jnp.where for each of them instead")
     return _elementwise("select_n")(b, inputs, params, result)
 
 
@@ -134,6 +134,39 @@ def _pad(b: Builder, inputs: list[int], params: Params, result: ValueType) -> in
     return b.emit("pad", inputs, low=low, high=high, interior=interior) if low else inputs[0]
 
 
+def _tile(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    (x,) = inputs
+    repeats, shape = _ints(params["reps"]), b.types[x].shape
+    pairs = tuple(size for pair in zip(repeats, shape, strict=True) for size in pair)
+    return b.reshape(b.broadcast(x, pairs, range(1, 2 * len(shape), 2)), result.shape)
+
+
+def _stack(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    axis = int(params["axis"])
+    layer = (*result.shape[:axis], 1, *result.shape[axis + 1 :])
+    return b.emit("concatenate", [b.reshape(index, layer) for index in inputs], dimension=axis)
+
+
+def _split(b: Builder, x: int, params: Params) -> list[int]:
+    return _cuts(b, x, int(params["axis"]), _ints(params["sizes"]))
+
+
+def _unstack(b: Builder, x: int, params: Params) -> list[int]:
+    axis, shape = int(params["axis"]), b.types[x].shape
+    layers = _cuts(b, x, axis, (1,) * shape[axis])
+    return [b.reshape(layer, (*shape[:axis], *shape[axis + 1 :])) for layer in layers]
+
+
+def _cuts(b: Builder, x: int, axis: int, sizes: tuple[int, ...]) -> list[int]:
+    parts, shape, offset = [], b.types[x].shape, 0
+    for size in sizes:
+        start, limit = [0] * len(shape), list(shape)
+        start[axis], limit[axis] = offset, offset + size
+        parts.append(b.emit("slice", (x,), start=tuple(start), limit=tuple(limit), strides=(1,) * len(shape)))
+        offset += size
+    return parts
+
+
 def _rev(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     return b.emit("rev", inputs, dimensions=_ints(params["dimensions"]))
 
@@ -141,20 +174,28 @@ def _rev(b: Builder, inputs: list[int], params: Params, result: ValueType) -> in
 def _gather(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     x, indices = inputs
     geometry = gather_geometry(b.types[x].shape, b.types[indices].shape, params)
-    return indexing.gather(b, x, indices, geometry, params)
+    return indexing.gather(b, x, indices, geometry, params["mode"].name, params["fill_value"])
 
 
 def _scatter_add(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     x, indices, updates = inputs
     geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
-    return indexing.scatter_add(b, x, indices, updates, geometry, params)
+    return indexing.scatter_add(b, x, indices, updates, geometry, params["mode"].name)
+
+
+def _dynamic_slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return windows.dynamic_slice(b, inputs[0], inputs[1:], _ints(params["slice_sizes"]))
+
+
+def _dynamic_update_slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    return windows.dynamic_update_slice(b, inputs[0], inputs[1], inputs[2:])
 
 
 LOWERINGS: dict[str, Lowered] = {
     **{name: _elementwise(name) for name in BINARY | UNARY | LOGIC | {"is_finite", "clamp"}},
     **{name: _comparison(name) for name in COMPARISONS},
     **{name: _reduction(name) for name in REDUCTIONS},
-    **dict.fromkeys(("stop_gradient", "copy", "copy_p", "optimization_barrier", "device_put"), _same),
+    **dict.fromkeys(("stop_gradient", "copy", "copy_p", "optimization_barrier", "device_put", "name"), _same),
     "add_any": _elementwise("add"),
     "integer_pow": _elementwise("integer_pow", "y"),
     "pow": _pow,
@@ -174,8 +215,15 @@ LOWERINGS: dict[str, Lowered] = {
     "concatenate": _concatenate,
     "slice": _slice,
     "pad": _pad,
+    "tile": _tile,
+    "stack": _stack,
     "rev": _rev,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
     "scatter-add": _scatter_add,
 }
 """By JAX's name. Each takes the builder, the inputs, the equation's parameters and the type of its result."""
+
+SEVERAL: dict[str, Callable[[Builder, int, Params], list[int]]] = {"split": _split, "unstack": _unstack}
+"""Likewise, those of one input and several outputs."""

@@ -156,22 +156,32 @@ def widens(source: str, target: str) -> bool:
     return least <= low and high <= most
 
 
-def complaint(primitive: str, inputs: Types, result: ValueType) -> str | None:
-    """Why browsers cannot do `primitive` on these element types, with what to write instead; None if they can."""
+class CannotExecute(Exception):
+    """Browsers cannot do `what`; `advice` says what to write instead. Whoever knows the user's line adds it."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what, advice)
+        self.what, self.advice = what, advice
+
+
+TO_FLOAT = "convert to float32 first: x.astype(jnp.float32)"
+
+
+def require_executable(primitive: str, inputs: Types, result: ValueType) -> None:
+    """Raises CannotExecute unless browsers can do `primitive` on these element types."""
+    source = inputs[0].dtype if inputs else result.dtype
     for each in (*inputs, result):
         if each.dtype in NARROW and primitive not in VALUE_PRESERVING:
-            return f"{primitive} of {each.dtype} may overflow; convert to float32 first: x.astype(jnp.float32)"
-    if primitive == "convert_element_type":
-        source = inputs[0].dtype
-        if result.dtype in NARROW and not widens(source, result.dtype):
-            return f"the conversion from {source} to {result.dtype} loses values; convert to int32 or float32 instead"
-    if primitive in LOGIC and any(each.dtype != "bool" for each in inputs):
-        return f"bitwise `{primitive}` of {inputs[0].dtype}; use arithmetic, or booleans with jnp.logical_{primitive}"
-    if primitive == "dot_general" and inputs[0].dtype != "float32":
-        return f"a matrix product of {inputs[0].dtype}; convert to float32 first: x.astype(jnp.float32)"
-    if "bool" in (each.dtype for each in inputs) and primitive not in _TAKES_BOOL:
-        return f"{primitive} of bool; convert to float32 first: x.astype(jnp.float32)"
-    return None
+            raise CannotExecute(f"{primitive} of {each.dtype}, which may overflow", TO_FLOAT)
+    if primitive == "convert_element_type" and result.dtype in NARROW and not widens(source, result.dtype):
+        lossy = f"a conversion from {source} to {result.dtype}, which loses values"
+        raise CannotExecute(lossy, "convert to int32 or float32 instead")
+    if primitive in LOGIC and source != "bool":
+        raise CannotExecute(f"bitwise `{primitive}` of {source}", f"use arithmetic, or jnp.logical_{primitive} of bool")
+    if primitive == "dot_general" and source != "float32":
+        raise CannotExecute(f"a matrix product of {source}", TO_FLOAT)
+    if source == "bool" and primitive not in _TAKES_BOOL:
+        raise CannotExecute(f"{primitive} of bool", TO_FLOAT)
 
 
 _TAKES_BOOL = LOGIC | _SHAPED.keys() | {"eq", "ne", "select_n", "convert_element_type", "reduce_and", "reduce_or"}

@@ -1,0 +1,197 @@
+"""Small dense models, written as users would write them: what tracing is tested on. Each is (loss, parameters, batch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROWS, WIDTH, HIDDEN, CLASSES = 12, 7, 5, 4
+
+
+class Model(NamedTuple):
+    """A loss with parameters and a batch to try it on."""
+
+    loss: Callable[[Any, Any], Any]
+    parameters: Any
+    batch: dict[str, np.ndarray]
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Float32 noise."""
+    return np.random.default_rng([seed, *shape]).normal(size=shape).astype(np.float32)
+
+
+def labels(classes: int = CLASSES, dtype: str = "uint8") -> np.ndarray:
+    """A label a row."""
+    return np.random.default_rng(3).integers(0, classes, ROWS).astype(dtype)
+
+
+LAYERS = {
+    "W1": normal(WIDTH, HIDDEN),
+    "b1": normal(HIDDEN),
+    "W2": normal(HIDDEN, CLASSES),
+    "b2": normal(CLASSES),
+}
+ROWS_OF_X = {"x": normal(ROWS, WIDTH), "y": labels()}
+
+
+def network(activation):
+    """Logits of two layers."""
+
+    def forward(params, batch):
+        return activation(batch["x"] @ params["W1"] + params["b1"]) @ params["W2"] + params["b2"]
+
+    return forward
+
+
+def one_hot_cross_entropy(activation):
+    """Softmax cross-entropy, labels as one-hot rows."""
+    forward = network(activation)
+
+    def loss(params, batch):
+        wanted = jax.nn.one_hot(batch["y"], CLASSES)
+        return -jnp.mean(jnp.sum(wanted * jax.nn.log_softmax(forward(params, batch)), axis=-1))
+
+    return loss
+
+
+def integer_cross_entropy(params, batch):
+    """Softmax cross-entropy, labels as indices."""
+    scores = jax.nn.log_softmax(network(jnp.tanh)(params, batch))
+    return -jnp.take_along_axis(scores, batch["y"][:, None], axis=-1).mean()
+
+
+def counted_cross_entropy(params, batch):
+    """The same, indexed by a counter and the labels."""
+    scores = jax.nn.log_softmax(network(jax.nn.relu)(params, batch))
+    return -scores[jnp.arange(ROWS), batch["y"]].mean()
+
+
+def logsumexp_cross_entropy(params, batch):
+    """The same without log_softmax."""
+    scores = network(jax.nn.sigmoid)(params, batch)
+    chosen = jnp.sum(scores * jax.nn.one_hot(batch["y"], CLASSES), axis=1)
+    return jnp.mean(jax.nn.logsumexp(scores, axis=1) - chosen)
+
+
+def squared_error(params, batch):
+    """Regression on a column."""
+    return jnp.mean((batch["x"] @ params["w"] + params["b"] - batch["target"]) ** 2)
+
+
+def huber(params, batch):
+    """Regression that forgives outliers."""
+    distance = jnp.abs((batch["x"] @ params["w"] + params["b"] - batch["target"])[:, 0])
+    return jnp.where(distance < 1, 0.5 * distance**2, distance - 0.5).mean()
+
+
+def logistic_regression(params, batch):
+    """Binary labels as bool."""
+    score = batch["x"] @ params["w"][:, 0]
+    sign = jnp.where(batch["positive"], 1.0, -1.0)
+    return jnp.mean(jax.nn.softplus(-sign * score))
+
+
+def pixels(params, batch):
+    """uint8 pixels, scaled."""
+    x = batch["pixels"].astype(jnp.float32) / 255
+    return one_hot_cross_entropy(jax.nn.relu)(params, {"x": x, "y": batch["y"]})
+
+
+def weight_decay_and_norm(params, batch):
+    """L2 on every leaf, and rows that are normalised."""
+    hidden = jnp.tanh(batch["x"] @ params["W1"] + params["b1"])
+    hidden = (hidden - hidden.mean(1, keepdims=True)) / jnp.sqrt(hidden.var(1, keepdims=True) + 1e-5)
+    penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+    return jnp.mean((hidden @ params["W2"] + params["b2"]) ** 2) + 0.01 * penalty
+
+
+def embedding(params, batch):
+    """Rows of a table by index, and their mean."""
+    words = params["table"][batch["words"]]
+    return one_hot_cross_entropy(jnp.tanh)(params, {"x": words.mean(axis=1), "y": batch["y"]})
+
+
+@jax.jit
+def layer(params, x):
+    """A layer under jit."""
+    return jax.nn.relu(x @ params["w"] + params["b"])
+
+
+def nested(params, batch):
+    """A list of layers, jit, checkpoint and a pytree of tuples."""
+    x = batch["x"]
+    for each in params["layers"]:
+        x = jax.checkpoint(layer)(each, x)
+    scale, shift = params["head"]
+    return jnp.mean((x * scale + shift) ** 2)
+
+
+@jax.custom_vjp
+def clipped(x):
+    """The identity, whose gradient is clipped."""
+    return x
+
+
+clipped.defvjp(lambda x: (x, None), lambda _, g: (jnp.clip(g, -0.01, 0.01),))
+
+
+def custom_gradient(params, batch):
+    """A custom_vjp in the middle."""
+    return jnp.mean(clipped(batch["x"] @ params["w"] + params["b"] - batch["target"]) ** 2)
+
+
+def products(params, batch):
+    """einsum, tensordot, transposes and a batched product."""
+    q = jnp.einsum("nw,wh->nh", batch["x"], params["W1"])
+    scores = jnp.einsum("nh,mh->nm", q, q) / 3
+    mixed = jax.nn.softmax(scores, axis=-1) @ q
+    outer = jnp.einsum("nh,nk->nhk", mixed, mixed)
+    return jnp.tensordot(outer, params["W2"] @ params["W2"].T, 2).mean() + (params["b1"] * mixed.T.mean(1)).sum()
+
+
+def shapes(params, batch):
+    """Slices, concatenation, padding, reversal, stacking and a maximum."""
+    x = jnp.concatenate([batch["x"][:, ::2], batch["x"][:, 1:3][:, ::-1]], axis=1)
+    x = jnp.pad(x, ((0, 0), (1, 0)))[:, :HIDDEN] * params["b1"]
+    x = jnp.stack([x, x**3, jnp.maximum(x, 0.1)], axis=0).max(axis=0)
+    return jnp.sum(x.reshape(-1)[3:20]) + jnp.max(x) - jnp.min(params["W1"])
+
+
+REGRESSION = {"w": normal(WIDTH, 1), "b": normal(1)}
+TARGETS = {"x": normal(ROWS, WIDTH), "target": normal(ROWS, 1)}
+BYTES = np.random.default_rng(1).integers(0, 256, (ROWS, WIDTH)).astype(np.uint8)
+WORDS = np.random.default_rng(2).integers(0, 9, (ROWS, 3)).astype(np.int32)
+NESTED = {
+    "layers": [{"w": normal(WIDTH, WIDTH), "b": normal(WIDTH)}, {"w": normal(WIDTH, 1, seed=1), "b": normal(1)}],
+    "head": (normal(1, seed=2), normal(1, seed=3)),
+}
+
+MODELS = {
+    "sigmoid": Model(one_hot_cross_entropy(jax.nn.sigmoid), LAYERS, ROWS_OF_X),
+    "tanh": Model(one_hot_cross_entropy(jnp.tanh), LAYERS, ROWS_OF_X),
+    "relu": Model(one_hot_cross_entropy(jax.nn.relu), LAYERS, ROWS_OF_X),
+    "gelu": Model(one_hot_cross_entropy(jax.nn.gelu), LAYERS, ROWS_OF_X),
+    "exact_gelu": Model(one_hot_cross_entropy(lambda x: jax.nn.gelu(x, approximate=False)), LAYERS, ROWS_OF_X),
+    "silu": Model(one_hot_cross_entropy(jax.nn.silu), LAYERS, ROWS_OF_X),
+    "elu": Model(one_hot_cross_entropy(jax.nn.elu), LAYERS, ROWS_OF_X),
+    "leaky_relu": Model(one_hot_cross_entropy(jax.nn.leaky_relu), LAYERS, ROWS_OF_X),
+    "integer_cross_entropy": Model(integer_cross_entropy, LAYERS, ROWS_OF_X),
+    "int32_labels": Model(integer_cross_entropy, LAYERS, {"x": normal(ROWS, WIDTH), "y": labels(dtype="int32")}),
+    "counted_cross_entropy": Model(counted_cross_entropy, LAYERS, ROWS_OF_X),
+    "logsumexp_cross_entropy": Model(logsumexp_cross_entropy, LAYERS, ROWS_OF_X),
+    "squared_error": Model(squared_error, REGRESSION, TARGETS),
+    "huber": Model(huber, REGRESSION, TARGETS),
+    "custom_gradient": Model(custom_gradient, REGRESSION, TARGETS),
+    "logistic_regression": Model(logistic_regression, REGRESSION, {"x": normal(ROWS, WIDTH), "positive": labels() > 1}),
+    "pixels": Model(pixels, LAYERS, {"pixels": BYTES, "y": labels()}),
+    "weight_decay_and_norm": Model(weight_decay_and_norm, LAYERS, ROWS_OF_X),
+    "embedding": Model(embedding, {**LAYERS, "table": normal(9, WIDTH)}, {"words": WORDS, "y": labels()}),
+    "nested": Model(nested, NESTED, {"x": normal(ROWS, WIDTH)}),
+    "products": Model(products, LAYERS, ROWS_OF_X),
+    "shapes": Model(shapes, LAYERS, ROWS_OF_X),
+}

@@ -1,0 +1,172 @@
+"""What a job is refused for: always with the user's line, before anything is stored."""
+
+from __future__ import annotations
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from models import normal
+
+from crowdlearn.errors import JobError, UnsupportedModelError
+from crowdlearn.program import trace
+
+W = normal(4)
+BATCH = {"x": normal(3, 4), "pixels": np.zeros((3, 4), np.uint8)}
+
+
+def line_of(function, text: str) -> str:
+    """`test_refusals.py:N` of the line of `function` that holds `text`."""
+    lines, first = inspect.getsourcelines(function)
+    return f"test_refusals.py:{first + next(n for n, line in enumerate(lines) if text in line)}"
+
+
+def refused(loss, kind: type[Exception] = UnsupportedModelError, parameters=W) -> str:
+    with pytest.raises(kind) as caught:
+        trace(loss, parameters, BATCH)
+    return str(caught.value)
+
+
+def test_a_primitive_that_browsers_lack_is_named_with_the_users_line_and_what_to_write_instead():
+    def loss(w, batch):
+        x = batch["x"] * w
+        return jnp.sum(jnp.sort(x)[:, 0])
+
+    message = refused(loss)
+    assert "`sort`" in message
+    assert line_of(loss, "jnp.sort") in message
+    assert "write jnp.max, jnp.argmax" in message
+
+
+def test_the_line_is_inside_the_users_jitted_function_not_where_it_is_called():
+    @jax.jit
+    def inner(x):
+        return jnp.cumsum(x)
+
+    def loss(w, batch):
+        return inner(batch["x"] @ w).sum()
+
+    message = refused(loss)
+    assert "`cumsum`" in message
+    assert line_of(inner, "jnp.cumsum") in message
+    assert "triangular matrix" in message
+
+
+def test_a_loop_is_refused_with_a_python_loop_instead():
+    def loss(w, batch):
+        return lax.fori_loop(0, 3, lambda _, x: x * w, batch["x"]).sum()
+
+    message = refused(loss)
+    assert "`scan`" in message
+    assert "a Python loop over the steps" in message
+
+
+def test_what_the_loss_does_not_need_is_not_refused():
+    def loss(w, batch):
+        jnp.sort(w)
+        jax.debug.print("{}", w)
+        return (batch["x"] @ w).sum()
+
+    assert trace(loss, W, BATCH).equations
+
+
+def test_arithmetic_on_narrow_integers_is_refused_because_they_overflow():
+    def loss(w, batch):
+        brighter = batch["pixels"] + 1
+        return (brighter.astype(jnp.float32) @ w).sum()
+
+    message = refused(loss)
+    assert "add of uint8" in message
+    assert line_of(loss, "+ 1") in message
+    assert "x.astype(jnp.float32)" in message
+
+
+def test_narrow_integers_may_be_compared_moved_selected_and_widened():
+    def loss(w, batch):
+        pixels = batch["pixels"][:, ::-1].reshape(-1)[:4]
+        bright = jnp.where(pixels > 100, pixels, jnp.maximum(pixels, 7))
+        return (bright.astype(jnp.float32) * w).sum()
+
+    assert trace(loss, W, BATCH).equations
+
+
+def test_a_narrowing_conversion_is_refused():
+    def loss(w, batch):
+        return (batch["x"].astype(jnp.int8).astype(jnp.float32) @ w).sum()
+
+    assert "conversion from float32 to int8" in refused(loss)
+
+
+def test_other_floats_are_refused():
+    def loss(w, batch):
+        return (batch["x"].astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)).sum().astype(jnp.float32)
+
+    message = refused(loss)
+    assert "bfloat16" in message
+    assert line_of(loss, "bfloat16") in message
+
+
+def test_bitwise_operations_are_refused():
+    def loss(w, batch):
+        return ((batch["x"].astype(jnp.int32) & 3).astype(jnp.float32) @ w).sum()
+
+    assert "bitwise `and` of int32" in refused(loss)
+
+
+def test_a_large_constant_is_refused():
+    table = jnp.zeros((1025, 1024)).at[0, 0].set(1)
+
+    def loss(w, batch):
+        return (table.sum() * w).sum()
+
+    assert "a constant array of 1,049,600 elements" in refused(loss)
+
+
+def test_a_loss_that_is_no_scalar_is_refused_with_its_line():
+    def loss(w, batch):
+        return batch["x"] @ w
+
+    message = refused(loss, JobError)
+    assert "returns one float32" in message
+    assert "got float32[3]" in message
+    assert line_of(loss, "def loss") in message
+
+
+def test_a_loss_that_returns_nothing_is_refused():
+    def loss(w, batch):
+        batch["x"] @ w
+
+    assert "got a NoneType" in refused(loss, JobError)
+
+
+def test_a_wrong_name_lists_the_right_ones():
+    def loss(params, batch):
+        return (batch["image"] @ params["w"]).sum()
+
+    message = refused(loss, JobError, {"w": W})
+    assert "KeyError" in message
+    assert line_of(loss, "image") in message
+    assert "the parameters are w; the batch has pixels, x" in message
+
+
+def test_a_loss_that_raises_is_reported_with_its_line():
+    def loss(w, batch):
+        return (batch["x"] @ w[:2]).sum()
+
+    message = refused(loss, JobError)
+    assert "the loss raised TypeError" in message
+    assert line_of(loss, "w[:2]") in message
+
+
+def test_a_branch_on_a_value_is_reported_with_its_line():
+    def loss(w, batch):
+        if w[0] > 0:
+            return w.sum()
+        return batch["x"].sum()
+
+    message = refused(loss, JobError)
+    assert "TracerBoolConversionError" in message
+    assert line_of(loss, "if w[0]") in message
