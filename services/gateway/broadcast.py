@@ -30,6 +30,7 @@ class Channel:
         self._encoded = b""
         self._waiting: dict[Outbox, int] = {}
         self._dirty = True
+        self._closed = False
         self._stirred = asyncio.Event()
         self.version = -1
         self.fence = -1
@@ -62,9 +63,14 @@ class Channel:
             if self._waiting:
                 self._stirred.set()
 
+    def close(self) -> None:
+        """Ends `follow`."""
+        self._closed = True
+        self._stirred.set()
+
     async def follow(self, store: Store, interval_seconds: float, outage: Outage) -> None:
-        """Fetches new versions for ever: when somebody waits, and at most every `interval_seconds`."""
-        while True:
+        """Fetches new versions until `close`: when somebody waits, and at most every `interval_seconds`."""
+        while not self._closed:
             await self._stirred.wait()
             self._stirred.clear()
             if self._dirty and self._waiting:

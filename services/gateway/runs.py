@@ -9,7 +9,7 @@ from crowdlearn.errors import UnknownJobError
 from crowdlearn.protocol import Hello
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Announcement, JobChanged, Store, VersionAnnounced
+from crowdlearn.store import Announcement, JobChanged, Manifest, State, Store, VersionAnnounced
 from services.gateway.broadcast import Channel
 from services.gateway.identity import birth_seconds, credible, issue
 from services.gateway.intake import Intake
@@ -36,20 +36,20 @@ class Runs:
         self._store, self._settings, self._intake, self._outage = store, settings, intake, outage
         self._tasks = tasks
         self._runs: dict[str, Run] = {}
-        self._followers: dict[str, list[asyncio.Task[None]]] = {}
         self._specs: Recent[str, JobSpec] = Recent(SPEC_SECONDS)
-        self._opening: Recent[str, Run] = Recent(SPEC_SECONDS)
+        self._opening: Recent[str, tuple[list[Manifest], State]] = Recent(SPEC_SECONDS)
         self._looking: Recent[tuple[str, str], None] = Recent(self._settings.busy_retry_seconds / 2)
         self._gateway = secrets.token_hex(8)
 
     async def join(self, job: str, member: Member) -> Run:
         """Puts a socket on the newest run of a job; raises UnknownJobError or StoreUnavailableError."""
         spec = await self._specs.get(job, lambda: self._store.jobs.spec(job))
-        run = self._runs.get(spec.run) or await self._opening.get(spec.run, lambda: self._open(spec))
-        # Somebody else may have opened it meanwhile: there is one a run, for that is the one kept current.
-        run = self._runs.setdefault(spec.run, run)
-        if not run.members:
-            self._followers[spec.run] = [self._tasks.create_task(self._follow(channel)) for channel in run.channels]
+        if spec.run not in self._runs:
+            manifests, state = await self._opening.get(spec.run, lambda: self._read(spec))
+            # Somebody else may have opened it meanwhile.
+            if spec.run not in self._runs:
+                self._open(spec, manifests, state)
+        run = self._runs[spec.run]
         run.members.add(member)
         return run
 
@@ -59,8 +59,8 @@ class Runs:
         for channel in run.channels:
             channel.forget(member.outbox)
         if not run.members and self._runs.pop(run.spec.run, None) is not None:
-            for follower in self._followers.pop(run.spec.run):
-                follower.cancel()
+            for channel in run.channels:
+                channel.close()
             self._tasks.create_task(self._report(run))
 
     async def past(self, run: Run, hello: Hello, now_seconds: float) -> tuple[str, list[int]]:
@@ -122,20 +122,26 @@ class Runs:
             if event.run in self._runs:
                 self._runs[event.run].announced(event.shard, event.version, event.fence)
         elif isinstance(event, JobChanged):
-            # A name may mean another run now.
+            # A name may mean another run now, and what was read of one is old.
             self._specs.clear()
+            self._opening.clear()
             if event.run in self._runs:
                 await self._look(self._runs[event.run])
         else:
             for run in list(self._runs.values()):
                 await self._look(run)
 
-    async def _open(self, spec: JobSpec) -> Run:
+    async def _read(self, spec: JobSpec) -> tuple[list[Manifest], State]:
         manifests = await self._store.shards.manifests(spec.run, len(spec.shards))
+        return manifests, await self._store.jobs.state(spec.run)
+
+    def _open(self, spec: JobSpec, manifests: list[Manifest], state: State) -> None:
         run = Run(spec, manifests, self._settings, self._intake)
-        state = await self._store.jobs.state(spec.run)
-        run.reason = state.reason if state.state == "finished" else None
-        return run
+        if state.state == "finished":
+            run.reason = state.reason or "stopped"
+        self._runs[spec.run] = run
+        for channel in run.channels:
+            self._tasks.create_task(self._follow(channel))
 
     async def _look(self, run: Run) -> None:
         try:

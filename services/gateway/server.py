@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import uvicorn
 
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 LISTEN_BACKLOG = 4096
 """Connections that may wait to be accepted: after a gateway died, all its replicas come at once."""
+
+CANCEL_SECONDS = 0.1
+"""How long a cancelled task may take before it is cancelled again."""
 
 
 class _Server(uvicorn.Server):
@@ -75,8 +78,15 @@ async def run(
         await _drain(runs, settings.drain_seconds)
         server.should_exit = True
         await serving
-        for worker in workers:
+        await _end(workers)
+
+
+async def _end(workers: Collection[asyncio.Task[None]]) -> None:
+    """Cancels until it has happened: asyncio.wait_for, which redis-py uses, may swallow a cancellation on Python 3.11."""
+    while running := {worker for worker in workers if not worker.done()}:
+        for worker in running:
             worker.cancel()
+        await asyncio.wait(running, timeout=CANCEL_SECONDS)
 
 
 def _bind(settings: GatewaySettings) -> socket.socket:
