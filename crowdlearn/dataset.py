@@ -133,13 +133,13 @@ def _little_endian(array: Array) -> Array:
 
 
 def train_chunk_rows(table: Table, batch_rows: int) -> int:
-    """Rows of a training chunk: at most CHUNK_BYTES, fewer where chunks are too few, and at least a minibatch."""
+    """Rows of a training chunk: about CHUNK_BYTES, fewer where chunks are too few, and at least a minibatch."""
     chunks = max(MIN_CHUNKS, -(-table.rows * table.row_bytes // CHUNK_BYTES))
     return max(batch_rows, _rows_of(table, chunks))
 
 
 def held_out_chunk_rows(table: Table) -> int:
-    """Rows of a held-out chunk: at most CHUNK_BYTES."""
+    """Rows of a held-out chunk: about CHUNK_BYTES."""
     return _rows_of(table, -(-table.rows * table.row_bytes // CHUNK_BYTES))
 
 

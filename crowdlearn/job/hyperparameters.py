@@ -116,7 +116,7 @@ class Downpour:
     """A replica adopts new parameters at most every so many minibatches."""
     local_learning_rate: float | None = None
     """The step size of a replica's local steps, which are plain SGD; None takes the optimizer's learning rate."""
-    max_accumulate: int = 16
+    max_accumulate: int = 8
     """A replica that is told `busy` sums at most so many minibatches before it waits."""
     shard_size: int = 65_536
     """The most parameters in a shard; 65,536 make a frame of 64 KiB as int8, and of 256 KiB as f32."""

@@ -45,16 +45,18 @@ class Evaluation:
         return cls(store, spec, await asyncio.to_thread(Scorer, scoring))
 
     async def step(self) -> bool:
-        """Scores the newest version if it is new; True when the run has ended and no gradient is left to apply."""
+        """Scores the newest version if it is new; True when the run has ended and nothing more will be applied to it."""
         spec, store = self._spec, self._store
-        # Read before the parameters: what is applied after this is seen by the next step.
+        # Read before the versions: what is applied after this is seen by the next step.
         finished = (await store.jobs.state(spec.run)).state == "finished"
         drained = finished and not any(await store.streams.backlog(spec.run, len(spec.shards)))
         manifests = await store.shards.manifests(spec.run, len(spec.shards))
-        if [manifest.version for manifest in manifests] != self._scored:
-            flat, versions = await store.shards.flat(spec)
-            await self._record(versions, await self._score(flat))
-        return drained
+        if [manifest.version for manifest in manifests] == self._scored:
+            return drained
+        flat, versions = await store.shards.flat(spec)
+        await self._record(versions, await self._score(flat))
+        # A gradient may have been on its way when the run ended: only a look that finds nothing new is the last.
+        return False
 
     async def _record(self, versions: list[int], values: dict[str, float]) -> None:
         spec = self._spec

@@ -1,4 +1,4 @@
-"""Small dense models, written as users would write them: what tracing is tested on. Each is (loss, parameters, batch)."""
+"""Small dense models, written as users would write them: what tracing is tested on."""
 
 from __future__ import annotations
 

@@ -86,7 +86,6 @@ FLOATS = {
 }
 
 
-
 def scalar(function):
     """A loss that weighs every element of `function(x)` differently."""
 

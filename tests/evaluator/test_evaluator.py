@@ -1,0 +1,230 @@
+"""The evaluator on a store: what it scores, when it ends a job, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crowdlearn import Data, Downpour, Job
+from crowdlearn.errors import SetupError, StoreUnavailableError
+from crowdlearn.job import CompiledJob
+from crowdlearn.settings import EvaluatorSettings
+from crowdlearn.spec import CurvePoint
+from crowdlearn.store import Commit, Store, connect
+from services import evaluator
+from services.evaluator.service import Evaluator
+
+X = np.zeros((10, 2), np.float32)
+SETTINGS = EvaluatorSettings(interval_seconds=0.001, poll_seconds=0.01)
+WAIT_SECONDS = 20.0
+
+# The accuracy of this model is its first parameter, and its loss the second: a commit sets both.
+JOB = Job(
+    name="scored",
+    params={"w": np.array([0.25, 7.0] + [0.0] * 1500)},
+    loss=lambda params, batch: params["w"][1] + 0 * batch["x"].sum(),
+    metrics=lambda params, batch: {"accuracy": params["w"][0]},
+    data=Data({"x": X}, {"x": X}),
+    batch_size=5,
+    until="accuracy >= 0.9",
+    downpour=Downpour(shard_size=1024),
+)
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    store = await connect(f"fake://{uuid.uuid4().hex}")
+    yield store
+    await store.close()
+
+
+async def submit(store: Store, job: Job = JOB) -> CompiledJob:
+    compiled = job.compile()
+    await store.jobs.submit(
+        compiled.spec, compiled.program, compiled.metrics, compiled.parameters, compiled.train, compiled.held_out
+    )
+    return compiled
+
+
+async def commit(store: Store, run: str, *first_values: float, shard: int = 0) -> None:
+    """A new version of a shard, with other values in front."""
+    await store.shards.claim(run, shard, "test", 10)
+    state = await store.shards.load(run, shard)
+    state.parameters[: len(first_values)] = first_values
+    base = state.manifest
+    await store.shards.commit(run, shard, Commit(base, base.version + 1, base.offset, state.parameters, state.slots))
+
+
+async def scored(store: Store, run: str) -> list[CurvePoint]:
+    return [point for point in await store.curve.points(run) if point.kind == "held_out"]
+
+
+async def until_scored(store: Store, run: str, count: int) -> list[CurvePoint]:
+    """Waits until the curve has `count` held-out points."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while len(points := await scored(store, run)) < count:  # noqa: ASYNC110 - the curve has no event
+            await asyncio.sleep(0.005)
+    return points
+
+
+async def test_a_burst_scores_the_current_version_once(store):
+    run = (await submit(store)).spec.run
+    await evaluator.run(store, SETTINGS, burst=True)
+    (point,) = await scored(store, run)
+    assert (point.version, point.values) == (0, {"accuracy": 0.25, "loss": 7.0})
+
+
+async def test_a_new_version_of_any_shard_is_scored_and_an_old_one_is_not_again(store):
+    run = (await submit(store)).spec.run
+    evaluating = Evaluator(store)
+    await evaluating.look()
+    await evaluating.look()
+    assert len(await scored(store, run)) == 1
+    await commit(store, run, 1.0, shard=1)
+    await evaluating.look()
+    assert len(await scored(store, run)) == 2
+    await commit(store, run, 0.5, 3.0)
+    await commit(store, run, 0.75, 2.0)
+    await evaluating.look()
+    newest = (await scored(store, run))[-1]
+    assert (newest.version, newest.values) == (2, {"accuracy": 0.75, "loss": 2.0})
+
+
+async def test_a_job_ends_when_its_target_is_reached_and_not_before(store):
+    run = (await submit(store)).spec.run
+    evaluating = Evaluator(store)
+    await commit(store, run, 0.875)
+    await evaluating.look()
+    assert (await store.jobs.state(run)).state == "running"
+    await commit(store, run, 0.9375)
+    await evaluating.look()
+    state = await store.jobs.state(run)
+    assert (state.state, state.reason) == ("finished", "until")
+
+
+async def test_a_finished_job_is_scored_until_nothing_new_comes(store):
+    run = (await submit(store)).spec.run
+    evaluating = Evaluator(store)
+    await store.jobs.finish(run, "epochs")
+    await evaluating.look()
+    await commit(store, run, 0.5)
+    await evaluating.look()
+    assert [point.version for point in await scored(store, run)] == [0, 1]
+    await evaluating.look()
+    assert evaluating._evaluations == {run: None}
+
+
+async def test_an_evaluator_that_starts_does_not_score_what_an_earlier_one_has(store):
+    run = (await submit(store)).spec.run
+    await store.jobs.finish(run, "stopped")
+    await Evaluator(store).look()
+    await Evaluator(store).look()
+    assert len(await scored(store, run)) == 1
+
+
+async def test_a_diverged_model_is_recorded_without_its_infinite_loss(store, caplog):
+    run = (await submit(store)).spec.run
+    await commit(store, run, 0.5, np.inf)
+    await Evaluator(store).look()
+    assert (await scored(store, run))[0].values == {"accuracy": 0.5}
+    assert "not finite: loss" in caplog.text
+
+
+async def test_a_job_without_held_out_data_is_left_alone(store):
+    run = (await submit(store, replace(JOB, data=Data({"x": X}), until=None, metrics=None))).spec.run
+    await evaluator.run(store, SETTINGS, burst=True)
+    assert await scored(store, run) == []
+
+
+async def test_a_scoring_function_that_cannot_be_read_stops_only_its_own_job(store, caplog):
+    good = (await submit(store)).spec.run
+    bad = replace(JOB, name="broken").compile()
+    await store.jobs.submit(bad.spec, bad.program, b"no function", bad.parameters, bad.train, bad.held_out)
+    evaluating = Evaluator(store)
+    await evaluating.look()
+    await evaluating.look()
+    assert len(await scored(store, good)) == 1
+    assert caplog.text.count("cannot be scored") == 1
+
+
+async def test_a_run_that_a_newer_one_replaced_is_forgotten(store):
+    first = (await submit(store)).spec.run
+    evaluating = Evaluator(store)
+    await evaluating.look()
+    await store.jobs.finish(first, "stopped")
+    second = (await submit(store)).spec.run
+    await evaluating.look()
+    assert evaluating._evaluations.keys() == {second}
+
+
+async def test_it_follows_announcements_until_it_is_stopped(store):
+    run = (await submit(store)).spec.run
+    stop = asyncio.Event()
+    task = asyncio.create_task(evaluator.run(store, SETTINGS, stop=stop))
+    await until_scored(store, run, 1)
+    await commit(store, run, 0.9375)
+    await until_scored(store, run, 2)
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await store.jobs.state(run)).state == "running":  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.005)
+    stop.set()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+
+
+async def test_an_outage_is_waited_for_and_told_once(store, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    run = (await submit(store)).spec.run
+    evaluating, specs = Evaluator(store), store.jobs.specs
+
+    async def away():
+        raise StoreUnavailableError("Redis at nowhere did not answer")
+
+    monkeypatch.setattr(store.jobs, "specs", away)
+    for _ in range(3):
+        await evaluating.look_if_redis_answers()
+    monkeypatch.setattr(store.jobs, "specs", specs)
+    await evaluating.look_if_redis_answers()
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("services.evaluator")]
+    assert messages == [
+        "Redis at nowhere did not answer; scoring goes on when it is back",
+        "Redis answers again",
+    ]
+    assert len(await scored(store, run)) == 1
+
+
+async def test_it_starts_before_redis_does(own_redis):
+    store = await connect_later(own_redis.url)
+    stop = asyncio.Event()
+    task = asyncio.create_task(evaluator.run(store, SETTINGS, stop=stop))
+    await asyncio.to_thread(own_redis.start)
+    compiled = await submit(store)
+    await until_scored(store, compiled.spec.run, 1)
+    stop.set()
+    await asyncio.wait_for(task, WAIT_SECONDS)
+    await store.close()
+
+
+async def connect_later(url: str) -> Store:
+    """A store whose Redis may not be there yet."""
+    from crowdlearn.store.connection import open_connection
+
+    return Store(open_connection(url))
+
+
+async def test_without_jax_it_says_what_to_install(store, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax.export", None)
+    with pytest.raises(SetupError, match=r"pip install crowdlearn\[jax\]"):
+        await evaluator.run(store, SETTINGS, burst=True)
+
+
+def test_the_job_that_is_scored_here_has_two_shards():
+    spec = JOB.compile().spec
+    assert [shard.size for shard in spec.shards] == [1024, 478]
+    assert spec.metrics == ("loss", "accuracy")

@@ -1,0 +1,219 @@
+"""A job as a user writes it: what it compiles to, and what it is refused for."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import pytest
+
+from crowdlearn import SGD, Adagrad, Adam, Data, Downpour, Job, Momentum, Normal, RMSprop
+from crowdlearn.dataset import read_chunk
+from crowdlearn.errors import JobError, SetupError
+from crowdlearn.job.scoring import Scorer
+from crowdlearn.program import decode, evaluate
+from crowdlearn.sharding import Shard
+from crowdlearn.spec import decode_spec, encode_spec
+
+X = np.arange(120, dtype=np.float64).reshape(40, 3) / 120
+Y = (np.arange(40) % 2).astype(np.int64)
+
+
+def loss(params, batch):
+    return jnp.mean((batch["x"] @ params["w"] + params["b"] - batch["y"].astype(jnp.float32)) ** 2)
+
+
+def metrics(params, batch):
+    return {"positive": jnp.mean(batch["x"] @ params["w"] > 0)}
+
+
+JOB = Job(
+    name="line",
+    params={"w": Normal(3), "b": np.zeros(())},
+    loss=loss,
+    metrics=metrics,
+    data=Data(train={"x": X[:32], "y": Y[:32]}, held_out={"x": X[32:], "y": Y[32:]}),
+    batch_size=4,
+)
+
+
+def refused(**changes) -> str:
+    with pytest.raises(JobError) as caught:
+        replace(JOB, **changes).compile()
+    return str(caught.value)
+
+
+def test_a_compiled_job_holds_everything_that_services_need():
+    compiled = JOB.compile(run="0123456789ab", now=5.0)
+    spec = compiled.spec
+    assert (spec.name, spec.run, spec.created_seconds) == ("line", "0123456789ab", 5.0)
+    assert [(p.name, p.shape, p.offset) for p in spec.parameters] == [("b", (), 0), ("w", (3,), 1)]
+    assert spec.shards == (Shard(0, 4),)
+    assert [(a.name, a.dtype, a.shape) for a in spec.batch.arrays] == [("x", "float32", (3,)), ("y", "int32", ())]
+    assert (spec.train_rows, spec.held_out_rows, spec.held_out_arrays) == (32, 8, ("x", "y"))
+    assert spec.metrics == ("loss", "positive")
+    assert (spec.training.push_codec, spec.training.fetch_codec) == ("int8", "f16")
+    assert decode_spec(encode_spec(spec)) == spec
+
+
+def test_its_chunks_hold_every_training_row_once_in_another_order():
+    compiled = JOB.compile()
+    assert len(list(compiled.train)) == compiled.spec.train_chunks
+    rows = [read_chunk(chunk, compiled.spec.batch.arrays)["x"] for chunk in compiled.train]
+    assert [len(part) for part in rows] == [compiled.spec.rows_of_chunk(i) for i in range(len(rows))]
+    got = np.concatenate(rows)
+    assert not np.array_equal(got, X[:32].astype(np.float32))
+    np.testing.assert_array_equal(got[np.argsort(got[:, 0])], X[:32].astype(np.float32))
+
+
+def test_its_program_computes_the_users_loss():
+    compiled = JOB.compile()
+    program = decode(compiled.program)
+    b, w = compiled.parameters[:1].reshape(()), compiled.parameters[1:]
+    batch = {"x": X[:4].astype(np.float32), "y": Y[:4].astype(np.int32)}
+    value, _ = evaluate(program, [b, w], [batch["x"], batch["y"]])
+    assert value == pytest.approx(float(loss({"w": w, "b": b}, batch)), rel=1e-6)
+
+
+def test_the_same_seed_gives_the_same_job_and_another_does_not():
+    first, second = (JOB.compile(run="0" * 12, now=0.0) for _ in range(2))
+    other = replace(JOB, seed=1).compile(run="0" * 12, now=0.0)
+    np.testing.assert_array_equal(first.parameters, second.parameters)
+    assert list(first.train) == list(second.train)
+    assert first.program == second.program
+    assert not np.array_equal(first.parameters, other.parameters)
+    assert list(first.train) != list(other.train)
+
+
+def test_each_compilation_is_a_new_run():
+    assert JOB.compile().spec.run != JOB.compile().spec.run
+
+
+def test_its_scoring_function_weighs_chunks_by_their_rows():
+    compiled = JOB.compile()
+    flat = np.array([0.5, 1, 2, 3], np.float32)
+    tree = {"b": flat[0], "w": flat[1:]}
+    batch = {"x": X[32:].astype(np.float32), "y": Y[32:].astype(np.int32)}
+    scored = Scorer(compiled.metrics).score(flat, compiled.held_out)
+    assert scored["loss"] == pytest.approx(float(loss(tree, batch)), rel=1e-6)
+    assert scored["positive"] == 1.0
+
+
+def test_a_last_chunk_of_fewer_rows_is_scored_too(monkeypatch):
+    monkeypatch.setattr("crowdlearn.dataset.CHUNK_BYTES", 16 * 4)
+    compiled = JOB.compile()
+    assert [len(chunk) // 16 for chunk in compiled.held_out] == [4, 4]
+    job = replace(JOB, data=Data(JOB.data.train, {"x": X[33:], "y": Y[33:]}))
+    compiled = job.compile()
+    assert [len(chunk) // 16 for chunk in compiled.held_out] == [4, 3]
+    flat = np.array([0.5, 1, 2, 3], np.float32)
+    batch = {"x": X[33:].astype(np.float32), "y": Y[33:].astype(np.int32)}
+    expected = float(loss({"b": flat[0], "w": flat[1:]}, batch))
+    assert Scorer(compiled.metrics).score(flat, compiled.held_out)["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_held_out_data_nothing_is_scored():
+    compiled = replace(JOB, data=Data(JOB.data.train)).compile()
+    assert compiled.metrics is None
+    assert list(compiled.held_out) == []
+    assert compiled.spec.held_out_chunks == 0
+
+
+def test_every_optimizer_reaches_the_spec_with_its_own_defaults():
+    for optimizer, rate in ((SGD(), 0.1), (Momentum(), 0.01), (RMSprop(), 0.001), (Adagrad(), 0.05), (Adam(), 0.001)):
+        spec = replace(JOB, optimizer=optimizer).compile().spec
+        assert (spec.optimizer.name, spec.optimizer.learning_rate) == (optimizer.name, rate)
+        assert spec.training.local_learning_rate == rate
+
+
+def test_every_hyperparameter_reaches_the_spec():
+    optimizer = Adam(learning_rate=0.2, b1=0.8, b2=0.9, epsilon=1e-3, warmup_steps=7, weight_decay=0.1, clip_value=2.0)
+    downpour = Downpour(
+        n_push=3, n_fetch=2, local_learning_rate=0.01, max_accumulate=5, shard_size=2048, push_codec="f16",
+        fetch_codec="f32", expected_staleness=4, staleness_limit=9,
+    )  # fmt: skip
+    job = replace(JOB, optimizer=optimizer, downpour=downpour, seed=3, epochs=2, until="positive <= 0.5")
+    spec = job.compile().spec
+    for name in ("learning_rate", "b1", "b2", "epsilon", "warmup_steps", "weight_decay", "clip_value", "clip_norm"):
+        assert getattr(spec.optimizer, name) == getattr(optimizer, name)
+    expected = {"n_push": 3, "n_fetch": 2, "local_learning_rate": 0.01, "max_accumulate": 5}
+    expected |= {"push_codec": "f16", "fetch_codec": "f32", "seed": 3}
+    assert msgspec.structs.asdict(spec.training) == expected
+    assert (spec.staleness.expected, spec.staleness.limit, spec.epochs) == (4, 9, 2)
+    assert str(spec.until) == "positive <= 0.5"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "My Job"}, "a job's name expects up to 63 of a-z, 0-9 and -, not - first, got 'My Job'"),
+        ({"loss": 3}, "loss expects a function of (params, batch), got 3"),
+        ({"data": {"x": X}}, "data expects Data(train={...}, held_out={...}), got {"),
+        ({"optimizer": "adam"}, "optimizer expects an optimizer such as Adagrad(learning_rate=0.05), got 'adam'"),
+        ({"batch_size": 0}, "batch_size expects at least 1, got 0"),
+        ({"batch_size": 4.5}, "batch_size expects a whole number, got 4.5"),
+        ({"batch_size": 33}, "batch_size expects at most 32, the training rows, got 33"),
+        ({"epochs": 0}, "epochs expects at least 1, got 0"),
+        ({"until": "accuracy > 0.9"}, "until is 'METRIC >= VALUE' or 'METRIC <= VALUE', got 'accuracy > 0.9'"),
+        ({"until": "accuracy >= 0.9"}, "until expects one of loss, positive, got 'accuracy' in 'accuracy >= 0.9'"),
+        ({"params": {}}, "a job has at least one parameter array, got none"),
+        ({"data": Data({})}, "training data expects arrays by name, got {}"),
+        ({"data": Data({"x": X, "y": Y[:3]})}, "training arrays expect equally many rows, got {'x': 40, 'y': 3}"),
+        (
+            {"data": Data({"x": X, "y": Y}, {"x": X[:, :2], "y": Y})},
+            "held-out array x expects rows of shape (3,), as in training, got (2,)",
+        ),
+        ({"data": Data({"x": X, "y": Y}, {"x": X})}, "held-out array y expects rows of shape (), as in training"),
+        (
+            {"metrics": lambda p, b: 3.0},
+            "metrics returns scalars by name, such as {'accuracy': ...}, got ShapeDtypeStruct",
+        ),
+        ({"metrics": lambda p, b: {"loss": 1.0}}, "of letters, digits and _ other than 'loss', got 'loss'"),
+        ({"metrics": lambda p, b: {"wide": b["x"]}}, "metric wide expects a scalar, got ShapeDtypeStruct"),
+        ({"metrics": lambda p, b: {"a": b["z"]}}, "metrics raised KeyError at tests/job/test_jobs.py:"),
+    ],
+)
+def test_a_mistake_is_told_with_what_was_expected_and_what_came(changes, message):
+    assert message in refused(**changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(learning_rate=0), "learning_rate expects more than 0, got 0"),
+        (lambda: SGD(learning_rate=float("nan")), "learning_rate expects a number, got nan"),
+        (lambda: Momentum(momentum=1.0), "momentum expects at least 0 and less than 1, got 1.0"),
+        (lambda: Adagrad(clip_norm=-1), "clip_norm expects more than 0, got -1"),
+        (lambda: Adam(warmup_steps=-1), "warmup_steps expects at least 0, got -1"),
+        (lambda: Downpour(n_push=0), "n_push expects at least 1, got 0"),
+        (lambda: Downpour(push_codec="f64"), "push_codec expects one of f32, f16, int8, got 'f64'"),
+        (lambda: Downpour(shard_size=100), "shard_size expects at least 1,024, got 100"),
+        (lambda: Downpour(expected_staleness=5, staleness_limit=4), "staleness_limit expects at least 5, got 4"),
+    ],
+)
+def test_a_hyperparameter_out_of_range_is_refused_at_once(make, message):
+    with pytest.raises(JobError, match=message.replace("(", r"\(")):
+        make()
+
+
+def test_until_needs_held_out_data():
+    assert "until 'loss <= 1' expects held-out data, got none" in refused(data=Data(JOB.data.train), until="loss <= 1")
+
+
+def test_without_jax_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(SetupError, match=r"models need jax, which is not installed: pip install crowdlearn\[jax\]"):
+        JOB.compile()
+
+
+def test_a_key_of_the_init_function_comes_from_the_seed():
+    def init(key):
+        return {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}
+
+    first, second = (replace(JOB, params=init).compile().parameters for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, replace(JOB, params=init, seed=1).compile().parameters)
