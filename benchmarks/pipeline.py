@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import jobs
-from benchmarks.processes import gateway, redis_server, service
+from benchmarks.processes import Gateway, Service, redis_server, running
 from crowdlearn.protocol import CodecName
 from crowdlearn.spec import JobSpec, encode_spec
 from crowdlearn.store import connect
@@ -87,9 +87,16 @@ def measure(codec: CodecName, seconds: float, sockets: int) -> Measured:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server())
         asyncio.run(_submit(redis, spec))
-        url = stack.enter_context(gateway(redis, CROWDLEARN_FRAMES_PER_SECOND="1000000"))
-        stack.enter_context(service("aggregator", redis))
-        command = [sys.executable, "-m", "benchmarks.load", url, str(sockets), str(seconds + 2 * WARM_UP_SECONDS)]
+        gateway = Gateway(redis, CROWDLEARN_FRAMES_PER_SECOND="1000000")
+        stack.enter_context(running(gateway, Service("aggregator", redis)))
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.load",
+            gateway.url,
+            str(sockets),
+            str(seconds + 2 * WARM_UP_SECONDS),
+        ]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:
             assert load.stdin is not None
             load.stdin.write(encode_spec(spec))

@@ -1,19 +1,26 @@
-"""Starts the processes that a benchmark measures, on free ports, and ends them."""
+"""The processes that benchmarks and end-to-end tests run against: redis-server and services, on free ports."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 from crowdlearn.errors import SetupError
+
+START_SECONDS = 60.0
+"""How long a process may take to be ready: an evaluator imports JAX, and machines are shared."""
+
+STOP_SECONDS = 20.0
+"""How long a process may take to end after SIGTERM before it is killed."""
 
 
 def free_port() -> int:
@@ -23,63 +30,128 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@contextlib.contextmanager
-def process(*command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a command until the end of the block; SIGTERM, then SIGKILL after ten seconds."""
-    started = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
-    try:
-        yield started
-    finally:
-        started.terminate()
+class RedisServer:
+    """A redis-server of one's own, with its data in `folder`. `options` as on its command line."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port, self.folder, self.options = free_port(), folder, options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address for crowdlearn.store.connect."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it and returns when it answers."""
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--save", "", "--daemonize", "no", *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if b"Ready to accept connections" in line:
+                return
+        raise SetupError(f"redis-server ended with {self.process.wait()} before it was ready: {' '.join(command)}")
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash would be."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+class Service:
+    """One `crowdlearn NAME --redis URL ...` process. It can be killed and started again."""
+
+    def __init__(self, name: str, redis: str, *options: str, log: Path | None = None, **environment: str) -> None:
+        self.name, self.log, self.environment = name, log, environment
+        self.options = ("--redis", redis, "--log-level", "info" if log else "warning", *options)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it; returns at once."""
+        command = [sys.executable, "-m", "services.cli", self.name, *self.options]
+        output = self.log.open("ab") if self.log else None
         try:
-            started.wait(10)
+            self.process = subprocess.Popen(command, env={**os.environ, **self.environment}, stderr=output)
+        finally:
+            if output:
+                output.close()
+
+    @property
+    def running(self) -> subprocess.Popen[bytes]:
+        """The process; SetupError when it is not running."""
+        if self.process is None or self.process.poll() is not None:
+            raise SetupError(f"the {self.name} is not running; its log: {self.log}")
+        return self.process
+
+    def kill(self) -> None:
+        """SIGKILL: no word of farewell."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code, -9 if it had to be killed."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            self.process = None
+
+
+class Gateway(Service):
+    """A gateway on a free port, which it keeps when it is started again."""
+
+    def __init__(self, redis: str, log: Path | None = None, **environment: str) -> None:
+        self.port = free_port()
+        super().__init__("gateway", redis, "--port", str(self.port), log=log, **environment)
+
+    @property
+    def url(self) -> str:
+        """Its address for browsers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_until_ready(self) -> None:
+        """Returns when /readyz says so."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            _ = self.running
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
+                return
+            time.sleep(0.05)
+        raise SetupError(f"{self.url} is not ready after {START_SECONDS:g} s")
 
 
 @contextlib.contextmanager
 def redis_server(*options: str) -> Iterator[str]:
-    """A redis-server of its own; yields its URL when it answers."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="crowdlearn-bench-") as folder:
-        command = ("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", folder, "--save", "", *options)
-        with process(*command):
-            _wait_for_port(port)
-            yield f"redis://127.0.0.1:{port}"
+    """A redis-server for the length of a block; yields its URL."""
+    with tempfile.TemporaryDirectory(prefix="crowdlearn-redis-") as folder:
+        server = RedisServer(Path(folder), *options)
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.kill()
 
 
 @contextlib.contextmanager
-def service(name: str, redis: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`crowdlearn NAME --redis URL OPTIONS`, with warnings on standard error."""
-    command = (sys.executable, "-m", "services.cli", name, "--redis", redis, "--log-level", "warning", *options)
-    with process(*command, **environment) as started:
-        yield started
-
-
-@contextlib.contextmanager
-def gateway(redis: str, **environment: str) -> Iterator[str]:
-    """A gateway; yields its URL when it is ready."""
-    port = free_port()
-    with service("gateway", redis, "--port", str(port), **environment) as started:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(f"{url}/readyz", started)
-        yield url
-
-
-def _wait_for_port(port: int, timeout_seconds: float = 10) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.02)
-    raise SetupError(f"nothing listens on port {port} after {timeout_seconds:g} s")
-
-
-def _wait_until_ready(url: str, started: subprocess.Popen[bytes], timeout_seconds: float = 30) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline and started.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=1):
-            return
-        time.sleep(0.05)
-    raise SetupError(f"{url} is not ready after {timeout_seconds:g} s")
+def running(*services: Service) -> Iterator[None]:
+    """Starts services for the length of a block; gateways are ready when it begins."""
+    try:
+        for service in services:
+            service.start()
+        for service in services:
+            if isinstance(service, Gateway):
+                service.wait_until_ready()
+        yield
+    finally:
+        for service in services:
+            service.stop()

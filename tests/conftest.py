@@ -3,55 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class RedisServer:
-    """A redis-server process of the tests' own, with its data in `folder`."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port, self.folder, self.options = free_port(), folder, options
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Its address for crowdlearn.store.connect."""
-        return f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Starts it and returns when it answers."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--save", "", "--daemonize", "no", *self.options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if b"Ready to accept connections" in line:
-                return
-        raise RuntimeError(f"redis-server ended with {self.process.wait()} before it was ready: {' '.join(command)}")
-
-    def kill(self) -> None:
-        """SIGKILL, as a crash would be."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
+from benchmarks.processes import RedisServer
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store import Resync, Store, connect
 from crowdlearn.store.connection import fake_server
-from tests.conftest import RedisServer, free_port
+from benchmarks.processes import RedisServer, free_port
 
 
 async def test_two_stores_of_one_fake_name_share_their_data() -> None:
