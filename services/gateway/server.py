@@ -82,7 +82,7 @@ async def run(
 
 
 async def _end(workers: Collection[asyncio.Task[None]]) -> None:
-    """Cancels until it has happened: asyncio.wait_for, which redis-py uses, may swallow a cancellation on Python 3.11."""
+    """Cancels until it has happened: Python 3.11's asyncio.wait_for, within redis-py, may swallow a cancellation."""
     while running := {worker for worker in workers if not worker.done()}:
         for worker in running:
             worker.cancel()

@@ -16,6 +16,9 @@ EXTENSION = "crowdlearn.wire"
 LINGER_SECONDS = 3.0
 """How long a closing connection may take to read the reason; then it is aborted, read or not."""
 
+QUIET_SECONDS = 0.1
+"""A peer that was told that its message is malformed has read why when it has sent nothing more for so long."""
+
 MAX_FRAGMENTS = 1024
 """A message may come in so many pieces: empty ones count nothing against the size limit, and would pile up."""
 
@@ -61,6 +64,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
     """What uvicorn is given as its websocket class. Offers itself as the scope's Wire."""
 
     transport: asyncio.Transport
+    _quiet_timer: asyncio.TimerHandle | None = None
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -117,6 +121,19 @@ class WireProtocol(WebSocketsSansIOProtocol):
         self.read_paused = False
         self.transport.resume_reading()
         self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self._quiet_timer = self.loop.call_later(QUIET_SECONDS, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        if self._quiet_timer is None:
+            super().data_received(data)
+        else:
+            self._quiet_timer.cancel()
+            self._quiet_timer = self.loop.call_later(QUIET_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+        super().connection_lost(exc)
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
