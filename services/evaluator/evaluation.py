@@ -45,7 +45,7 @@ class Evaluation:
         return cls(store, spec, await asyncio.to_thread(Scorer, scoring))
 
     async def step(self) -> bool:
-        """Scores the newest version if it is new; True when the run has ended and nothing more will be applied to it."""
+        """Scores the newest version if it is new; True when the run has ended and nothing new has come."""
         spec, store = self._spec, self._store
         # Read before the versions: what is applied after this is seen by the next step.
         finished = (await store.jobs.state(spec.run)).state == "finished"
