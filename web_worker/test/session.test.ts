@@ -134,7 +134,7 @@ test("a newer shard replaces local values wholly; the other shard keeps its loca
 });
 
 test("parameters are adopted only every n_fetch steps", () => {
-  const stage = ready(20, { training: { ...WELCOME.training, n_fetch: 2 } });
+  const stage = ready(20, { credit: 4, training: { ...WELCOME.training, n_fetch: 2 } });
   stage.step([0, 0, 0]);
   stage.parameters(0, 5, [100, 200]);
   stage.step([0, 0, 0]);
@@ -143,15 +143,25 @@ test("parameters are adopted only every n_fetch steps", () => {
   assert.equal(stage.session.training!.parameters.values[0], 100);
 });
 
-test("without credit gradients are summed, up to max_accumulate, then training waits for an answer", () => {
+test("without credit one more push is computed, then training waits for an answer", () => {
   const stage = ready();
   stage.step();
   stage.clear();
-  assert.deepEqual([stage.step(), stage.step(), stage.step(), stage.step()], [true, true, true, false]);
+  assert.deepEqual([stage.step(), stage.step()], [true, false]);
   assert.deepEqual(stage.frames(), []);
   stage.ack(0, 1).ack(1, 1);
-  assert.deepEqual(stage.frames().map(({ sequence, minibatches, rows }) => [sequence, minibatches, rows]), [[2, 3, 6], [2, 3, 6]]);
+  assert.deepEqual(stage.frames().map(({ sequence, minibatches }) => [sequence, minibatches]), [[2, 1], [2, 1]]);
   assert.equal(stage.step(), true);
+});
+
+test("while a shard is busy gradients are summed, up to max_accumulate, then training waits", () => {
+  const stage = ready();
+  stage.step();
+  stage.ack(1, 1).ack(0, 1, "busy", { retry_seconds: 0.25 }).clear();
+  assert.deepEqual([stage.step(), stage.step(), stage.step(), stage.step()], [true, true, true, false]);
+  stage.actions.push(...stage.session.tick(250));
+  stage.clear().ack(0, 1);
+  assert.deepEqual(stage.frames().map(({ sequence, minibatches }) => [sequence, minibatches]), [[2, 3], [2, 3]]);
 });
 
 test("n_push minibatches make one push", () => {
@@ -210,7 +220,7 @@ test("gradients go on being summed while the socket is away", () => {
   const stage = ready();
   stage.step();
   stage.session.closed(1006);
-  assert.equal(stage.step(), true);
+  assert.deepEqual([stage.step(), stage.step(), stage.step(), stage.step()], [true, true, true, false]);
 });
 
 test("a new identity drops the unacknowledged; a new run fetches its program too", () => {

@@ -35,6 +35,11 @@ export class Outbox {
     return this.#lanes.every(({ letters }) => letters.length < this.credit && letters.every(({ isSent }) => isSent));
   }
 
+  /** Whether a shard was told `busy` and waits to be tried again. */
+  get isBusy(): boolean {
+    return this.retryAtMilliseconds !== null;
+  }
+
   /** When a busy shard may be tried again, or null. */
   get retryAtMilliseconds(): number | null {
     const busy = this.#lanes.filter(({ letters }) => letters.some(({ isSent }) => !isSent));

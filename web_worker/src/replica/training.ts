@@ -38,6 +38,7 @@ export class Training {
   #askedAtMilliseconds = -Infinity;
   #uselessSteps = 0;
   #isStarving = true;
+  #isConnected = false;
 
   constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
     this.#welcome = welcome;
@@ -51,6 +52,7 @@ export class Training {
 
   /** The socket is open, for the first time or again under the same identity. */
   connected(welcome: Welcome, now: number): Action[] {
+    this.#isConnected = true;
     this.#askedFor = null;
     this.#leases.disconnect();
     this.#outbox.credit = welcome.credit;
@@ -60,6 +62,7 @@ export class Training {
   }
 
   disconnected(): void {
+    this.#isConnected = false;
     this.#leases.disconnect();
   }
 
@@ -115,7 +118,7 @@ export class Training {
 
   /** Adopts parameters if that is due, and gives the next minibatch, or null when there is nothing to train now. */
   next(now: number): { batch: Batch | null; actions: Action[] } {
-    const isFull = this.#accumulator.minibatches >= this.#maxAccumulate;
+    const isFull = this.#accumulator.minibatches >= this.#mostMinibatches;
     if (isFull || !this.parameters.complete || !this.#hasRows) {
       this.#noteHunger();
       return { batch: null, actions: [...this.#pushIfDue(now), ...this.#askForChunks(now)] };
@@ -169,9 +172,11 @@ export class Training {
     return this.#leases.isDry && this.#loading.size === 0;
   }
 
-  get #maxAccumulate(): number {
+  // An answer that is merely on its way is worth waiting for: a sum of many minibatches moves the model no further than
+  // one of few, and would use up the job's epochs. Only where there is no hurry (busy, no network) more are summed.
+  get #mostMinibatches(): number {
     const { n_push, max_accumulate } = this.#welcome.training;
-    return Math.max(n_push, max_accumulate);
+    return this.#outbox.isBusy || !this.#isConnected ? Math.max(n_push, max_accumulate) : n_push;
   }
 
   #askForChunks(now: number): Action[] {
