@@ -38,6 +38,7 @@ __all__ = [
     "StreamEntry",
     "VersionAnnounced",
     "connect",
+    "open_store",
     "position",
     "status",
 ]
@@ -76,6 +77,15 @@ class Store:
         await self._connection.close()
 
 
+def open_store(url: str) -> Store:
+    """Opens the Redis at `url` without asking whether it answers: a service waits for it in its own way.
+
+    Raises:
+        SetupError: `url` is not an address of a Redis.
+    """
+    return Store(open_connection(url))
+
+
 async def connect(url: str, *, wait_seconds: float = 0.0) -> Store:
     """Opens the Redis at `url` and waits up to `wait_seconds` (may be infinite) until it answers.
 
@@ -85,7 +95,7 @@ async def connect(url: str, *, wait_seconds: float = 0.0) -> Store:
         SetupError: `url` is not such an address.
         StoreUnavailableError: Redis does not answer.
     """
-    store = Store(open_connection(url))
+    store = open_store(url)
     backoff = Backoff()
     deadline = time.monotonic() + wait_seconds
     while True:

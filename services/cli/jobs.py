@@ -147,7 +147,6 @@ def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = Fa
 async def _store(redis: str | None) -> AsyncIterator[Store]:
     store = await connect(redis or DEFAULT_REDIS_URL)
     try:
-        await store.ping()
         yield store
     finally:
         await store.close()

@@ -17,7 +17,7 @@ from crowdlearn.settings import (
     GatewaySettings,
     from_environment,
 )
-from crowdlearn.store import Store, connect
+from crowdlearn.store import Store, open_store
 from services.cli import loop
 from services.cli.options import LogLevel, MetricsPort, RedisUrl
 
@@ -86,7 +86,7 @@ def _run(
         metrics.serve(metrics_port)
 
     async def main(stop: asyncio.Event) -> None:
-        store = await connect(redis or DEFAULT_REDIS_URL)
+        store = open_store(redis or DEFAULT_REDIS_URL)
         try:
             await serve(store, stop)
         finally:

@@ -105,7 +105,6 @@ class Session:
         store = await connect(self.redis or f"fake://{spec.run}")
         started = time.monotonic()
         try:
-            await store.ping()
             await upload(store, self.compiled, self.console)
             async with AsyncExitStack() as stack:
                 service = await self._start(store, stack)

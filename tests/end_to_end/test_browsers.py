@@ -1,0 +1,123 @@
+"""Real Chromium tabs train a real model on real Redis, through two gateways and one aggregator."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+from safetensors.numpy import load_file
+
+from benchmarks.processes import Gateway, RedisServer, Service, running
+
+ROOT = Path(__file__).parent.parent.parent
+TRAINING_SECONDS = 120.0
+"""A deadline, not an expectation: the job takes some ten seconds on two idle cores."""
+
+
+def crowdlearn(*arguments: str) -> dict[str, Any]:
+    """Runs the command with --json and returns what it printed."""
+    command = [sys.executable, "-m", "services.cli", *arguments, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@contextmanager
+def other_origin(folder: Path) -> Iterator[str]:
+    """Serves a folder as somebody else's web site."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.browser
+@pytest.mark.redis
+def test_four_tabs_on_two_gateways_reach_the_target(
+    redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+) -> None:
+    redis = ("--redis", redis_server.url)
+    crowdlearn("submit", "examples/digits.py", *redis)
+    gateways = [Gateway(redis_server.url, log=logs / f"gateway-{n}.log") for n in (1, 2)]
+    workers = [Service(name, redis_server.url, log=logs / f"{name}.log") for name in ("aggregator", "evaluator")]
+    with ExitStack() as stack:
+        stack.enter_context(running(*gateways, *workers))
+        contexts = [stack.enter_context(chromium.new_context()) for _ in range(4)]
+        pages = [context.new_page() for context in contexts]
+        problems: list[str] = []
+        for number, page in enumerate(pages):
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.goto(f"{gateways[number % 2].url}/?job=digits&join")
+        for page in pages:
+            expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=TRAINING_SECONDS * 1000)
+        assert problems == []
+        acknowledged = [int(page.locator("#own-acknowledged").inner_text().replace(",", "")) for page in pages]
+        assert min(acknowledged) > 0, f"every tab takes part, got {acknowledged}"
+
+    status = crowdlearn("status", "digits", *redis)
+    assert status["reason"] == "until"
+    assert status["metrics"]["accuracy"] >= 0.94  # scored once more after the last gradients came in
+    assert status["backlog"] == 0
+    file = tmp_path / "digits.safetensors"
+    crowdlearn("export", "digits", str(file), *redis)
+    assert {name: array.shape for name, array in load_file(file).items()} == {
+        "W1": (64, 64),
+        "b1": (64,),
+        "W2": (64, 10),
+        "b2": (10,),
+    }
+
+
+@pytest.mark.browser
+def test_up_trains_the_demo_in_memory_and_writes_the_weights(tmp_path: Path) -> None:
+    file = tmp_path / "digits.safetensors"
+    outcome = crowdlearn("up", "examples/digits.py", "--browsers", "2", "--port", "0", "--out", str(file))
+    assert outcome["reason"] == "until"
+    assert outcome["metrics"]["accuracy"] >= 0.94
+    assert set(load_file(file)) == {"W1", "b1", "W2", "b2"}
+
+
+@pytest.mark.browser
+def test_a_page_of_another_origin_can_embed_a_replica(
+    redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+) -> None:
+    job = (ROOT / "examples" / "digits.py").read_text().replace('name="digits"', 'name="embedded"')
+    (tmp_path / "embedded.py").write_text(job)
+    crowdlearn("submit", str(tmp_path / "embedded.py"), "--redis", redis_server.url)
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
+    aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
+    (tmp_path / "index.html").write_text("<!doctype html><title>Somebody else's page</title>")
+    with running(gateway, aggregator), other_origin(tmp_path) as other, chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(other)
+        pushed = page.evaluate(
+            """async (gateway) => {
+                const { Replica } = await import(`${gateway}/worker.js`);
+                const replica = new Replica({ job: "embedded" });
+                const pushed = new Promise((resolve, reject) => {
+                    replica.addEventListener("progress", ({ detail }) => detail.acknowledged > 0 && resolve(detail));
+                    replica.addEventListener("state", ({ detail }) => detail.state === "failed" && reject(detail.message));
+                });
+                await replica.start();
+                const progress = await pushed;
+                await replica.stop();
+                return progress;
+            }""",
+            gateway.url,
+        )
+        assert pushed["acknowledged"] > 0
+        assert pushed["backend"] == "wasm"
+        with urllib.request.urlopen(f"{gateway.url}/jobs/embedded") as answer:
+            assert json.load(answer)["state"] == "running"
