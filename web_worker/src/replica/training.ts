@@ -118,8 +118,7 @@ export class Training {
 
   /** Adopts parameters if that is due, and gives the next minibatch, or null when there is nothing to train now. */
   next(now: number): { batch: Batch | null; actions: Action[] } {
-    const isFull = this.#accumulator.minibatches >= this.#mostMinibatches;
-    if (isFull || !this.parameters.complete || !this.#hasRows) {
+    if (this.#mustWait || !this.parameters.complete || !this.#hasRows) {
       this.#noteHunger();
       return { batch: null, actions: [...this.#pushIfDue(now), ...this.#askForChunks(now)] };
     }
@@ -172,11 +171,14 @@ export class Training {
     return this.#leases.isDry && this.#loading.size === 0;
   }
 
-  // An answer that is merely on its way is worth waiting for: a sum of many minibatches moves the model no further than
-  // one of few, and would use up the job's epochs. Only where there is no hurry (busy, no network) more are summed.
-  get #mostMinibatches(): number {
+  // An answer that is on its way is worth waiting for, with the minibatch that would complete a push still to compute: it
+  // is then computed from newer parameters. A sum of more minibatches would move the model hardly further and use up the
+  // job's epochs, so that more are summed only while a shard is busy or the network away.
+  get #mustWait(): boolean {
     const { n_push, max_accumulate } = this.#welcome.training;
-    return this.#outbox.isBusy || !this.#isConnected ? Math.max(n_push, max_accumulate) : n_push;
+    const { minibatches } = this.#accumulator;
+    if (this.#outbox.isBusy || !this.#isConnected) return minibatches >= Math.max(n_push, max_accumulate);
+    return minibatches >= n_push - 1 && !this.#outbox.hasRoom;
   }
 
   #askForChunks(now: number): Action[] {
