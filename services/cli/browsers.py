@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -60,6 +61,8 @@ async def headless_replicas(url: str, count: int) -> AsyncIterator[list[Page]]:
     except ImportError:
         raise SetupError("starting browsers needs playwright: pip install 'crowdlearn[browsers]'") from None
     path = find_chromium()
+    # JAX warns of every fork; this child executes another program at once, which is safe.
+    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS, chromium_sandbox=os.geteuid() != 0)
         try:

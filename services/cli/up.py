@@ -21,7 +21,7 @@ from crowdlearn.errors import SetupError
 from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
-from crowdlearn.spec import JobStatus
+from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
 from crowdlearn.store.status import status as read_status
 from crowdlearn.weights import save
@@ -83,8 +83,7 @@ def up(
     outcome = loop.run(session.run)
     if as_json:
         sys.stdout.write(_as_json(outcome).decode() + "\n")
-    missed = compiled.spec.until is not None and outcome.status.reason != "until"
-    raise typer.Exit(3 if missed else 0)
+    raise typer.Exit(0 if _reached(compiled.spec, outcome.status) else 3)
 
 
 @dataclass(frozen=True)
@@ -163,12 +162,17 @@ class Session:
         spec, status = self.compiled.spec, outcome.status
         reasons = {
             "until": f"Reached {spec.until}",
-            "epochs": "All epochs are trained" + (f", but {spec.until} was not reached" if spec.until else ""),
+            "epochs": "All epochs are trained" + ("" if _reached(spec, status) else f", but {spec.until} was not reached"),
             "stopped": "Stopped",
         }
         self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")
-        self.console.print(describe(status), highlight=False)
+        self.console.print(describe(status), highlight=False, soft_wrap=True)
         self.console.print(f"Weights: {outcome.file}", highlight=False)
+
+
+def _reached(spec: JobSpec, status: JobStatus) -> bool:
+    """Whether the job's target was met, in mid-run or by the last weights; a job without one cannot miss it."""
+    return spec.until is None or status.reason == "until" or spec.until.reached(status.metrics or {})
 
 
 def _open_page(page: str) -> bool:
