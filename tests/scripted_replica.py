@@ -87,7 +87,11 @@ class ScriptedReplica:
         self.sequence += 1
         for shard, frame in enumerate(self.frames(values, self.sequence)):
             self.unanswered[shard][self.sequence] = frame
-            await self.pump(shard)
+        try:
+            for shard in range(len(self.unanswered)):
+                await self.pump(shard)
+        except (ConnectionClosed, OSError):
+            await self.come_back()
         return self.sequence
 
     async def settle(self) -> None:

@@ -53,7 +53,7 @@ class Runs:
         run.members.add(member)
         return run
 
-    def leave(self, run: Run, member: Member) -> None:
+    async def leave(self, run: Run, member: Member) -> None:
         """A socket has left; with the last one the run is forgotten."""
         run.members.discard(member)
         for channel in run.channels:
@@ -61,7 +61,13 @@ class Runs:
         if not run.members and self._runs.pop(run.spec.run, None) is not None:
             for channel in run.channels:
                 channel.close()
-            self._tasks.create_task(self._report(run))
+            await self._report(run)
+
+    def close(self) -> None:
+        """Ends the followers of all runs."""
+        for run in self._runs.values():
+            for channel in run.channels:
+                channel.close()
 
     async def past(self, run: Run, hello: Hello, now_seconds: float) -> tuple[str, list[int]]:
         """The id and committed sequence numbers that a replica goes on with: its own, if still remembered."""
@@ -69,6 +75,8 @@ class Runs:
         known = hello.replica is not None and hello.run == run.spec.run
         if known and hello.replica is not None and credible(hello.replica, now_seconds):
             applied = await self._store.shards.applied(run.spec.run, shards, hello.replica)
+            # Read last: if a shard forgets the replica between the two, admission knows it.
+            run.looked(await self._store.shards.manifests(run.spec.run, shards))
             birth = birth_seconds(hello.replica)
             if all(sequence or birth > run.forgotten(shard) for shard, sequence in enumerate(applied)):
                 return hello.replica, applied

@@ -38,6 +38,16 @@ class _Server(uvicorn.Server):
         """Leaves signals alone: several services may run in this process, and their caller stops them in order."""
         yield
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until told to exit; a cancelled server leaves nothing open either."""
+        try:
+            await super().serve(sockets)
+        finally:
+            for listener in getattr(self, "servers", []):
+                listener.close()
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+
 
 async def run(
     store: Store,
@@ -58,14 +68,24 @@ async def run(
     Raises:
         SetupError: the port is taken or may not be used.
     """
-    stop = stop or asyncio.Event()
-    listener = _bind(settings)
+    with contextlib.closing(_bind(settings)) as listener:
+        await _serve(store, settings, stop or asyncio.Event(), ready, bundle or Bundle(), listener)
+
+
+async def _serve(
+    store: Store,
+    settings: GatewaySettings,
+    stop: asyncio.Event,
+    ready: Callable[[int], object] | None,
+    bundle: Bundle,
+    listener: socket.socket,
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         outage = Outage()
         intake = Intake(store, outage)
         runs = Runs(store, settings, intake, outage, tasks)
         health = Health(store)
-        app = build(Gateway(store, settings, runs, intake, outage), health, bundle or Bundle())
+        app = build(Gateway(store, settings, runs, intake, outage), health, bundle)
         server = _Server(_config(app, settings))
         workers = [tasks.create_task(work()) for work in (intake.run, runs.listen, runs.poll, runs.extend_leases)]
         serving = tasks.create_task(server.serve(sockets=[listener]))
@@ -73,12 +93,15 @@ async def run(
         log.info("listening on http://%s:%d", settings.host, port)
         if ready is not None:
             ready(port)
-        await stop.wait()
-        health.draining = True
-        await _drain(runs, settings.drain_seconds)
-        server.should_exit = True
-        await serving
-        await _end(workers)
+        try:
+            await stop.wait()
+            health.draining = True
+            await _drain(runs, settings.drain_seconds)
+            server.should_exit = True
+            await serving
+        finally:
+            runs.close()
+            await _end(workers)
 
 
 async def _end(workers: Collection[asyncio.Task[None]]) -> None:

@@ -228,6 +228,6 @@ class ReplicaSocket:
 
     async def _leave(self) -> None:
         if self._run is not None:
-            self._gateway.runs.leave(self._run, self)
+            await self._gateway.runs.leave(self._run, self)
             with self._gateway.outage.survived():
                 await self._leases.abandon(self._run)

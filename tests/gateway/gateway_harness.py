@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from crowdlearn.protocol import BatchArray, BatchLayout, ParameterArray, Replica
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.sharding import cut
 from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec
-from crowdlearn.store import Store
+from crowdlearn.store import Commit, Store
 from services import gateway
 from services.gateway.bundle import Bundle
 
@@ -89,3 +89,19 @@ async def serve(store: Store, bundle: Bundle, **changes: Any) -> AsyncIterator[S
     finally:
         stop.set()
         await task
+
+
+async def commit(store: Store, run: str, shard: int, value: float, version: int) -> None:
+    """Makes every parameter of a shard `value`, at `version`, as an aggregator would."""
+    fence = await store.shards.claim(run, shard, "test", 10.0)
+    assert fence is not None
+    state = await store.shards.load(run, shard)
+    values = np.full_like(state.parameters, value)
+    await store.shards.commit(run, shard, Commit(state.manifest, version, state.manifest.offset, values, state.slots))
+
+
+async def until(happened: Callable[[], Awaitable[bool]]) -> None:
+    """Returns once `happened` is true."""
+    async with asyncio.timeout(10):
+        while not await happened():  # noqa: ASYNC110 - what is waited for is in Redis, which has no event for it
+            await asyncio.sleep(0.01)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
-from gateway_harness import Service
+import pytest
+from gateway_harness import Service, commit, make_spec, serve, submit, until
 from scripted_replica import ScriptedReplica
 
-from crowdlearn.frames import unpack
+from crowdlearn.frames import Frame, unpack
+from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Wait
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store
+from crowdlearn.store import Applied, Commit, Store
+from services.gateway.bundle import Bundle
+
+ONES = np.ones(2024, np.float32)
+
+
+async def test_a_welcome_tells_what_a_replica_needs(job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        welcome = replica.welcome
+    assert (welcome.job, welcome.run, welcome.state) == ("small", "3f0c5a9d2b11", "running")
+    assert welcome.program == "/jobs/small/3f0c5a9d2b11/program"
+    assert [shard.size for shard in welcome.shards] == [1024, 1000]
+    assert welcome.applied == [0, 0]
+    assert welcome.training.push_codec == "int8"
 
 
 async def test_a_pushed_gradient_is_in_the_streams_when_it_is_acknowledged(
@@ -23,10 +40,182 @@ async def test_a_pushed_gradient_is_in_the_streams_when_it_is_acknowledged(
     assert entries[job.run, 0][0].replica == replica.replica
 
 
-async def test_a_fetch_brings_the_newest_parameters_of_every_shard(
-    store: Store, job: JobSpec, service: Service
-) -> None:
+async def test_frames_of_a_shard_keep_their_order(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        for _ in range(50):
+            await replica.push(ONES)
+        await replica.settle()
+    entries = await store.streams.read({(job.run, 1): "0-0"}, 100)
+    assert [unpack(entry.frame).sequence for entry in entries[job.run, 1]] == list(range(1, 51))
+
+
+async def test_a_fetch_brings_the_newest_parameters_of_every_shard(job: JobSpec, service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         first, second = await replica.fetch()
     assert (first.version, second.version) == (0, 0)
     assert np.frombuffer(second.payload, "<f4").tolist() == list(range(1024, 2024))
+
+
+async def test_a_fetch_is_answered_later_when_there_is_a_newer_version(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        await replica.fetch()
+        await replica.say(Fetch(have=[0, 0]))
+        await commit(store, job.run, 1, 7.0, version=3)
+        frame = await replica.expect(Frame)
+    assert (frame.shard, frame.version) == (1, 3)
+    assert np.frombuffer(frame.payload, "<f4").tolist() == [7.0] * 1000
+
+
+async def test_parameters_that_went_back_are_offered_too(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        await replica.say(Fetch(have=[5, 0]))
+        frame = await replica.expect(Frame)
+    assert (frame.shard, frame.version) == (0, 0)
+
+
+@pytest.mark.parametrize(("codec", "bytes_of_1000"), [("f16", 2000), ("int8", 1004)])
+async def test_parameters_are_encoded_as_the_job_says(
+    codec: str, bytes_of_1000: int, store: Store, service: Service
+) -> None:
+    await submit(store, make_spec(name="coded", fetch_codec=codec))
+    async with ScriptedReplica("coded", service.url) as replica:
+        _, second = await replica.fetch()
+    assert len(second.payload) == bytes_of_1000
+
+
+async def test_a_gradient_on_an_announced_version_is_accepted(store: Store, job: JobSpec, service: Service) -> None:
+    # The announcement may not have arrived: then the gateway asks Redis before it says future-version.
+    async with ScriptedReplica("small", service.url) as replica:
+        await commit(store, job.run, 0, 1.0, version=9)
+        replica.versions = [9, 0]
+        await replica.push(ONES)
+        await replica.settle()
+        assert replica.rejected == []
+
+
+async def test_a_replica_that_comes_back_goes_on_where_redis_is(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        for _ in range(3):
+            await replica.push(ONES)
+        await replica.settle()
+        await apply(store, job.run, replica.welcome.replica, sequence=3)
+        await replica.socket.close()
+        welcome = await replica.connect()
+        assert welcome.applied == [3, 3]
+        await replica.send(replica.frames(ONES, 3)[0])
+        assert await replica.expect(Ack) == Ack(shard=0, sequence=3, status="duplicate")
+
+
+async def test_an_identity_of_another_run_or_of_the_future_is_not_continued(job: JobSpec, service: Service) -> None:
+    replica = ScriptedReplica("small", service.url)
+    replica.replica, replica.run = "00000001a1b2c3d4", "000000000000"
+    async with replica:
+        assert replica.welcome.replica != "00000001a1b2c3d4"
+    replica.replica, replica.run = "fffffff0a1b2c3d4", job.run
+    async with replica:
+        assert replica.welcome.replica != "fffffff0a1b2c3d4"
+
+
+async def test_a_forgotten_replica_gets_a_new_identity_and_is_refused_under_the_old(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        old = replica.welcome.replica
+        await apply(store, job.run, old, sequence=0, forgotten=1 << 32)
+        # A version that is not there makes the gateway read the manifest.
+        replica.versions = [2, 2]
+        await replica.push(ONES)
+        await replica.settle()
+        assert [ack.reason for ack in replica.rejected] == ["expired", "expired"]
+        await replica.socket.close()
+        assert (await replica.connect()).replica != old
+
+
+async def test_chunks_are_leased_trained_and_given_back(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        await replica.say(Lease(count=3))
+        leases = (await replica.expect(Leased)).leases
+        assert [lease.lease for lease in leases] == [0, 1, 2]
+        assert [lease.rows for lease in leases] == [2, 2, 2]
+        assert [lease.epoch for lease in leases] == [0, 0, 0]
+        await replica.say(Trained(lease=0))
+        await replica.say(Release(leases=[1]))
+        await replica.say(Lease(count=1))
+        assert [lease.lease for lease in (await replica.expect(Leased)).leases] == [1]
+    progress = await store.data.progress(job)
+    assert (progress.rows_trained, progress.leases_done) == (2, 1)
+
+
+async def test_without_a_free_chunk_a_replica_waits(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as greedy, ScriptedReplica("small", service.url) as late:
+        await greedy.say(Lease(count=12))
+        await greedy.expect(Leased)
+        await late.say(Lease(count=1))
+        assert (await late.expect(Wait)).seconds == 2.0
+
+
+async def test_only_its_own_leases_can_be_given_back(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as holder, ScriptedReplica("small", service.url) as thief:
+        await holder.say(Lease(count=12))
+        await holder.expect(Leased)
+        await thief.say(Release(leases=[0]))
+        await thief.say(Lease(count=1))
+        assert isinstance(await thief.receive(), Wait)
+
+
+async def test_when_the_job_ends_everybody_is_told_and_let_go(store: Store, job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as one, ScriptedReplica("small", service.url) as other:
+        await store.jobs.finish(job.run, "until")
+        for replica in (one, other):
+            assert (await replica.expect(Finished)).reason == "until"
+            assert await replica.closed() == (1000, "")
+    async with ScriptedReplica("small", service.url) as late:
+        assert late.welcome.state == "finished"
+        assert (await late.expect(Finished)).reason == "until"
+
+
+async def test_the_fleet_knows_how_many_replicas_there_are(store: Store, job: JobSpec, service: Service) -> None:
+    async def none() -> bool:
+        return await store.fleet.replicas(job.run) == 0
+
+    async def two() -> bool:
+        return await store.fleet.replicas(job.run) == 2
+
+    async with ScriptedReplica("small", service.url), ScriptedReplica("small", service.url):
+        await until(two)
+    await until(none)
+
+
+async def test_a_full_stream_makes_replicas_wait_until_it_is_trimmed(
+    store: Store, job: JobSpec, bundle: Bundle
+) -> None:
+    # 1,024 values are 1,068 bytes with the header: two fit into 2,200, and a third does not.
+    async with serve(store, bundle, backlog_bytes=2200) as running, ScriptedReplica("small", running.url) as replica:
+        for _ in range(2):
+            await replica.push(ONES)
+        await replica.settle()
+        await replica.push(ONES)
+        ack = await replica.expect(Ack)
+        assert (ack.sequence, ack.status, ack.retry_seconds) == (3, "busy", 0.02)
+        await apply(store, job.run, replica.welcome.replica, sequence=2)
+        replica.flying[ack.shard].discard(3)
+        replica.retry_at[ack.shard] = asyncio.get_running_loop().time()
+        await replica.settle()
+    assert await store.streams.backlog(job.run, 2) == [1, 1]
+
+
+async def apply(store: Store, run: str, replica: str, sequence: int, forgotten: int = 0) -> None:
+    """Commits all that is in the streams, as an aggregator would that has applied it."""
+    for shard in range(2):
+        assert await store.shards.claim(run, shard, "test", 10.0)
+        state = await store.shards.load(run, shard)
+        offset = await store.streams.last_id(run, shard)
+        done = {replica: Applied(sequence, 1)} if sequence else {}
+        await store.shards.commit(
+            run,
+            shard,
+            Commit(state.manifest, state.manifest.version + 1, offset, state.parameters, state.slots, done,
+                   forgotten=forgotten),
+        )  # fmt: skip

@@ -1,0 +1,140 @@
+"""The broadcast of one shard's parameters, without sockets: who is owed what, and how often Redis is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import numpy as np
+from gateway_harness import make_spec
+
+from crowdlearn.frames import unpack
+from crowdlearn.sharding import Shard
+from crowdlearn.store import Parameters, Store
+from services.gateway.broadcast import Channel
+from services.gateway.outage import Outage
+from services.gateway.outbox import Outbox
+
+SPEC = make_spec(shards=(Shard(0, 4),), fetch_codec="f32")
+HEADER = 2
+"""Bytes of a websocket frame's header while its payload is below 126 bytes."""
+
+
+class Shards:
+    """Parameters at `version`, all of that value; counts how often they are read."""
+
+    def __init__(self) -> None:
+        self.version, self.fence, self.reads = 0, 1, 0
+
+    async def parameters(self, run: str, shard: int) -> Parameters:
+        self.reads += 1
+        return Parameters(self.version, self.fence, np.full(4, self.version, "<f4").tobytes())
+
+
+@asynccontextmanager
+async def followed(shards: Shards) -> AsyncIterator[Channel]:
+    store: Any = type("FakeStore", (), {"shards": shards})()
+    channel = Channel(SPEC, 0)
+    task = asyncio.create_task(channel.follow(cast(Store, store), 0.0, Outage()))
+    yield channel
+    channel.close()
+    await task
+
+
+async def received(outbox: Outbox) -> tuple[int, list[float]]:
+    """The version and the values of the frame that the outbox writes next."""
+    async with asyncio.timeout(5):
+        while True:
+            await outbox.awake.wait()
+            outbox.awake.clear()
+            if encoded := outbox.take():
+                frame = unpack(encoded[0][HEADER:])
+                return frame.version, np.frombuffer(frame.payload, "<f4").tolist()
+
+
+async def test_redis_is_read_once_for_all_who_wait() -> None:
+    shards, outboxes = Shards(), [Outbox() for _ in range(100)]
+    async with followed(shards) as channel:
+        for outbox in outboxes:
+            channel.want(outbox, -1)
+        assert [await received(outbox) for outbox in outboxes] == [(0, [0.0] * 4)] * 100
+    assert shards.reads == 1
+
+
+async def test_redis_is_not_read_for_nobody() -> None:
+    shards = Shards()
+    async with followed(shards) as channel:
+        for version in range(1, 10):
+            channel.announce(version, 1)
+            await asyncio.sleep(0)
+    assert shards.reads == 0
+
+
+async def test_a_frame_is_encoded_once_and_shared() -> None:
+    shards, one, other = Shards(), Outbox(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(one, -1)
+        await received(one)
+        channel.want(one, -1)
+        channel.want(other, -1)
+        assert one.take()[0] is other.take()[0]
+
+
+async def test_a_slow_socket_skips_versions() -> None:
+    shards, fast, slow = Shards(), Outbox(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(slow, -1)
+        for version in (1, 2, 3):
+            shards.version = version
+            channel.announce(version, 1)
+            channel.want(fast, version - 1)
+            assert (await received(fast))[0] == version
+        assert await received(slow) == (3, [3.0] * 4)
+        assert slow.take() == []
+
+
+async def test_who_has_the_newest_waits_for_the_next() -> None:
+    shards, outbox = Shards(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(outbox, -1)
+        await received(outbox)
+        channel.want(outbox, 0)
+        assert outbox.take() == []
+        shards.version = 5
+        channel.announce(5, 1)
+        assert (await received(outbox))[0] == 5
+
+
+async def test_a_version_that_went_back_is_offered() -> None:
+    shards, outbox = Shards(), Outbox()
+    shards.version = 9
+    async with followed(shards) as channel:
+        channel.want(outbox, -1)
+        assert (await received(outbox))[0] == 9
+        channel.want(outbox, 9)
+        shards.version, shards.fence = 4, 2
+        channel.announce(4, 2)
+        assert await received(outbox) == (4, [4.0] * 4)
+
+
+async def test_who_left_is_owed_nothing() -> None:
+    shards, gone, here = Shards(), Outbox(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(gone, -1)
+        channel.want(here, -1)
+        channel.forget(gone)
+        await received(here)
+    assert gone.take() == []
+
+
+def test_messages_go_before_parameters_and_nothing_after_the_end() -> None:
+    outbox = Outbox()
+    outbox.hang_up(4004, "no job is named 'x'")
+    outbox.hang_up(1000, "too late")
+    outbox.hang_up(1000, "")
+    (said,) = outbox.take()
+    assert b'"code":4004' in said
+    assert outbox.farewell == (4004, "no job is named 'x'")
+    assert outbox.take() == []

@@ -1,0 +1,150 @@
+"""What browsers load over HTTP: pages, status, programs and chunks, with their headers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from gateway_harness import Service, make_spec, serve, submit
+
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Store
+from services.gateway.bundle import Bundle
+
+RUN = "3f0c5a9d2b11"
+
+
+@pytest.fixture
+async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        yield client
+
+
+async def test_the_page_may_use_what_a_replica_needs(http: httpx.AsyncClient) -> None:
+    page = await http.get("/?job=small&join")
+    assert page.text == "<h1>page</h1>"
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self' blob: 'wasm-unsafe-eval'" in policy
+    assert "connect-src 'self' ws: wss:" in policy
+    assert page.headers["cross-origin-opener-policy"] == "same-origin"
+    assert page.headers["cross-origin-embedder-policy"] == "require-corp"
+    assert page.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_bundle_is_compressed_and_revalidated(http: httpx.AsyncClient) -> None:
+    first = await http.get("/worker.js")
+    assert first.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert first.headers["content-encoding"] == "gzip"
+    assert first.headers["cache-control"] == "no-cache"
+    assert first.headers["access-control-allow-origin"] == "*"
+    assert first.headers["cross-origin-resource-policy"] == "cross-origin"
+    again = await http.get("/worker.js", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    plain = await http.get("/assets/style.css", headers={"Accept-Encoding": "identity"})
+    assert plain.text == "h1 { color: teal }"
+
+
+@pytest.mark.parametrize("path", ["/assets/..%2findex.html", "/assets/.hidden", "/assets/none.js", "/nothing"])
+async def test_what_is_not_there_is_not_found(path: str, http: httpx.AsyncClient) -> None:
+    answer = await http.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]
+
+
+async def test_a_rebuilt_bundle_is_seen(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    await http.get("/")
+    (tmp_path / "index.html").write_text("<h1>new page</h1>")
+    assert (await http.get("/")).text == "<h1>new page</h1>"
+
+
+async def test_without_a_bundle_the_page_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    async with serve(store, Bundle(tmp_path / "empty")) as running, httpx.AsyncClient(base_url=running.url) as http:
+        page = await http.get("/")
+        assert page.status_code == 503
+        assert "make setup" in page.text
+        worker = await http.get("/worker.js")
+        assert worker.status_code == 503
+        assert "make setup" in worker.json()["error"]
+
+
+async def test_a_program_and_its_chunks_never_change(job: JobSpec, http: httpx.AsyncClient) -> None:
+    program = await http.get(f"/jobs/small/{RUN}/program")
+    assert program.json() == {"program": 1}
+    assert program.headers["cache-control"] == "public, max-age=31536000, immutable"
+    chunk = await http.get(f"/jobs/small/{RUN}/chunks/3")
+    assert chunk.content == bytes([3] * 6)
+    assert chunk.headers["content-type"] == "application/octet-stream"
+    assert chunk.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert chunk.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/jobs/small/{RUN}/chunks/4",
+        f"/jobs/small/{RUN}/chunks/-1",
+        "/jobs/small/000000000000/program",
+        "/jobs/small/spec/program",
+        "/jobs/other",
+        "/jobs/OTHER",
+    ],
+)
+async def test_an_unknown_job_run_or_chunk_is_not_found(path: str, job: JobSpec, http: httpx.AsyncClient) -> None:
+    answer = await http.get(path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]
+
+
+async def test_a_status_brings_the_points_that_are_new(store: Store, job: JobSpec, http: httpx.AsyncClient) -> None:
+    for version in (1, 2, 3):
+        await store.curve.record(RUN, "train", 0.5 * version, version, {"loss": 1.0 / version})
+    status = (await http.get("/jobs/small?after=1")).json()
+    assert (status["job"], status["state"], status["parameters"]) == ("small", "running", 2024)
+    assert [point["version"] for point in status["curve"]] == [2, 3]
+    assert (await http.get("/jobs/small?after=x")).status_code == 400
+
+
+async def test_a_crowd_of_viewers_costs_one_read(
+    store: Store, job: JobSpec, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    points = store.curve.points
+
+    async def counted(run: str, after: int = 0) -> object:
+        nonlocal reads
+        reads += 1
+        return await points(run, after)
+
+    monkeypatch.setattr(store.curve, "points", counted)
+    for after in range(20):
+        assert (await http.get(f"/jobs/small?after={after}")).status_code == 200
+    assert reads == 1
+
+
+async def test_jobs_are_listed_newest_first(store: Store, job: JobSpec, http: httpx.AsyncClient) -> None:
+    later = make_spec(name="later", run="000000000001", created_seconds=job.created_seconds + 1)
+    await submit(store, later)
+    listed = (await http.get("/jobs")).json()["jobs"]
+    assert [status["job"] for status in listed] == ["later", "small"]
+    assert listed[0]["curve"] == []
+
+
+async def test_a_gateway_is_alive_and_ready(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/healthz")).json() == {"alive": True}
+    assert (await http.get("/readyz")).json() == {"ready": True}
+
+
+async def test_only_allowed_origins_may_read(store: Store, job: JobSpec, bundle: Bundle) -> None:
+    good = "https://good.example"
+    async with (
+        serve(store, bundle, allowed_origins=(good,), cross_origin_isolation=False) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        allowed = await http.get("/jobs", headers={"Origin": good})
+        assert allowed.headers["access-control-allow-origin"] == good
+        assert "Origin" in allowed.headers["vary"]
+        refused = await http.get("/jobs", headers={"Origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in refused.headers
+        assert "cross-origin-embedder-policy" not in (await http.get("/")).headers
