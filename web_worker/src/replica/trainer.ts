@@ -1,13 +1,14 @@
 // The loop that computes: one minibatch after the other, as long as there is work. What to compute is the session's to say.
 
 import type { Executor } from "../executor/executor";
-import type { Action, Progress } from "./actions";
+import type { Action, Progress, State } from "./actions";
 import type { Batch } from "./batches";
 import type { Reporter } from "./reporter";
 import { Alarm, now, yieldToMessages } from "./scheduling";
 import type { Session } from "./session";
 import type { Training } from "./training";
 
+const TRAINING: State = { state: "training", message: "Computing gradients." };
 const IDLE = "Waiting for the service to hand out more work.";
 
 /** Trains one session; `perform` carries out its actions. */
@@ -54,7 +55,8 @@ export class Trainer {
   async #step(executor: Executor, training: Training, batch: Batch): Promise<void> {
     const { values } = training.parameters;
     if (this.#gradient.length !== values.length) this.#gradient = new Float32Array(values.length);
-    this.reporter.state({ state: "training", message: "Computing gradients." });
+    // Without a connection it goes on for a little while, but that is not what a person should read.
+    if (this.session.isOpen) this.reporter.state(TRAINING);
     const started = now();
     const loss = await executor.step(values, batch.arrays, this.#gradient);
     // A GPU computes while messages come: one of them may have started another run.
