@@ -196,14 +196,17 @@ class ReplicaSocket:
     async def _write(self) -> None:
         outbox, wire = self.outbox, self._wire
         try:
-            while outbox.farewell is None:
+            while True:
                 await outbox.awake.wait()
                 outbox.awake.clear()
                 while outbox:
                     await self._until_writable()
                     wire.write(outbox.take())
-            await self._until_writable()
-            await self._close(*outbox.farewell)
+                # Asked last: what was said before the end goes out before it.
+                if outbox.farewell is not None:
+                    await self._until_writable()
+                    await self._close(*outbox.farewell)
+                    return
         except TimeoutError:
             log.info("cut a socket that does not read job=%s replica=%s", self._job, self._session.replica)
             metrics.SOCKETS_CLOSED.labels("cut").inc()

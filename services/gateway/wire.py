@@ -70,7 +70,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
         super().handle_connect(event)
         if self.response.status_code == 101:
             # The task that reads the scope was only created, and starts after this returns.
-            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]
+            self.scope["extensions"][EXTENSION] = self  # type: ignore[assignment]  # ASGI types know plain data only
 
     def can_write(self) -> bool:
         return self.writable.is_set()
