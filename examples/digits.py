@@ -11,10 +11,13 @@ from sklearn.datasets import load_digits
 from crowdlearn import Adagrad, Data, Job, Normal
 
 digits = load_digits()
-images = (digits.data / 16).astype(np.float32)
 labels = digits.target.astype(np.uint8)
-shuffle = np.random.default_rng(0).permutation(len(images))
+shuffle = np.random.default_rng(0).permutation(len(labels))
 train, held_out = shuffle[:1437], shuffle[1437:]
+
+# Pixels around zero: without that, gradients which are a little stale make the loss swing.
+mean, deviation = digits.data[train].mean(axis=0), digits.data[train].std(axis=0)
+images = ((digits.data - mean) / (deviation + 1)).astype(np.float32)
 
 
 def predict(params, batch):

@@ -27,6 +27,8 @@ class Evaluation:
     def __init__(self, store: Store, spec: JobSpec, scorer: Scorer) -> None:
         self._store, self._spec, self._scorer = store, spec, scorer
         self._scored: list[int] | None = None
+        self._values: dict[str, float] = {}
+        self._reached = False
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
 
@@ -52,9 +54,12 @@ class Evaluation:
         drained = finished and not any(await store.streams.backlog(spec.run, len(spec.shards)))
         manifests = await store.shards.manifests(spec.run, len(spec.shards))
         if [manifest.version for manifest in manifests] == self._scored:
+            if self._reached:
+                await self._finish()
             return drained
         flat, versions = await store.shards.flat(spec)
         await self._record(versions, await self._score(flat))
+        await self._judge()
         # A gradient may have been on its way when the run ended: only a look that finds nothing new is the last.
         return False
 
@@ -68,10 +73,23 @@ class Evaluation:
         seconds = time.time() - spec.created_seconds
         await self._store.curve.record(spec.run, "held_out", seconds, versions[0], finite)
         metrics.EVALUATIONS.inc()
-        self._scored = versions
-        if spec.until is not None and spec.until.reached(finite) and await self._store.jobs.finish(spec.run, "until"):
-            reached = finite[spec.until.metric]
-            log.info("job=%s run=%s reached %s with %.4g", spec.name, spec.run, spec.until, reached)
+        self._scored, self._values = versions, finite
+
+    async def _judge(self) -> None:
+        """Ends the run when two scorings in a row reach the target, or one that nothing newer contradicts.
+
+        Asynchronous training swings: the first version above the target is often followed by some below, and gradients
+        that are on their way are still applied after the end.
+        """
+        until, before = self._spec.until, self._reached
+        self._reached = until is not None and until.reached(self._values)
+        if self._reached and before:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        spec = self._spec
+        if await self._store.jobs.finish(spec.run, "until"):
+            log.info("job=%s run=%s reached %s: %s", spec.name, spec.run, spec.until, self._values)
 
     async def _score(self, flat: Vector) -> dict[str, float]:
         scored = [await asyncio.to_thread(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]

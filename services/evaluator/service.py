@@ -31,6 +31,8 @@ async def run(
     import_export()
     evaluator = Evaluator(store, always=burst)
     if burst:
+        # The second look sees that nothing newer contradicts the first, which is when a target counts as reached.
+        await evaluator.look()
         await evaluator.look()
         return
     stop = stop or asyncio.Event()

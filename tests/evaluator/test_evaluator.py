@@ -97,16 +97,35 @@ async def test_a_new_version_of_any_shard_is_scored_and_an_old_one_is_not_again(
     assert (newest.version, newest.values) == (2, {"accuracy": 0.75, "loss": 2.0})
 
 
-async def test_a_job_ends_when_its_target_is_reached_and_not_before(store):
+async def ends_after(store: Store, *accuracies: float) -> bool:
+    """Whether a job has ended once these accuracies were scored, one version after the other."""
     run = (await submit(store)).spec.run
     evaluating = Evaluator(store)
-    await commit(store, run, 0.875)
-    await evaluating.look()
-    assert (await store.jobs.state(run)).state == "running"
+    for accuracy in accuracies:
+        await commit(store, run, accuracy)
+        await evaluating.look()
+    state = await store.jobs.state(run)
+    assert state.reason in (None, "until")
+    return state.state == "finished"
+
+
+async def test_a_job_ends_when_two_versions_in_a_row_reach_its_target(store):
+    assert await ends_after(store, 0.875, 0.9375, 0.90625)
+
+
+async def test_a_job_goes_on_when_the_next_version_falls_behind_the_target(store):
+    assert not await ends_after(store, 0.9375, 0.875, 0.9375)
+
+
+async def test_a_job_ends_when_no_newer_version_contradicts_the_one_that_reached_its_target(store):
+    run = (await submit(store)).spec.run
+    evaluating = Evaluator(store)
     await commit(store, run, 0.9375)
     await evaluating.look()
-    state = await store.jobs.state(run)
-    assert (state.state, state.reason) == ("finished", "until")
+    assert (await store.jobs.state(run)).state == "running"
+    await evaluating.look()
+    assert (await store.jobs.state(run)).reason == "until"
+    assert len(await scored(store, run)) == 1
 
 
 async def test_a_finished_job_is_scored_until_nothing_new_comes(store):
