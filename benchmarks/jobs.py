@@ -30,7 +30,7 @@ def sized(name: str, parameters: int = ORIGINAL_PARAMETERS, codec: CodecName = "
         "parameters": (ParameterArray("w", (parameters,), 0),),
         "shards": cut(parameters, 131_072),
         "batch": BatchLayout(100, (BatchArray("x", "float32", (1,)),)),
-        "training": ReplicaTraining(1, 1, 0.0, 16, codec, "f16", 0),
+        "training": ReplicaTraining(1, 1, 0.0, 8, 2, codec, "f16", 0),
         "optimizer": OptimizerSpec(),
         "staleness": StalenessSpec(expected=10**9, limit=10**9),
         "epochs": 1,

@@ -114,6 +114,7 @@ class ReplicaTraining(msgspec.Struct, frozen=True):
     n_fetch: int
     local_learning_rate: float
     max_accumulate: int
+    max_ahead: int
     push_codec: CodecName
     fetch_codec: CodecName
     seed: int

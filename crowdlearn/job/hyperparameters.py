@@ -118,8 +118,11 @@ class Downpour:
     """The step size of a replica's local steps, which are plain SGD; None takes the optimizer's learning rate."""
     max_accumulate: int = 8
     """A replica that is told `busy` sums at most so many minibatches before it waits."""
-    shard_size: int = 65_536
-    """The most parameters in a shard; 65,536 make a frame of 64 KiB as int8, and of 256 KiB as f32."""
+    max_ahead: int = 2
+    """A replica pushes at most so many gradients before newer parameters come (it waits for them up to a second), so that
+    few gradients are stale however fast it computes: bounded staleness, Ho et al. 2013."""
+    shard_size: int = 131_072
+    """The most parameters in a shard; 131,072 make a frame of 128 KiB as int8, and of 256 KiB as f16."""
     push_codec: CodecName = "int8"
     """How gradients travel: `f32`, `f16`, or `int8` with stochastic rounding."""
     fetch_codec: CodecName = "f16"
@@ -130,7 +133,7 @@ class Downpour:
     """A gradient that more than so many others have overtaken is dropped."""
 
     def __post_init__(self) -> None:
-        for name in ("n_push", "n_fetch", "max_accumulate"):
+        for name in ("n_push", "n_fetch", "max_accumulate", "max_ahead"):
             count(name, getattr(self, name), 1)
         count("shard_size", self.shard_size, INT8_BLOCK)
         count("expected_staleness", self.expected_staleness, 0)
@@ -149,6 +152,7 @@ class Downpour:
             n_fetch=self.n_fetch,
             local_learning_rate=local,
             max_accumulate=max(self.max_accumulate, self.n_push),
+            max_ahead=self.max_ahead,
             push_codec=self.push_codec,
             fetch_codec=self.fetch_codec,
             seed=seed,

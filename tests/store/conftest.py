@@ -33,7 +33,7 @@ def small_spec(name: str = "small", run: str = "0123456789ab", created_seconds: 
         parameters=(ParameterArray("w", (3000,), 0),),
         shards=cut(3000, 1024),
         batch=BatchLayout(5, (BatchArray("x", "float32", (3,)),)),
-        training=ReplicaTraining(1, 1, 0.1, 1, "f32", "f32", 0),
+        training=ReplicaTraining(1, 1, 0.1, 1, 2, "f32", "f32", 0),
         optimizer=OptimizerSpec(name="adam"),
         staleness=StalenessSpec(),
         epochs=2,

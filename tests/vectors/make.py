@@ -46,7 +46,7 @@ def messages() -> list[dict[str, Any]]:
         parameters=(p.ParameterArray("W1", (784, 100), 0), p.ParameterArray("b1", (100,), 78400)),
         shards=(Shard(0, 40960), Shard(40960, 37540)),
         batch=p.BatchLayout(100, (p.BatchArray("image", "uint8", (784,)), p.BatchArray("label", "uint8", ()))),
-        training=p.ReplicaTraining(1, 1, 0.05, 16, "int8", "f16", 0),
+        training=p.ReplicaTraining(1, 1, 0.05, 8, 2, "int8", "f16", 0),
         applied=[12, 12], credit=2, max_frame_bytes=1048576,
     )  # fmt: skip
     rows: list[tuple[str, str, protocol.Message]] = [

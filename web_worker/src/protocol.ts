@@ -35,6 +35,7 @@ const training = object({
   n_fetch: integer(1),
   local_learning_rate: number,
   max_accumulate: integer(1),
+  max_ahead: integer(1),
   push_codec: codec,
   fetch_codec: codec,
   seed: integer(),

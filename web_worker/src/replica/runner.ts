@@ -34,7 +34,7 @@ export class Runner {
   readonly #random = new Random(...crypto.getRandomValues(new Uint32Array(4)));
   readonly #uniform = (): number => this.#random.uniform();
   readonly #backoff = new Backoff(this.#uniform);
-  readonly #ticker = new Timer(() => this.#perform(this.#session.tick(now())));
+  readonly #ticker = new Timer(() => this.#tick());
   readonly #shelf = new Shelf();
   readonly #session: Session;
   readonly #trainer: Trainer;
@@ -83,6 +83,11 @@ export class Runner {
       closed: (code) => this.#closed(connection, code),
     });
     this.#connection = connection;
+  }
+
+  #tick(): void {
+    this.#perform(this.#session.tick(now()));
+    this.#trainer.wake();
   }
 
   #text(data: string): Action[] {

@@ -19,8 +19,8 @@ const MAX_USELESS_STEPS = 20;
 /** How long a chunk that could not be fetched is left to others before more are asked for. */
 const CHUNK_RETRY_SECONDS = 5;
 
-/** Parameters are fetched at most so often: gateways themselves look for a new version every 20 ms. */
-const FETCH_INTERVAL_MILLISECONDS = 20;
+/** So long a replica waits for parameters newer than its last pushes: the service may be slow, or its gradients dropped. */
+const MAX_WAIT_MILLISECONDS = 1000;
 
 /** The state of one replica in one run. Times are milliseconds of one monotonic clock. */
 export class Training {
@@ -35,7 +35,8 @@ export class Training {
   readonly #uniforms: Float32Array;
   #stepsToFetch = 0;
   #askedFor: string | null = null;
-  #askedAtMilliseconds = -Infinity;
+  #ahead = 0;
+  #pushedAtMilliseconds = -Infinity;
   #uselessSteps = 0;
   #isStarving = true;
   #isConnected = false;
@@ -58,7 +59,7 @@ export class Training {
     this.#outbox.credit = welcome.credit;
     const settled = this.#outbox.reconnect(welcome.applied);
     this.counters.acknowledged += settled.length;
-    return [...settled.flatMap((rows) => this.#settle(rows)), ...this.#fetch(now), ...this.tick(now)];
+    return [...settled.flatMap((rows) => this.#settle(rows)), ...this.#fetch(), ...this.tick(now)];
   }
 
   disconnected(): void {
@@ -71,7 +72,7 @@ export class Training {
     for (const { lease } of grants) this.#loading.add(lease);
     const load = grants.map((grant): Action => ({ do: "loadChunk", welcome: this.#welcome, grant }));
     // While nothing was trained, nothing was fetched: the chunk and newer parameters now travel together.
-    return [...load, ...this.#fetch(now), ...this.#askForChunks(now)];
+    return [...load, ...this.#fetch(), ...this.#askForChunks(now)];
   }
 
   waited(seconds: number, now: number): Action[] {
@@ -111,18 +112,22 @@ export class Training {
 
   /** When `tick` will next have something to do, or null. */
   get tickAtMilliseconds(): number | null {
-    const due = [this.#leases.askAtMilliseconds(this.#chunksInHand), this.#outbox.retryAtMilliseconds];
+    const waitsUntil = this.#isAhead ? this.#pushedAtMilliseconds + MAX_WAIT_MILLISECONDS : null;
+    const due = [this.#leases.askAtMilliseconds(this.#chunksInHand), this.#outbox.retryAtMilliseconds, waitsUntil];
     const times = due.filter((time) => time !== null);
     return times.length === 0 ? null : Math.min(...times);
   }
 
   /** Adopts parameters if that is due, and gives the next minibatch, or null when there is nothing to train now. */
   next(now: number): { batch: Batch | null; actions: Action[] } {
+    const adopted = this.#stepsToFetch === 0 || this.#isAhead ? this.#adoptAndFetch() : [];
+    if (this.#isAhead && now - this.#pushedAtMilliseconds >= MAX_WAIT_MILLISECONDS) this.#ahead = 0;
     if (this.#mustWait || !this.parameters.complete || !this.#hasRows) {
       this.#noteHunger();
-      return { batch: null, actions: [...this.#pushIfDue(now), ...this.#askForChunks(now)] };
+      return { batch: null, actions: [...adopted, ...this.#pushIfDue(now), ...this.#askForChunks(now)] };
     }
-    const actions = this.#stepsToFetch === 0 ? this.#adoptAndFetch(now) : [];
+    if (this.#stepsToFetch === 0) this.#stepsToFetch = this.#welcome.training.n_fetch;
+    const actions = adopted;
     const batch = this.#batches.next() ?? this.#batches.flush();
     this.#isStarving = false;
     return { batch, actions: [...actions, ...this.#askForChunks(now)] };
@@ -134,7 +139,7 @@ export class Training {
     try {
       requireUsable(loss, gradient);
     } catch (error) {
-      return this.#dropUseless(error, batch.leases, now);
+      return this.#dropUseless(error, batch.leases);
     }
     this.#uselessSteps = 0;
     this.counters.stepped(loss, batch.rows);
@@ -178,7 +183,13 @@ export class Training {
     const { n_push, max_accumulate } = this.#welcome.training;
     const { minibatches } = this.#accumulator;
     if (this.#outbox.isBusy || !this.#isConnected) return minibatches >= Math.max(n_push, max_accumulate);
-    return minibatches >= n_push - 1 && !this.#outbox.hasRoom;
+    return minibatches >= n_push - 1 && (!this.#outbox.hasRoom || this.#isAhead);
+  }
+
+  // Whether as many gradients as allowed were pushed since newer parameters came (bounded staleness, Ho et al. 2013):
+  // without this, a replica faster than the way of its gradients and back would push many from the same parameters.
+  get #isAhead(): boolean {
+    return this.#ahead >= this.#welcome.training.max_ahead;
   }
 
   #askForChunks(now: number): Action[] {
@@ -186,18 +197,16 @@ export class Training {
     return count === 0 ? [] : [send({ type: "lease", count })];
   }
 
-  #adoptAndFetch(now: number): Action[] {
-    this.parameters.adopt();
-    this.#stepsToFetch = this.#welcome.training.n_fetch;
-    return now - this.#askedAtMilliseconds < FETCH_INTERVAL_MILLISECONDS ? [] : this.#fetch(now);
+  #adoptAndFetch(): Action[] {
+    if (this.parameters.adopt()) this.#ahead = 0;
+    return this.#fetch();
   }
 
   // The same question twice would be answered no sooner: the first one stands until there is a newer version.
-  #fetch(now: number): Action[] {
+  #fetch(): Action[] {
     const have = this.parameters.have;
     if (have.join() === this.#askedFor) return [];
     this.#askedFor = have.join();
-    this.#askedAtMilliseconds = now;
     return [send({ type: "fetch", have })];
   }
 
@@ -213,10 +222,12 @@ export class Training {
       const frames = this.#welcome.shards.map((_, shard) => this.#encode(sum, shard));
       this.#outbox.add(frames, sum.leases);
       this.counters.pushes += 1;
+      this.#ahead += 1;
+      this.#pushedAtMilliseconds = now;
       return [];
     } catch (error) {
       // Finite gradients may still have an infinite sum.
-      return this.#dropUseless(error, sum.leases, now);
+      return this.#dropUseless(error, sum.leases);
     }
   }
 
@@ -237,7 +248,7 @@ export class Training {
   }
 
   // The rows count as trained: given back, they would come to the next replica and be as useless there, for ever.
-  #dropUseless(error: unknown, leases: LeaseRows, now: number): Action[] {
+  #dropUseless(error: unknown, leases: LeaseRows): Action[] {
     if (!(error instanceof NotFiniteError)) throw error;
     this.counters.dropped += 1;
     this.#uselessSteps += 1;
@@ -246,7 +257,7 @@ export class Training {
     }
     this.parameters.forget();
     this.#stepsToFetch = 0;
-    return [...this.#settle(leases), ...this.#fetch(now)];
+    return [...this.#settle(leases), ...this.#fetch()];
   }
 
   #settle(leases: LeaseRows): Action[] {
