@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -24,6 +25,10 @@ SCHEMES = ("redis", "rediss", "unix", "fake")
 
 COMMAND_TIMEOUT_SECONDS = 5.0
 """A healthy Redis answers in milliseconds; after this long it is as good as away."""
+
+NO_SOCKET_TIMEOUT = None
+"""Connection times commands itself. With a timeout of its own redis-py sends within asyncio.wait_for, which before
+Python 3.12 swallows a cancellation now and then: a cancelled service would go on."""
 
 MAX_CONNECTIONS = 64
 """Further commands wait for a free connection: 10,000 sockets that say hello at once must not open as many."""
@@ -54,7 +59,7 @@ class Connection:
 
     def __init__(self, commands: redis.asyncio.Redis, blocking: redis.asyncio.Redis, address: str) -> None:
         self._commands = commands
-        # Blocking reads wait longer than any command may take, so their client has no timeout.
+        # Readers that wait must not take the connections that commands need.
         self._blocking = blocking
         self.address = address
 
@@ -66,12 +71,14 @@ class Connection:
     async def call(self, *command: Any) -> Any:
         """Sends one command."""
         with self.answering():
-            return await self._commands.execute_command(*command)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+                return await self._commands.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    async def wait(self, *command: Any) -> Any:
-        """Sends one command that may block."""
+    async def wait(self, seconds: float, *command: Any) -> Any:
+        """Sends one command that blocks for up to `seconds`."""
         with self.answering():
-            return await self._blocking.execute_command(*command)  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(seconds + COMMAND_TIMEOUT_SECONDS):
+                return await self._blocking.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def batch(self, commands: Sequence[Command]) -> list[Any]:
         """Sends commands in one round trip; each touches one slot. A command that Redis refuses raises."""
@@ -86,19 +93,21 @@ class Connection:
         """Like `batch`, but a refused command's error is its result."""
         if not commands:
             return []
-        with self.answering():
-            async with self._commands.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return await pipeline.execute(raise_on_error=False)
+        return await self._pipeline(commands, transaction=False)
 
     async def snapshot(self, commands: Sequence[Command]) -> list[Any]:
         """Sends commands on keys of one slot as a transaction: nothing happens between them."""
+        return await self._pipeline(commands, transaction=True)
+
+    async def _pipeline(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
         with self.answering():
-            async with self._commands.pipeline(transaction=True) as pipeline:
+            async with (
+                asyncio.timeout(COMMAND_TIMEOUT_SECONDS),
+                self._commands.pipeline(transaction=transaction) as pipeline,
+            ):
                 for command in commands:
                     pipeline.execute_command(*command)
-                return await pipeline.execute()
+                return await pipeline.execute(raise_on_error=transaction)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script."""
@@ -151,9 +160,7 @@ def open_connection(url: str) -> Connection:
         server = _fake_servers.setdefault(parts.netloc, fakeredis.FakeServer())
         return Connection(_fake_client(server), _fake_client(server), url)
     try:
-        commands = _client(url, MAX_CONNECTIONS, COMMAND_TIMEOUT_SECONDS)
-        # As many readers as services in one process, with room; a blocked one must not hold up another.
-        blocking = _client(url, MAX_CONNECTIONS, None)
+        commands, blocking = _client(url), _client(url)
     except ValueError as error:
         raise SetupError(f"a Redis address is like redis://HOST:6379/0, got {_without_password(url)!r}") from error
     return Connection(commands, blocking, _without_password(url))
@@ -165,15 +172,16 @@ def fake_server(name: str) -> Any:
 
 
 def _fake_client(server: Any) -> redis.asyncio.Redis:
-    return cast(redis.asyncio.Redis, fakeredis.FakeAsyncRedis(server=server))
+    client = fakeredis.FakeAsyncRedis(server=server, socket_timeout=NO_SOCKET_TIMEOUT)
+    return cast(redis.asyncio.Redis, client)
 
 
-def _client(url: str, connections: int, timeout_seconds: float | None) -> redis.asyncio.Redis:
+def _client(url: str) -> redis.asyncio.Redis:
     pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
-        max_connections=connections,
+        max_connections=MAX_CONNECTIONS,
         timeout=COMMAND_TIMEOUT_SECONDS,
-        socket_timeout=timeout_seconds,
+        socket_timeout=NO_SOCKET_TIMEOUT,
         socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
         socket_keepalive=True,
         socket_read_size=READ_BYTES,

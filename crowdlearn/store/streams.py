@@ -110,7 +110,7 @@ class Streams:
         if block_seconds > 0:
             # BLOCK 0 would wait for ever, and a wait below a millisecond rounds to it.
             block = max(1, round(block_seconds * 1000))
-            answer = await self._connection.wait("XREAD", "COUNT", count, "BLOCK", block, *tail)
+            answer = await self._connection.wait(block_seconds, "XREAD", "COUNT", count, "BLOCK", block, *tail)
         else:
             answer = await self._connection.call("XREAD", "COUNT", count, *tail)
         return {shard_of[stream]: _entries(raw) for stream, raw in answer or ()}

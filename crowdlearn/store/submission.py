@@ -14,7 +14,7 @@ from crowdlearn.store.shards import FIRST_BLOB, first_commands
 
 Chunks = Iterable[bytes]
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 """How much of the dataset is on its way at a time."""
 
 UPLOAD_TTL_SECONDS = 24 * 3600

@@ -70,6 +70,7 @@ class Reader:
         self._read_count = read_count
         self._inboxes: dict[ShardKey, Inbox] = {}
         self._changed = asyncio.Event()
+        self._stopping = False
 
     def add(self, key: ShardKey, spec: JobSpec, offset: str) -> Inbox:
         """Starts to read a shard after `offset`."""
@@ -84,15 +85,20 @@ class Reader:
         self._changed.set()
 
     async def run(self) -> None:
-        """Reads for ever; waits while Redis is away."""
+        """Reads until `stop`; waits while Redis is away."""
         backoff = Backoff()
-        while True:
+        while not self._stopping:
             try:
                 await self._read(block=True)
                 backoff.reset()
             except StoreUnavailableError:
                 # The ownership loop sees the same and tells the operator.
                 await backoff.wait()
+
+    def stop(self) -> None:
+        """Lets `run` end after the read that it is in. Gentler than to cancel it, which would cost its connection."""
+        self._stopping = True
+        self._changed.set()
 
     async def drain(self) -> None:
         """Reads until nothing is left in any stream."""

@@ -15,6 +15,7 @@ from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, JobChanged, Resync, Store
+from services.aggregator.completion import finish_trained
 from services.aggregator.ownership import Ownership
 from services.aggregator.reader import Reader
 from services.aggregator.shares import ShardKey
@@ -53,7 +54,7 @@ class Aggregator:
     async def burst(self) -> None:
         """Absorbs everything there is and ends."""
         try:
-            wanted = await self._work_list.wanted(linger_seconds=0)
+            wanted = await WorkList(self._store, linger_seconds=0).wanted()
             await self._ownership.tick(wanted, share=len(wanted))
             leases = asyncio.create_task(self._keep_leases())
             try:
@@ -71,8 +72,8 @@ class Aggregator:
         listening = asyncio.create_task(self._listen())
         try:
             await self._keep_owning(stop, (reading, listening))
-            reading.cancel()
-            await asyncio.wait([reading])
+            self._reader.stop()
+            await reading
             await self._ownership.settle()
         except StoreUnavailableError as error:
             log.warning("ends without giving its leases back: %s", error)
@@ -109,6 +110,7 @@ class Aggregator:
     async def _tick(self) -> None:
         if time.monotonic() >= self._look_seconds:
             self._wanted = await self._work_list.wanted()
+            await finish_trained(self._store, {spec.run: spec for spec in self._wanted.values()}.values())
             self._look_seconds = time.monotonic() + self._settings.poll_seconds
         await self._ownership.tick(self._wanted)
 

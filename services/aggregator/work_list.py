@@ -16,12 +16,13 @@ LINGER_SECONDS = 5.0
 class WorkList:
     """The jobs, as far as an aggregator cares."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, linger_seconds: float = LINGER_SECONDS) -> None:
         self._store = store
+        self._linger_seconds = linger_seconds
         self._specs: dict[str, JobSpec] = {}
         self._drained: set[str] = set()
 
-    async def wanted(self, *, linger_seconds: float = LINGER_SECONDS) -> dict[ShardKey, JobSpec]:
+    async def wanted(self) -> dict[ShardKey, JobSpec]:
         """The shards that want an owner, with their jobs' specifications."""
         runs = set((await self._store.jobs.runs()).values())
         # What was replaced by a newer run, or is gone with a Redis that lost its memory.
@@ -30,12 +31,12 @@ class WorkList:
             del self._specs[gone]
         wanted: dict[ShardKey, JobSpec] = {}
         for run in sorted(runs - self._drained):
-            spec = await self._live_spec(run, linger_seconds)
+            spec = await self._live_spec(run)
             if spec is not None:
                 wanted.update({(run, shard): spec for shard in range(len(spec.shards))})
         return wanted
 
-    async def _live_spec(self, run: str, linger_seconds: float) -> JobSpec | None:
+    async def _live_spec(self, run: str) -> JobSpec | None:
         spec = self._specs.get(run) or await self._store.jobs.spec_of_run(run)
         if spec is None:
             return None
@@ -45,7 +46,7 @@ class WorkList:
         except UnknownJobError:
             return None
         ended = state.finished_seconds
-        if ended is None or time.time() - ended < linger_seconds:
+        if ended is None or time.time() - ended < self._linger_seconds:
             return spec
         if any(await self._store.streams.backlog(run, len(spec.shards))):
             return spec

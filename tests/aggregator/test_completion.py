@@ -1,0 +1,45 @@
+"""A job ends when its epochs are trained and its gradients applied, and not before."""
+
+from __future__ import annotations
+
+from crowdlearn.schedule import chunk_of
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Store
+from services.aggregator.completion import finish_trained
+from tests.aggregator.conftest import burst, push, store, submitted
+
+__all__ = ["store"]
+
+
+async def train(store: Store, spec: JobSpec, but: int = 0) -> None:
+    """Leases every chunk of every epoch and reports all as trained, but for the last few."""
+    ordinals = await store.data.lease(spec, spec.epochs * spec.train_chunks, 60)
+    assert isinstance(ordinals, list)
+    for ordinal in ordinals[: len(ordinals) - but]:
+        await store.data.trained(spec.run, ordinal, spec.rows_of_chunk(chunk_of(spec, ordinal)[1]))
+
+
+async def test_a_job_ends_when_all_its_leases_are_trained(store: Store) -> None:
+    spec = await submitted(store)
+    await train(store, spec)
+    await finish_trained(store, [spec])
+    state = await store.jobs.state(spec.run)
+    assert (state.state, state.reason) == ("finished", "epochs")
+
+
+async def test_a_job_with_a_lease_outstanding_goes_on(store: Store) -> None:
+    spec = await submitted(store)
+    await train(store, spec, but=1)
+    await finish_trained(store, [spec])
+    assert (await store.jobs.state(spec.run)).state == "running"
+
+
+async def test_a_job_waits_for_its_last_gradients_to_be_applied(store: Store) -> None:
+    spec = await submitted(store)
+    await train(store, spec)
+    await push(store, spec, 1)
+    await finish_trained(store, [spec])
+    assert (await store.jobs.state(spec.run)).state == "running"
+    await burst(store)
+    await finish_trained(store, [spec])
+    assert (await store.jobs.state(spec.run)).reason == "epochs"

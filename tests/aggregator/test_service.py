@@ -1,0 +1,289 @@
+"""Aggregators that stay: shares, takeovers, clean stops, and a Redis that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+
+from crowdlearn.settings import AggregatorSettings
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Store, connect, keys
+from crowdlearn.store.connection import fake_server
+from services.aggregator import Aggregator, run
+from tests.aggregator.conftest import OTHER, burst, push, submitted, until_version
+from benchmarks.processes import RedisServer
+
+SETTINGS = AggregatorSettings(lease_seconds=0.3, poll_seconds=0.1)
+
+
+@asynccontextmanager
+async def aggregating(store: Store, member: str | None = None) -> AsyncIterator[asyncio.Task[None]]:
+    """An aggregator that is stopped in the end."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(Aggregator(store, SETTINGS, member).serve(stop))
+    yield task
+    stop.set()
+    await asyncio.wait([task])
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Returns when `holds` does; asks again and again, as nothing announces what it asks for."""
+    async with asyncio.timeout(20):
+        while not await holds():
+            await asyncio.sleep(0)  # noqa: ASYNC110 - fakeredis may answer without giving way
+
+
+class Told(logging.Handler):
+    """Waits until the aggregator has logged a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+        self._seen = asyncio.Event()
+        logging.getLogger("services.aggregator").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Looks at one line."""
+        if self._text in record.getMessage():
+            self._seen.set()
+
+    async def wait(self) -> None:
+        """Returns when the text was logged."""
+        async with asyncio.timeout(20):
+            await self._seen.wait()
+        logging.getLogger("services.aggregator").removeHandler(self)
+
+
+async def owners(store: Store, spec: JobSpec) -> list[str | None]:
+    """Who holds each shard's lease."""
+    found = await store._connection.batch([("GET", keys.lease(spec.run, shard)) for shard in range(3)])
+    return [name.decode() if name else None for name in found]
+
+
+async def test_gradients_are_absorbed_as_they_come(store: Store) -> None:
+    spec = await submitted(store)
+    async with aggregating(store):
+        for sequence in (1, 2):
+            await push(store, spec, sequence)
+            await until_version(store, spec, sequence)
+
+
+async def test_a_job_that_is_submitted_later_is_picked_up(store: Store) -> None:
+    async with aggregating(store):
+        spec = await submitted(store)
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+
+
+async def test_a_stop_commits_what_was_absorbed_and_frees_the_shards(store: Store) -> None:
+    spec = await submitted(store)
+    stop = asyncio.Event()
+    task = asyncio.create_task(run(store, SETTINGS, stop=stop))
+    await push(store, spec, 1)
+    await until_version(store, spec, 1)
+    stop.set()
+    await task
+    assert await owners(store, spec) == [None, None, None]
+    assert await store.fleet.members(60) == []
+
+
+async def test_shards_spread_over_the_aggregators(store: Store) -> None:
+    spec = await submitted(store)
+
+    async def spread() -> bool:
+        held = await owners(store, spec)
+        # Three shards and two aggregators: two and one.
+        return sorted((held.count("a"), held.count("b"))) == [1, 2]
+
+    async with aggregating(store, "a"):
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+        async with aggregating(store, "b"):
+            await eventually(spread)
+            await push(store, spec, 2)
+            await until_version(store, spec, 2)
+
+
+async def test_a_dead_aggregators_shards_are_taken_over(store: Store) -> None:
+    spec = await submitted(store)
+    async with aggregating(store, "dead") as dead:
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+        dead.cancel()
+        await asyncio.wait([dead])
+        assert await owners(store, spec) == ["dead", "dead", "dead"]
+        await push(store, spec, 2)
+        async with aggregating(store, "heir"):
+            await until_version(store, spec, 2)
+    state = await store.shards.load(spec.run, 0)
+    assert (state.manifest.version, state.parameters[0]) == (2, -2.0)
+
+
+async def test_an_aggregator_whose_lease_was_taken_stops_writing(store: Store) -> None:
+    spec = await submitted(store)
+
+    async def claimed() -> bool:
+        return await owners(store, spec) == ["a", "a", "a"]
+
+    async with aggregating(store, "a"):
+        await eventually(claimed)
+        await store._connection.call("DEL", keys.lease(spec.run, 0))
+        fence = await store.shards.claim(spec.run, 0, "thief", 60)
+        await push(store, spec, 1)
+        await push(store, spec, 1, replica=OTHER)
+        await eventually(lambda: versions_are(store, spec, [0, 2, 2]))
+    assert (await store.shards.manifest(spec.run, 0)).fence == fence
+
+
+async def versions_are(store: Store, spec: JobSpec, expected: list[int]) -> bool:
+    """Whether the shards have these versions."""
+    return [manifest.version for manifest in await store.shards.manifests(spec.run, 3)] == expected
+
+
+async def test_an_ended_job_is_let_go_after_its_streams_are_empty(store: Store) -> None:
+    spec = await submitted(store)
+
+    async def let_go() -> bool:
+        return await owners(store, spec) == [None, None, None]
+
+    await push(store, spec, 1)
+    await store.jobs.finish(spec.run, "stopped")
+    # Longer ago than gateways take to hear of it.
+    await store._connection.call("HSET", keys.state(spec.run), "finished_seconds", 1000.0)
+    async with aggregating(store):
+        await until_version(store, spec, 1)
+        await eventually(let_go)
+
+
+async def test_nothing_is_lost_and_nothing_twice_however_often_aggregators_die(store: Store) -> None:
+    spec = await submitted(store)
+    rng = random.Random(0)
+    for sequence in range(1, 31):
+        # Every push arrives twice, as after a reconnect; gradients of ones count themselves.
+        await push(store, spec, sequence, version=sequence)
+        await push(store, spec, sequence, version=sequence)
+        async with aggregating(store, "the same member, so that it need not wait for a lease") as task:
+            for _ in range(rng.randrange(200)):
+                await asyncio.sleep(0)
+            task.cancel()
+    await burst_when_free(store, spec)
+    vector, versions = await store.shards.flat(spec)
+    assert versions == [30, 30, 30]
+    assert vector.tolist() == [value - 30.0 for value in range(3000)]
+
+
+async def burst_when_free(store: Store, spec: JobSpec) -> None:
+    """Absorbs the rest, as soon as the dead have lost their leases."""
+    await store._connection.batch([("DEL", keys.lease(spec.run, shard)) for shard in range(3)])
+    await burst(store)
+
+
+async def test_a_fake_outage_is_told_once_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+    name = uuid.uuid4().hex
+    store = await connect(f"fake://{name}")
+    spec = await submitted(store)
+    told, back = Told("waits for Redis"), Told("is back after")
+
+    with caplog.at_level(logging.INFO, "services.aggregator"):
+        async with aggregating(store):
+            await push(store, spec, 1)
+            await until_version(store, spec, 1)
+            fake_server(name).connected = False
+            await told.wait()
+            fake_server(name).connected = True
+            await back.wait()
+            await push(store, spec, 2)
+            await until_version(store, spec, 2)
+    assert caplog.text.count("waits for Redis") == 1
+    assert caplog.text.count("is back after") == 1
+
+
+async def test_training_goes_on_after_redis_was_killed_and_started_again(own_redis: RedisServer) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    spec = await submitted(store)
+    async with aggregating(store):
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+        await asyncio.to_thread(own_redis.kill)
+        await asyncio.to_thread(own_redis.start)
+        await push(store, spec, 2)
+        await until_version(store, spec, 2)
+        state = await store.shards.load(spec.run, 0)
+        assert state.parameters[0] == -2.0
+    await store.close()
+
+
+async def test_a_manifest_that_went_back_is_counted_and_survived(store: Store) -> None:
+    spec = await submitted(store)
+    before = regressions()
+    async with aggregating(store):
+        await push(store, spec, 1)
+        await push(store, spec, 2)
+        await until_version(store, spec, 2)
+        # A Redis that lost all since the submission.
+        await store._connection.call("FLUSHALL")
+        await submitted(store)
+        await push(store, spec, 3)
+        await until_version(store, spec, 1)
+        assert regressions() - before >= 1
+        assert (await store.shards.load(spec.run, 0)).parameters[0] == -1.0
+
+
+def regressions() -> float:
+    """How often a regression was counted in this process."""
+    return REGISTRY.get_sample_value("crowdlearn_regressions_total") or 0.0
+
+
+async def test_redis_away_at_the_start_is_waited_for(own_redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    own_redis.kill()
+    told = Told("waits for Redis")
+
+    async with aggregating(store):
+        await told.wait()
+        await asyncio.to_thread(own_redis.start)
+        spec = await submitted(store)
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+    await store.close()
+
+
+async def test_a_stop_while_redis_is_away_ends(own_redis: RedisServer) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    spec = await submitted(store)
+    async with aggregating(store) as task:
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+        await asyncio.to_thread(own_redis.kill)
+    assert task.done()
+    await store.close()
+
+
+async def test_a_mistake_in_one_shards_work_does_not_stop_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from services.aggregator.shard_writer import ShardWriter
+
+    spec = await submitted(store)
+    absorb = ShardWriter.absorb
+
+    def broken(self: ShardWriter, entries: list) -> object:  # type: ignore[type-arg]
+        if self._shard == 1:
+            raise RuntimeError("a mistake of ours")
+        return absorb(self, entries)
+
+    monkeypatch.setattr(ShardWriter, "absorb", broken)
+    await push(store, spec, 1)
+    async with aggregating(store):
+        await eventually(lambda: versions_are(store, spec, [1, 0, 1]))
+    assert "a mistake of ours" in caplog.text
