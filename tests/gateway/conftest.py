@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from gateway_harness import Service, make_spec, serve, submit
+from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gateway_harness import make_spec
+from tests.gateway.gateway_harness import make_spec
 
 from crowdlearn.codecs import F32, INT8
 from crowdlearn.errors import FrameError

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import numpy as np
-from gateway_harness import make_spec
+from tests.gateway.gateway_harness import make_spec
 
 from crowdlearn.frames import unpack
 from crowdlearn.sharding import Shard

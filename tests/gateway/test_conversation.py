@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from gateway_harness import Service, commit, make_spec, serve, submit, until
-from scripted_replica import ScriptedReplica
+from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit, until
+from tests.scripted_replica import ScriptedReplica
 
 from crowdlearn.frames import Frame, unpack
 from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Wait

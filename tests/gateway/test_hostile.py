@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gateway_harness import Service, make_spec, serve, submit
-from scripted_replica import ScriptedReplica, open_socket, until_closed
+from tests.gateway.gateway_harness import Service, make_spec, serve, submit
+from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from crowdlearn.protocol import Ack, Fetch, Lease

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
-from gateway_harness import SETTINGS, make_spec, serve, submit, until
-from scripted_replica import ScriptedReplica, open_socket, until_closed
+from tests.gateway.gateway_harness import SETTINGS, make_spec, serve, submit, until
+from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 from crowdlearn.errors import SetupError
 from crowdlearn.frames import unpack

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_harness import Service, make_spec, serve, submit
+from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store

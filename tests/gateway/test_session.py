@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from gateway_harness import SETTINGS, make_spec
+from tests.gateway.gateway_harness import SETTINGS, make_spec
 
 from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.protocol import Ack, Close

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from models import MODELS, Model
+from tests.job.models import MODELS, Model
 
 from crowdlearn.program import decode, encode, evaluate, trace
 from crowdlearn.program.types import PRIMITIVES

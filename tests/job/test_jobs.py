@@ -133,14 +133,14 @@ def test_every_optimizer_reaches_the_spec_with_its_own_defaults():
 def test_every_hyperparameter_reaches_the_spec():
     optimizer = Adam(learning_rate=0.2, b1=0.8, b2=0.9, epsilon=1e-3, warmup_steps=7, weight_decay=0.1, clip_value=2.0)
     downpour = Downpour(
-        n_push=3, n_fetch=2, local_learning_rate=0.01, max_accumulate=5, shard_size=2048, push_codec="f16",
+        n_push=3, n_fetch=2, local_learning_rate=0.01, max_accumulate=5, max_ahead=4, shard_size=2048, push_codec="f16",
         fetch_codec="f32", expected_staleness=4, staleness_limit=9,
     )  # fmt: skip
     job = replace(JOB, optimizer=optimizer, downpour=downpour, seed=3, epochs=2, until="positive <= 0.5")
     spec = job.compile().spec
     for name in ("learning_rate", "b1", "b2", "epsilon", "warmup_steps", "weight_decay", "clip_value", "clip_norm"):
         assert getattr(spec.optimizer, name) == getattr(optimizer, name)
-    expected = {"n_push": 3, "n_fetch": 2, "local_learning_rate": 0.01, "max_accumulate": 5}
+    expected = {"n_push": 3, "n_fetch": 2, "local_learning_rate": 0.01, "max_accumulate": 5, "max_ahead": 4}
     expected |= {"push_codec": "f16", "fetch_codec": "f32", "seed": 3}
     assert msgspec.structs.asdict(spec.training) == expected
     assert (spec.staleness.expected, spec.staleness.limit, spec.epochs) == (4, 9, 2)

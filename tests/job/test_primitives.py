@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from models import normal
+from tests.job.models import normal
 
 from crowdlearn.program import evaluate, trace
 from crowdlearn.program.interpret import MEANINGS, meaning

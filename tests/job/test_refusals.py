@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from models import normal
+from tests.job.models import normal
 
 from crowdlearn.errors import JobError, UnsupportedModelError
 from crowdlearn.program import trace

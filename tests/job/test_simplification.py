@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import MODELS, Model, normal
+from tests.job.models import MODELS, Model, normal
 
 from crowdlearn.program import Program, evaluate, trace
 from crowdlearn.program.builder import Builder
