@@ -119,8 +119,8 @@ class Downpour:
     max_accumulate: int = 8
     """A replica that is told `busy` sums at most so many minibatches before it waits."""
     max_ahead: int = 2
-    """A replica pushes at most so many gradients before newer parameters come (it waits for them up to a second), so that
-    few gradients are stale however fast it computes: bounded staleness, Ho et al. 2013."""
+    """A replica pushes at most so many gradients before newer parameters come (it waits for them up to a second), so
+    that few gradients are stale however fast it computes: bounded staleness, Ho et al. 2013."""
     shard_size: int = 131_072
     """The most parameters in a shard; 131,072 make a frame of 128 KiB as int8, and of 256 KiB as f16."""
     push_codec: CodecName = "int8"
