@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import REGISTRY
 
+from benchmarks.processes import RedisServer
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect, keys
 from crowdlearn.store.connection import fake_server
 from services.aggregator import Aggregator, run
 from tests.aggregator.conftest import OTHER, burst, push, submitted, until_version
-from benchmarks.processes import RedisServer
 
 SETTINGS = AggregatorSettings(lease_seconds=0.3, poll_seconds=0.1)
 
@@ -36,8 +36,8 @@ async def aggregating(store: Store, member: str | None = None) -> AsyncIterator[
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     """Returns when `holds` does; asks again and again, as nothing announces what it asks for."""
     async with asyncio.timeout(20):
-        while not await holds():
-            await asyncio.sleep(0)  # noqa: ASYNC110 - fakeredis may answer without giving way
+        while not await holds():  # noqa: ASYNC110 - fakeredis may answer without giving way
+            await asyncio.sleep(0)
 
 
 class Told(logging.Handler):
