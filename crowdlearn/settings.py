@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
+import msgspec
+
 from crowdlearn.errors import SetupError
 
 Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "EvaluatorSettings")
@@ -82,32 +84,20 @@ class EvaluatorSettings:
 def from_environment(cls: type[Settings], environ: Mapping[str, str], **given: object) -> Settings:
     """Builds settings from `given`, then `CROWDLEARN_<FIELD>` variables, then defaults.
 
-    A value that is None in `given` counts as not given. Tuples are written with commas, truths as 1 or 0,
-    true or false, yes or no.
+    A value that is None in `given` counts as not given. Tuples are written with commas, truths as 1 or 0.
 
     Raises:
         SetupError: a variable does not hold what its field needs.
     """
-    values = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in given.items() if value is not None}
     for field in fields(cls):
         variable = f"CROWDLEARN_{field.name.upper()}"
-        if field.name not in values and variable in environ:
-            values[field.name] = _parse(variable, str(field.type), environ[variable])
-    return cls(**values)
-
-
-def _parse(variable: str, kind: str, text: str) -> object:
+        if field.name not in chosen and variable in environ:
+            text = environ[variable]
+            chosen[field.name] = text.split(",") if str(field.type).startswith("tuple") else text
     try:
-        match kind:
-            case "int":
-                return int(text)
-            case "float":
-                return float(text)
-            case "bool":
-                return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-            case "tuple[str, ...]":
-                return tuple(part.strip() for part in text.split(",") if part.strip())
-            case _:
-                return text
-    except (ValueError, KeyError):
-        raise SetupError(f"{variable} expects {kind}, got {text!r}") from None
+        return msgspec.convert(chosen, cls, strict=False)
+    except msgspec.ValidationError as error:
+        # The library says "Expected `int`, got `str` - at `$.port`".
+        expected, _, field_name = str(error).partition(" - at `$.")
+        raise SetupError(f"CROWDLEARN_{field_name.strip('`').upper()}: {expected}") from None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings
 from crowdlearn.store import Store
@@ -43,7 +44,8 @@ async def embedded(
     serving = asyncio.create_task(
         gateway.run(store, gateway_settings, stop=gateway_stop, ready=listening.set_result), name="gateway"
     )
-    await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+    waited: tuple[asyncio.Future[Any], ...] = (serving, listening)
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
     workers = (

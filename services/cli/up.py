@@ -162,7 +162,8 @@ class Session:
         spec, status = self.compiled.spec, outcome.status
         reasons = {
             "until": f"Reached {spec.until}",
-            "epochs": "All epochs are trained" + ("" if _reached(spec, status) else f", but {spec.until} was not reached"),
+            "epochs": "All epochs are trained"
+            + ("" if _reached(spec, status) else f", but {spec.until} was not reached"),
             "stopped": "Stopped",
         }
         self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")

@@ -108,7 +108,9 @@ def test_a_page_of_another_origin_can_embed_a_replica(
                 const replica = new Replica({ job: "embedded" });
                 const pushed = new Promise((resolve, reject) => {
                     replica.addEventListener("progress", ({ detail }) => detail.acknowledged > 0 && resolve(detail));
-                    replica.addEventListener("state", ({ detail }) => detail.state === "failed" && reject(detail.message));
+                    replica.addEventListener("state", ({ detail: { state, message } }) => {
+                        if (state === "failed") reject(message);
+                    });
                 });
                 await replica.start();
                 const progress = await pushed;

@@ -1,7 +1,7 @@
 """Kills gateways and aggregators at random moments and adds up what came through.
 
-Gradients are integers, the optimizer is plain SGD with a learning rate of 1, so the parameters are exactly minus the sum of the
-gradients that were applied: one lost or applied twice would show.
+Gradients are integers, the optimizer is plain SGD with a learning rate of 1, so the parameters are exactly minus the sum
+of the gradients that were applied: one lost or applied twice would show.
 """
 
 from __future__ import annotations
@@ -74,13 +74,20 @@ class Volunteer:
         return np.sum([fingerprint(self.number, sequence) for sequence in pushed], axis=0, dtype=np.float64)
 
 
+async def progress(store: Store, run: str) -> int:
+    return sum(manifest.version for manifest in await store.shards.manifests(run, 3))
+
+
+async def absorbed(store: Store, run: str, gradients: int) -> None:
+    while await progress(store, run) < gradients:  # noqa: ASYNC110 - nothing here subscribes to announcements
+        await asyncio.sleep(0.01)
+
+
 async def wreak_havoc(services: list[Service], store: Store, run: str, enough: asyncio.Event) -> None:
     """Kills one service after the other and starts it again; waits for progress between the kills, not for time."""
     chance = random.Random(2012)
     for _ in range(KILLS):
-        before = sum(manifest.version for manifest in await store.shards.manifests(run, 3))
-        while sum(manifest.version for manifest in await store.shards.manifests(run, 3)) < before + 30:
-            await asyncio.sleep(0.01)
+        await absorbed(store, run, await progress(store, run) + 30)
         await asyncio.sleep(chance.random() * 0.1)  # any moment between two commits
         victim = chance.choice(services)
         await asyncio.to_thread(victim.kill)
@@ -89,7 +96,7 @@ async def wreak_havoc(services: list[Service], store: Store, run: str, enough: a
 
 
 async def drained(store: Store, run: str) -> None:
-    while any(await store.streams.backlog(run, 3)):
+    while any(await store.streams.backlog(run, 3)):  # noqa: ASYNC110 - an empty stream is not announced
         await asyncio.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Redis away at the start, and killed in mid-run: the services wait, say so once, and go on; nothing acknowledged is lost."""
+"""Redis away at the start, and killed in mid-run: services wait, say so once, go on, and lose nothing acknowledged."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def readiness(gateway: Gateway) -> tuple[int, str]:
 
 
 async def until_version(store: Store, run: str, version: int) -> None:
-    while (await store.shards.manifest(run, 0)).version < version:
+    while (await store.shards.manifest(run, 0)).version < version:  # noqa: ASYNC110 - Redis is killed meanwhile
         await asyncio.sleep(0.02)
 
 
 async def until_lines(log: Path, text: str, count: int) -> None:
-    while log.read_text().count(text) < count:
+    while log.read_text().count(text) < count:  # noqa: ASYNC110, ASYNC240 - the log of another process
         await asyncio.sleep(0.02)
 
 

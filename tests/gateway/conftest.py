@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect
 from services.gateway.bundle import Bundle
+from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
 
 @pytest.fixture

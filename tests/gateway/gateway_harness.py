@@ -26,7 +26,14 @@ SETTINGS = GatewaySettings(port=0, drain_seconds=0.0, busy_retry_seconds=0.02, f
 def make_spec(name: str = "small", parameters: int = 2024, run: str = "3f0c5a9d2b11", **changes: Any) -> JobSpec:
     """A job of two shards, 1,024 and 1,000 values, with 4 chunks of 2 rows in each of 3 epochs."""
     training = ReplicaTraining(
-        n_push=1, n_fetch=1, local_learning_rate=0.1, max_accumulate=16, max_ahead=2, push_codec="int8", fetch_codec="f32", seed=0
+        n_push=1,
+        n_fetch=1,
+        local_learning_rate=0.1,
+        max_accumulate=16,
+        max_ahead=2,
+        push_codec="int8",
+        fetch_codec="f32",
+        seed=0,
     )
     spec = JobSpec(
         name=name,

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.gateway.gateway_harness import make_spec
 
 from crowdlearn.codecs import F32, INT8
 from crowdlearn.errors import FrameError
@@ -15,6 +14,7 @@ from crowdlearn.frames import Frame, Kind
 from crowdlearn.protocol import Ack
 from crowdlearn.sharding import Shard
 from services.gateway.admission import ADMIT, ASK_REDIS, Conditions, Lane, admit, require_fit
+from tests.gateway.gateway_harness import make_spec
 
 SPEC = make_spec(shards=(Shard(0, 4), Shard(4, 4)), push_codec="f32")
 GOOD = Frame(Kind.GRADIENT, 0, 1, 4, 7, 10, 0.5, 2, 1, np.ones(4, "<f4").tobytes())

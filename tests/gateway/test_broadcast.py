@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import numpy as np
-from tests.gateway.gateway_harness import make_spec
 
 from crowdlearn.frames import unpack
 from crowdlearn.sharding import Shard
@@ -16,6 +15,7 @@ from crowdlearn.store import Parameters, Store
 from services.gateway.broadcast import Channel
 from services.gateway.outage import Outage
 from services.gateway.outbox import Outbox
+from tests.gateway.gateway_harness import make_spec
 
 SPEC = make_spec(shards=(Shard(0, 4),), fetch_codec="f32")
 HEADER = 2

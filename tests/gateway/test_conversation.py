@@ -6,14 +6,14 @@ import asyncio
 
 import numpy as np
 import pytest
-from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit, until
-from tests.scripted_replica import ScriptedReplica
 
 from crowdlearn.frames import Frame, unpack
 from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Wait
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Store
 from services.gateway.bundle import Bundle
+from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit, until
+from tests.scripted_replica import ScriptedReplica
 
 ONES = np.ones(2024, np.float32)
 

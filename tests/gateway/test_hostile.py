@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.gateway.gateway_harness import Service, make_spec, serve, submit
-from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from crowdlearn.protocol import Ack, Fetch, Lease
@@ -21,6 +19,8 @@ from crowdlearn.sharding import cut
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 from services.gateway.bundle import Bundle
+from tests.gateway.gateway_harness import Service, make_spec, serve, submit
+from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 MALFORMED: list[dict[str, Any]] = json.loads((VECTORS / "malformed.json").read_text())

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
-from tests.gateway.gateway_harness import SETTINGS, make_spec, serve, submit, until
-from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 from crowdlearn.errors import SetupError
 from crowdlearn.frames import unpack
@@ -20,6 +18,8 @@ from crowdlearn.store import Store
 from crowdlearn.store.connection import open_connection
 from services import gateway
 from services.gateway.bundle import Bundle
+from tests.gateway.gateway_harness import SETTINGS, make_spec, serve, submit, until
+from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 if TYPE_CHECKING:
     from tests.conftest import RedisServer

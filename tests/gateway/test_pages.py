@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 from services.gateway.bundle import Bundle
+from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
 RUN = "3f0c5a9d2b11"
 

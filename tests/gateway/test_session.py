@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tests.gateway.gateway_harness import SETTINGS, make_spec
 
 from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.protocol import Ack, Close
 from crowdlearn.sharding import Shard
 from crowdlearn.spec import JobSpec
 from services.gateway.session import Answer, Append, Ask, Finish, GiveBack, Greet, HangUp, Ignore, Session, Take, Want
+from tests.gateway.gateway_harness import SETTINGS, make_spec
 
 HELLO = '{"type":"hello","protocol":1,"replica":null,"run":null,"backend":"wasm"}'
 REPLICA = "67414f80a1b2c3d4"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from tests.job.models import MODELS, Model
 
 from crowdlearn.program import decode, encode, evaluate, trace
 from crowdlearn.program.types import PRIMITIVES
+from tests.job.models import MODELS, Model
 
 
 def jax_says(model: Model) -> tuple[float, list[np.ndarray]]:

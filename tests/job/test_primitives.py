@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from tests.job.models import normal
 
 from crowdlearn.program import evaluate, trace
 from crowdlearn.program.interpret import MEANINGS, meaning
 from crowdlearn.program.types import PRIMITIVES
+from tests.job.models import normal
 
 X, Y = normal(3, 4), normal(3, 4, seed=1)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from tests.job.models import normal
 
 from crowdlearn.errors import JobError, UnsupportedModelError
 from crowdlearn.program import trace
+from tests.job.models import normal
 
 W = normal(4)
 BATCH = {"x": normal(3, 4), "pixels": np.zeros((3, 4), np.uint8)}

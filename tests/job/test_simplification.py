@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.job.models import MODELS, Model, normal
 
 from crowdlearn.program import Program, evaluate, trace
 from crowdlearn.program.builder import Builder
@@ -15,6 +14,7 @@ from crowdlearn.program.interpret import meaning
 from crowdlearn.program.model import ValueType
 from crowdlearn.program.passes import optimise
 from crowdlearn.program.types import result_type
+from tests.job.models import MODELS, Model, normal
 
 
 def traced(loss, parameters, **batch) -> Program:
