@@ -1,7 +1,7 @@
 """Kills gateways and aggregators at random moments and adds up what came through.
 
-Gradients are integers, the optimizer is plain SGD with a learning rate of 1, so the parameters are exactly minus the sum
-of the gradients that were applied: one lost or applied twice would show.
+Gradients are integers, the optimizer is plain SGD with a learning rate of 1, so the parameters are exactly minus the
+sum of the gradients that were applied: one lost or applied twice would show.
 """
 
 from __future__ import annotations
