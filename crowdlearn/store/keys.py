@@ -63,6 +63,10 @@ def parameters(run: str, shard: int, blob: str) -> str:
     return f"crowdlearn:{{{run}/{shard}}}:parameters:{blob}"
 
 
+def result(run: str, shard: int) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:result"
+
+
 def slots(run: str, shard: int, blob: str) -> str:
     return f"crowdlearn:{{{run}/{shard}}}:slots:{blob}"
 

@@ -141,6 +141,21 @@ class Shards:
         vector = np.concatenate([np.frombuffer(shard.values, "<f4") for shard in shards])
         return vector.astype(np.float32, copy=False), [shard.version for shard in shards]
 
+    async def keep_result(self, spec: JobSpec, vector: Vector, versions: Sequence[int]) -> None:
+        """Keeps the parameters that met a job's target: gradients on their way are still applied after its end."""
+        for shard, (cut, version) in enumerate(zip(spec.shards, versions, strict=True)):
+            values = _bytes(vector[cut.slice])
+            await self._connection.call("HSET", keys.result(spec.run, shard), "version", version, "values", values)
+
+    async def result(self, spec: JobSpec) -> tuple[Vector, list[int]]:
+        """What a job gives: the parameters that met its target, or else the newest; and their shards' versions."""
+        commands = [("HMGET", keys.result(spec.run, shard), "version", "values") for shard in range(len(spec.shards))]
+        kept = await self._connection.batch(commands)
+        if any(values is None for _, values in kept):
+            return await self.flat(spec)
+        vector = np.concatenate([np.frombuffer(values, "<f4") for _, values in kept])
+        return vector.astype(np.float32, copy=False), [int(version) for version, _ in kept]
+
     async def applied(self, run: str, shards: int, replica: str) -> list[int]:
         """The highest committed sequence number of a replica, a shard; 0 for none."""
         commands = [("HGET", keys.applied(run, shard), replica) for shard in range(shards)]

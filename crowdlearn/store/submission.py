@@ -102,5 +102,5 @@ async def expire(connection: Connection, spec: JobSpec) -> None:
         blob = await connection.call("HGET", keys.manifest(spec.run, shard), "blob")
         name = blob.decode() if blob else FIRST_BLOB
         names += [keys.parameters(spec.run, shard, name), keys.slots(spec.run, shard, name)]
-        names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied)]
+        names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied, keys.result)]
     await connection.batch([("EXPIRE", name, REPLACED_TTL_SECONDS) for name in names])

@@ -113,12 +113,12 @@ def export(
     redis: RedisUrl = DEFAULT_REDIS_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Write a job's current weights to a file."""
+    """Write a job's weights to a file: those that met its target, or else the current ones."""
 
     async def main(_: asyncio.Event) -> list[int]:
         async with _store(redis) as store:
             spec = await store.jobs.spec(job)
-            flat, versions = await store.shards.flat(spec)
+            flat, versions = await store.shards.result(spec)
             save(file, spec.parameters, flat)
             return list(versions)
 

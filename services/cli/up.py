@@ -151,7 +151,7 @@ class Session:
         while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await evaluator.run(store, EvaluatorSettings(), burst=True)
-        flat, _ = await store.shards.flat(spec)
+        flat, _ = await store.shards.result(spec)
         save(self.out, spec.parameters, flat)
         status = await read_status(store, spec.name, with_curve=False)
         outcome = Outcome(status, self.out, seconds)

@@ -28,7 +28,8 @@ class Evaluation:
         self._store, self._spec, self._scorer = store, spec, scorer
         self._scored: list[int] | None = None
         self._values: dict[str, float] = {}
-        self._reached = False
+        self._reached: Vector | None = None
+        """The parameters that were scored last, if they reach the target."""
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
 
@@ -50,16 +51,20 @@ class Evaluation:
         """Scores the newest version if it is new; True when the run has ended and nothing new has come."""
         spec, store = self._spec, self._store
         # Read before the versions: what is applied after this is seen by the next step.
-        finished = (await store.jobs.state(spec.run)).state == "finished"
+        state = await store.jobs.state(spec.run)
+        if state.reason == "until":
+            # Its result was kept and scored; what is applied after that is nobody's.
+            return True
+        finished = state.state == "finished"
         drained = finished and not any(await store.streams.backlog(spec.run, len(spec.shards)))
         manifests = await store.shards.manifests(spec.run, len(spec.shards))
         if [manifest.version for manifest in manifests] == self._scored:
-            if self._reached:
-                await self._finish()
+            if self._reached is not None:
+                await self._finish(self._reached)
             return drained
         flat, versions = await store.shards.flat(spec)
         await self._record(versions, await self._score(flat))
-        await self._judge()
+        await self._judge(flat)
         # A gradient may have been on its way when the run ended: only a look that finds nothing new is the last.
         return False
 
@@ -75,19 +80,20 @@ class Evaluation:
         metrics.EVALUATIONS.inc()
         self._scored, self._values = versions, finite
 
-    async def _judge(self) -> None:
+    async def _judge(self, flat: Vector) -> None:
         """Ends the run when two scorings in a row reach the target, or one that nothing newer contradicts.
 
-        Asynchronous training swings: the first version above the target is often followed by some below, and gradients
-        that are on their way are still applied after the end.
+        Asynchronous training swings: the first version above the target is often followed by some below.
         """
         until, before = self._spec.until, self._reached
-        self._reached = until is not None and until.reached(self._values)
-        if self._reached and before:
-            await self._finish()
+        self._reached = flat if until is not None and until.reached(self._values) else None
+        if self._reached is not None and before is not None:
+            await self._finish(self._reached)
 
-    async def _finish(self) -> None:
+    async def _finish(self, reached: Vector) -> None:
         spec = self._spec
+        # Kept first: who sees that the job has ended finds its result.
+        await self._store.shards.keep_result(spec, reached, self._scored or [])
         if await self._store.jobs.finish(spec.run, "until"):
             log.info("job=%s run=%s reached %s: %s", spec.name, spec.run, spec.until, self._values)
 

@@ -68,7 +68,7 @@ def test_four_tabs_on_two_gateways_reach_the_target(
 
     status = crowdlearn("status", "digits", *redis)
     assert status["reason"] == "until"
-    assert status["metrics"]["accuracy"] >= 0.94  # scored once more after the last gradients came in
+    assert status["metrics"]["accuracy"] >= 0.95
     assert status["backlog"] == 0
     file = tmp_path / "digits.safetensors"
     crowdlearn("export", "digits", str(file), *redis)
@@ -85,7 +85,7 @@ def test_up_trains_the_demo_in_memory_and_writes_the_weights(tmp_path: Path) -> 
     file = tmp_path / "digits.safetensors"
     outcome = crowdlearn("up", "examples/digits.py", "--browsers", "2", "--port", "0", "--out", str(file))
     assert outcome["reason"] == "until"
-    assert outcome["metrics"]["accuracy"] >= 0.94
+    assert outcome["metrics"]["accuracy"] >= 0.95
     assert set(load_file(file)) == {"W1", "b1", "W2", "b2"}
 
 

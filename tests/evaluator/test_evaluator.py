@@ -128,6 +128,27 @@ async def test_a_job_ends_when_no_newer_version_contradicts_the_one_that_reached
     assert len(await scored(store, run)) == 1
 
 
+async def test_the_parameters_that_reached_the_target_are_the_result_whatever_comes_after(store):
+    spec = (await submit(store)).spec
+    evaluating = Evaluator(store)
+    for accuracy in (0.9375, 0.90625):
+        await commit(store, spec.run, accuracy)
+        await evaluating.look()
+    await commit(store, spec.run, 0.5)
+    await evaluating.look()
+    flat, versions = await store.shards.result(spec)
+    assert (flat[0], versions) == (0.90625, [2, 0])
+    assert (await scored(store, spec.run))[-1].values["accuracy"] == 0.90625
+
+
+async def test_a_job_that_ends_without_its_target_gives_its_newest_parameters(store):
+    spec = (await submit(store)).spec
+    await commit(store, spec.run, 0.5)
+    await store.jobs.finish(spec.run, "epochs")
+    flat, versions = await store.shards.result(spec)
+    assert (flat[0], versions) == (0.5, [1, 0])
+
+
 async def test_a_finished_job_is_scored_until_nothing_new_comes(store):
     run = (await submit(store)).spec.run
     evaluating = Evaluator(store)
