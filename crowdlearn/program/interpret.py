@@ -145,7 +145,8 @@ MEANINGS: dict[str, Meaning] = {
     "div": _divide,
     "max": np.maximum,
     "min": np.minimum,
-    "pow": np.power,
+    # The exponent may be an integer, from which NumPy would make doubles.
+    "pow": lambda x, y: np.asarray(np.power(x, y), x.dtype),
     "rem": np.fmod,
     "atan2": np.arctan2,
     "eq": np.equal,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crowdlearn.program import layout
+from crowdlearn.program import interpret, layout
 from crowdlearn.program.model import Equation
-from crowdlearn.program.types import ELEMENTWISE, RANGES, elementwise_shape, widens
+from crowdlearn.program.types import ELEMENTWISE, RANGES, elementwise_shape, result_type, widens
 
 if TYPE_CHECKING:
     from crowdlearn.program.builder import Builder
@@ -24,6 +24,9 @@ Rule = Callable[["Builder", Inputs, dict[str, Any]], int | None]
 
 def simplify(b: Builder, primitive: str, inputs: Inputs, options: dict[str, Any]) -> int | None:
     """The value that `primitive` of `inputs` is equal to and that costs less, or None."""
+    of_nothing = _of_nothing(b, primitive, inputs, options)
+    if of_nothing is not None:
+        return of_nothing
     if primitive in ELEMENTWISE:
         smaller = _with_scalars(b, primitive, inputs, options)
         smaller = _without_ones(b, primitive, inputs, options) if smaller is None else smaller
@@ -34,6 +37,20 @@ def simplify(b: Builder, primitive: str, inputs: Inputs, options: dict[str, Any]
         if value is not None:
             return value
     return None
+
+
+def _of_nothing(b: Builder, primitive: str, inputs: Inputs, options: dict[str, Any]) -> int | None:
+    """What has no elements, or is made of nothing else, is known: browsers have no empty arrays."""
+    types = [b.types[index] for index in inputs]
+    result = result_type(primitive, types, options)
+    if not result.size:
+        return b.constant(np.zeros(result.shape, result.dtype))
+    if not types or types[0].size or primitive == "concatenate":
+        return None
+    if primitive == "pad":
+        return b.broadcast(inputs[1], result.shape)
+    nothing = [np.zeros(each.shape, each.dtype) for each in types]
+    return b.constant(interpret.meaning(primitive, nothing, options))
 
 
 def _with_scalars(b: Builder, primitive: str, inputs: Inputs, options: dict[str, Any]) -> int | None:

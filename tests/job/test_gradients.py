@@ -9,11 +9,7 @@ import pytest
 from crowdlearn.program import decode, encode, evaluate, trace
 from crowdlearn.program.types import PRIMITIVES
 from tests.job.models import MODELS, Model
-
-
-def jax_says(model: Model) -> tuple[float, list[np.ndarray]]:
-    loss, gradients = jax.value_and_grad(model.loss)(model.parameters, model.batch)
-    return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(gradients)]
+from tests.job.oracle import gradients_by_jax
 
 
 def program_says(model: Model) -> tuple[float, list[np.ndarray]]:
@@ -24,7 +20,7 @@ def program_says(model: Model) -> tuple[float, list[np.ndarray]]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_program_computes_the_loss_and_the_gradients_that_jax_does(name):
-    expected_loss, expected = jax_says(MODELS[name])
+    expected_loss, expected = gradients_by_jax()[name]
     loss, gradients = program_says(MODELS[name])
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     for gradient, wanted in zip(gradients, expected, strict=True):
