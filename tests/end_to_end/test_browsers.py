@@ -6,12 +6,8 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,6 +15,7 @@ from playwright.sync_api import Browser, expect
 from safetensors.numpy import load_file
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
+from tests.end_to_end.web_site import serving
 
 ROOT = Path(__file__).parent.parent.parent
 TRAINING_SECONDS = 120.0
@@ -31,16 +28,6 @@ def crowdlearn(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
-
-
-@contextmanager
-def other_origin(folder: Path) -> Iterator[str]:
-    """Serves a folder as somebody else's web site."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
 
 
 @pytest.mark.browser
@@ -99,7 +86,7 @@ def test_a_page_of_another_origin_can_embed_a_replica(
     gateway = Gateway(redis_server.url, log=logs / "gateway.log")
     aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
     (tmp_path / "index.html").write_text("<!doctype html><title>Somebody else's page</title>")
-    with running(gateway, aggregator), other_origin(tmp_path) as other, chromium.new_context() as context:
+    with running(gateway, aggregator), serving(tmp_path) as other, chromium.new_context() as context:
         page = context.new_page()
         page.goto(other)
         pushed = page.evaluate(
