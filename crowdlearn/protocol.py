@@ -142,13 +142,14 @@ RejectReason = Literal["not-finite", "future-version", "not-running", "expired"]
 
 
 class Ack(Message, frozen=True, kw_only=True, tag="ack"):
-    """Answers one gradient frame."""
+    """Answers one gradient frame; `version`, if accepted, is the shard's that will hold it, or a little earlier."""
 
     shard: int
     sequence: int
     status: AckStatus
     reason: RejectReason | None = None
     retry_seconds: float | None = None
+    version: Natural | None = None
 
 
 class Grant(msgspec.Struct, frozen=True):

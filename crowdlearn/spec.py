@@ -40,7 +40,7 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """L2: this times the parameters is added to the gradient, once a minibatch in it."""
     clip_value: float | None = None
     """Every element of the gradient, divided by its minibatches, is clipped to [-clip_value, clip_value]."""
-    clip_norm: float | None = 10.0
+    clip_norm: float | None = 1.0
     """The shard's gradient, divided by its minibatches, is scaled down to this Euclidean norm."""
 
 

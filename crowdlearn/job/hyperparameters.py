@@ -26,7 +26,7 @@ class Optimizer:
     """L2: this times the parameters is added to the gradient, once for each minibatch in it."""
     clip_value: float | None = None
     """Each element of a minibatch's gradient is clipped to [-clip_value, clip_value]; None does not clip."""
-    clip_norm: float | None = 10.0
+    clip_norm: float | None = 1.0
     """A shard's part of a minibatch's gradient is scaled down to this Euclidean norm; None does not."""
 
     def __post_init__(self) -> None:
@@ -119,8 +119,8 @@ class Downpour:
     max_accumulate: int = 8
     """A replica that is told `busy` sums at most so many minibatches before it waits."""
     max_ahead: int = 2
-    """A replica pushes at most so many gradients before newer parameters come (it waits for them up to a second), so
-    that few gradients are stale however fast it computes: bounded staleness, Ho et al. 2013."""
+    """At most so many gradients of its own are missing in a replica's parameters; beyond, it waits for newer ones (up
+    to a second), so that few gradients are stale however fast it computes: bounded staleness, Ho et al. 2013."""
     shard_size: int = 131_072
     """The most parameters in a shard; 131,072 make a frame of 128 KiB as int8, and of 256 KiB as f16."""
     push_codec: CodecName = "int8"

@@ -21,28 +21,37 @@ class Lane:
     """What one socket has sent of one shard, by sequence number.
 
     `accepted` is the highest that is in the stream or committed; `flying` are handed to the intake and unanswered;
-    `refused` were answered `busy` and have not come again. Both lists ascend. Until `vouched_until` (monotonic
+    `newest` holds for each of these the newest version known then; `refused` were answered `busy` and have not come
+    again. Both lists ascend. Until `vouched_until` (monotonic
     seconds) the shard surely remembers the replica.
     """
 
     accepted: int
     vouched_until: float = 0.0
     flying: list[int] = field(default_factory=list)
+    newest: dict[int, int] = field(default_factory=dict)
     refused: list[int] = field(default_factory=list)
 
-    def launch(self, sequence: int) -> None:
-        """The frame was handed to the intake."""
+    def launch(self, sequence: int, newest: int) -> None:
+        """The frame was handed to the intake, when `newest` was the newest version known."""
         self.forgive(sequence)
         self.flying.append(sequence)
+        self.newest[sequence] = newest
 
-    def land(self, sequence: int) -> None:
-        """The frame is in the stream."""
+    def land(self, sequence: int, backlog_entries: int) -> int:
+        """The frame is in the stream, which has so many entries now; returns the version that will hold it, or earlier.
+
+        Every entry up to this one makes a version more, unless it is dropped; and the version known at the launch is
+        not newer than the one that these entries follow.
+        """
         self.flying.remove(sequence)
         self.accepted = max(self.accepted, sequence)
+        return self.newest.pop(sequence) + backlog_entries
 
     def crash(self, sequence: int) -> None:
         """The frame did not reach the stream, as far as is known."""
         self.flying.remove(sequence)
+        del self.newest[sequence]
         self.refuse(sequence)
 
     def refuse(self, sequence: int) -> None:

@@ -180,10 +180,10 @@ class Session:
         except FrameError as error:
             return self._hang_up(Close.MALFORMED_FRAME, str(error))
 
-    def landed(self, shard: int, sequence: int) -> Ack:
-        """The frame is in the stream."""
-        self._lanes[shard].land(sequence)
-        return Ack(shard=shard, sequence=sequence, status="accepted")
+    def landed(self, shard: int, sequence: int, backlog_entries: int) -> Ack:
+        """The frame is in the stream, which has so many entries now."""
+        version = self._lanes[shard].land(sequence, backlog_entries)
+        return Ack(shard=shard, sequence=sequence, status="accepted", version=version)
 
     def crashed(self, shard: int, sequence: int, retry_seconds: float) -> Ack:
         """The frame did not reach the stream, or nobody knows: the replica sends it again."""
@@ -230,7 +230,7 @@ class Session:
         room = run.has_room(frame.shard, len(data))
         verdict = admit(frame, codec, lane, self._conditions(run, lane, frame.shard, room, asked, now))
         if isinstance(verdict, Admit):
-            lane.launch(frame.sequence)
+            lane.launch(frame.sequence, run.newest(frame.shard))
             return Append(frame.shard, frame.sequence, data)
         if isinstance(verdict, AskRedis):
             return Ask(frame.shard, frame.sequence)

@@ -85,7 +85,7 @@ class ReplicaSocket:
         """A frame is in the stream."""
         assert self._run is not None
         self._run.landed(shard, backlog_entries)
-        self._answer(self._session.landed(shard, sequence))
+        self._answer(self._session.landed(shard, sequence, backlog_entries))
 
     def crashed(self, shard: int, sequence: int) -> None:
         """A frame did not get into the stream."""

@@ -24,9 +24,9 @@ def logs(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
             print(f"--- {file.name}\n{file.read_text()[-4000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One headless Chromium for the whole run."""
+    """One headless Chromium for a module of synchronous tests: playwright keeps an event loop as long as it runs."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(), args=FLAGS, chromium_sandbox=os.geteuid() != 0

@@ -97,26 +97,26 @@ def test_every_refused_frame_keeps_its_place() -> None:
     lane = Lane(accepted=5)
     for sequence in (6, 7, 8):
         lane.refuse(sequence)
-    lane.launch(6)
+    lane.launch(6, 10)
     assert admit(replace(GOOD, sequence=8), F32, lane, CALM) == busy(8)
     assert admit(replace(GOOD, sequence=7), F32, lane, CALM) is ADMIT
 
 
 def test_a_frame_that_is_on_its_way_is_not_sent_twice() -> None:
     lane = Lane(accepted=5)
-    lane.launch(7)
+    lane.launch(7, 10)
     assert admit(GOOD, F32, lane, CALM) == busy(7)
 
 
 def test_a_frame_that_did_not_arrive_is_first_again() -> None:
     lane = Lane(accepted=5)
-    lane.launch(6)
-    lane.launch(7)
+    lane.launch(6, 10)
+    lane.launch(7, 10)
     lane.crash(6)
     lane.crash(7)
     assert lane.refused == [6, 7]
     assert admit(GOOD, F32, lane, CALM) == busy(7)
-    lane.launch(6)
-    lane.land(6)
+    lane.launch(6, 10)
+    lane.land(6, 3)
     assert lane.accepted == 6
     assert admit(GOOD, F32, lane, CALM) is ADMIT

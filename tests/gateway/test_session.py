@@ -98,7 +98,7 @@ def test_a_gradient_is_appended_and_answered_when_it_has_landed() -> None:
     session = opened()
     data = gradient(1)
     assert session.frame(data, 0.0) == Append(0, 1, data)
-    assert session.landed(0, 1) == Ack(shard=0, sequence=1, status="accepted")
+    assert session.landed(0, 1, 4) == Ack(shard=0, sequence=1, status="accepted", version=14)
     assert session.frame(data, 0.0) == Answer(Ack(shard=0, sequence=1, status="duplicate"))
 
 
@@ -132,7 +132,7 @@ def test_frames_above_the_rate_are_busy_until_there_is_a_token() -> None:
     session = opened(frames_per_second=10.0)
     for sequence in range(1, 21):
         assert isinstance(session.frame(gradient(sequence), 0.0), Append)
-        session.landed(0, sequence)
+        session.landed(0, sequence, 1)
     busy = Ack(shard=0, sequence=21, status="busy", retry_seconds=0.1)
     assert session.frame(gradient(21), 0.0) == Answer(busy)
     assert isinstance(session.frame(gradient(21), 0.1), Append)
@@ -182,9 +182,9 @@ def test_a_replica_older_than_the_memory_is_vouched_for_ten_seconds() -> None:
     assert session.frame(gradient(1), 100.0) == Ask(0, 1)
     session.vouch(0, 100.0)
     assert isinstance(session.frame(gradient(1), 100.0, asked=True), Append)
-    session.landed(0, 1)
+    session.landed(0, 1, 1)
     assert isinstance(session.frame(gradient(2), 109.9), Append)
-    session.landed(0, 2)
+    session.landed(0, 2, 1)
     assert session.frame(gradient(3), 110.0) == Ask(0, 3)
     rejected = Ack(shard=0, sequence=3, status="rejected", reason="expired")
     assert session.frame(gradient(3), 110.0, asked=True) == Answer(rejected)

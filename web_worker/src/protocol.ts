@@ -79,6 +79,7 @@ const fromGateway = {
     status: oneOf("accepted", "duplicate", "busy", "rejected"),
     reason: optional(nullable(oneOf("not-finite", "future-version", "not-running", "expired")), null),
     retry_seconds: optional(nullable(number), null),
+    version: optional(nullable(natural), null),
   }),
   leased: object({ type: oneOf("leased"), leases: list(grant) }),
   wait: object({ type: oneOf("wait"), seconds: number }),

@@ -7,7 +7,7 @@ import { Outbox } from "../src/replica/outbox";
 const frame = (mark: number): Uint8Array<ArrayBuffer> => Uint8Array.of(mark);
 const marks = (frames: Uint8Array[]): number[] => frames.map((bytes) => bytes[0]!);
 const ack = (shard: number, sequence: number, status: Ack["status"] = "accepted", retry_seconds: number | null = null): Ack =>
-  ({ type: "ack", shard, sequence, status, reason: null, retry_seconds });
+  ({ type: "ack", shard, sequence, status, reason: null, retry_seconds, version: null });
 
 test("frames go out in order, at most as many a shard as there is credit", () => {
   const outbox = new Outbox(1, 2);

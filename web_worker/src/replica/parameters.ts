@@ -42,16 +42,14 @@ export class Parameters {
     this.#arrived.set(frame.shard, frame);
   }
 
-  /** Replaces the local values of every shard that arrived, local steps included, as Downpour does; whether any had. */
-  adopt(): boolean {
-    const isNewer = this.#arrived.size > 0;
+  /** Replaces the local values of every shard that arrived, local steps included, as Downpour does. */
+  adopt(): void {
     for (const [index, frame] of this.#arrived) {
       const { offset, size } = this.shards[index]!;
       BY_NAME[this.codec].decode(frame.payload, this.values.subarray(offset, offset + size));
       this.#versions[index] = frame.version;
     }
     this.#arrived.clear();
-    return isNewer;
   }
 
   /** One local step of gradient descent. */

@@ -6,6 +6,7 @@ import { Kind, pack, type Frame } from "../frames";
 import type { Ack, Grant, Welcome } from "../protocol";
 import { Accumulator, type Sum } from "./accumulator";
 import { send, type Action } from "./actions";
+import { Ahead } from "./ahead";
 import { Batches, type Batch, type Chunk } from "./batches";
 import type { Counters } from "./counters";
 import { Leases } from "./leases";
@@ -18,9 +19,6 @@ const MAX_USELESS_STEPS = 20;
 
 /** How long a chunk that could not be fetched is left to others before more are asked for. */
 const CHUNK_RETRY_SECONDS = 5;
-
-/** So long a replica waits for parameters newer than its last pushes: the service may be slow, or its gradients dropped. */
-const MAX_WAIT_MILLISECONDS = 1000;
 
 /** The state of one replica in one run. Times are milliseconds of one monotonic clock. */
 export class Training {
@@ -35,8 +33,7 @@ export class Training {
   readonly #uniforms: Float32Array;
   #stepsToFetch = 0;
   #askedFor: string | null = null;
-  #ahead = 0;
-  #pushedAtMilliseconds = -Infinity;
+  readonly #ahead = new Ahead();
   #uselessSteps = 0;
   #isStarving = true;
   #isConnected = false;
@@ -99,6 +96,7 @@ export class Training {
   answered(ack: Ack, now: number): Action[] {
     if (ack.status === "busy") this.counters.busy += 1;
     if (ack.status === "rejected") this.counters.rejected += 1;
+    this.#ahead.answered(ack);
     const settled = this.#outbox.answer(ack, now);
     if (!settled) return this.#pushIfDue(now);
     this.counters.acknowledged += 1;
@@ -112,17 +110,16 @@ export class Training {
 
   /** When `tick` will next have something to do, or null. */
   get tickAtMilliseconds(): number | null {
-    const waitsUntil = this.#isAhead ? this.#pushedAtMilliseconds + MAX_WAIT_MILLISECONDS : null;
-    const due = [this.#leases.askAtMilliseconds(this.#chunksInHand), this.#outbox.retryAtMilliseconds, waitsUntil];
+    const { retryAtMilliseconds } = this.#outbox;
+    const due = [this.#leases.askAtMilliseconds(this.#chunksInHand), retryAtMilliseconds, this.#ahead.expiresAtMilliseconds];
     const times = due.filter((time) => time !== null);
     return times.length === 0 ? null : Math.min(...times);
   }
 
   /** Adopts parameters if that is due, and gives the next minibatch, or null when there is nothing to train now. */
   next(now: number): { batch: Batch | null; actions: Action[] } {
-    const adopted = this.#stepsToFetch === 0 || this.#isAhead ? this.#adoptAndFetch() : [];
-    if (this.#isAhead && now - this.#pushedAtMilliseconds >= MAX_WAIT_MILLISECONDS) this.#ahead = 0;
-    if (this.#mustWait || !this.parameters.complete || !this.#hasRows) {
+    const adopted = this.#stepsToFetch === 0 || this.#isAhead(now) ? this.#adoptAndFetch() : [];
+    if (this.#mustWait(now) || !this.parameters.complete || !this.#hasRows) {
       this.#noteHunger();
       return { batch: null, actions: [...adopted, ...this.#pushIfDue(now), ...this.#askForChunks(now)] };
     }
@@ -179,17 +176,16 @@ export class Training {
   // An answer that is on its way is worth waiting for, with the minibatch that would complete a push still to compute: it
   // is then computed from newer parameters. A sum of more minibatches would move the model hardly further and use up the
   // job's epochs, so that more are summed only while a shard is busy or the network away.
-  get #mustWait(): boolean {
+  #mustWait(now: number): boolean {
     const { n_push, max_accumulate } = this.#welcome.training;
     const { minibatches } = this.#accumulator;
     if (this.#outbox.isBusy || !this.#isConnected) return minibatches >= Math.max(n_push, max_accumulate);
-    return minibatches >= n_push - 1 && (!this.#outbox.hasRoom || this.#isAhead);
+    return minibatches >= n_push - 1 && (!this.#outbox.hasRoom || this.#isAhead(now));
   }
 
-  // Whether as many gradients as allowed were pushed since newer parameters came (bounded staleness, Ho et al. 2013):
-  // without this, a replica faster than the way of its gradients and back would push many from the same parameters.
-  get #isAhead(): boolean {
-    return this.#ahead >= this.#welcome.training.max_ahead;
+  // A replica faster than the way of its gradients and back would otherwise push many from nearly the same parameters.
+  #isAhead(now: number): boolean {
+    return this.#ahead.count(now) >= this.#welcome.training.max_ahead;
   }
 
   #askForChunks(now: number): Action[] {
@@ -198,7 +194,8 @@ export class Training {
   }
 
   #adoptAndFetch(): Action[] {
-    if (this.parameters.adopt()) this.#ahead = 0;
+    this.parameters.adopt();
+    this.#ahead.adopted(this.parameters.versions[0] ?? 0);
     return this.#fetch();
   }
 
@@ -220,10 +217,9 @@ export class Training {
   #push(sum: Sum, now: number): Action[] {
     try {
       const frames = this.#welcome.shards.map((_, shard) => this.#encode(sum, shard));
+      this.#ahead.pushed(this.#outbox.nextSequence, now);
       this.#outbox.add(frames, sum.leases);
       this.counters.pushes += 1;
-      this.#ahead += 1;
-      this.#pushedAtMilliseconds = now;
       return [];
     } catch (error) {
       // Finite gradients may still have an infinite sum.
