@@ -139,10 +139,12 @@ class Session:
         self._run: RunView | None = None
         self._lanes: list[Lane] = []
         self.replica = ""
+        self._birth_seconds = 0
 
     def open(self, run: RunView, replica: str, applied: list[int]) -> None:
         """The hello was good: `applied` are the replica's committed sequence numbers, one a shard."""
         self._run, self.replica = run, replica
+        self._birth_seconds = birth_seconds(replica)
         self._lanes = [Lane(sequence) for sequence in applied]
 
     def vouch(self, shard: int, now: float) -> None:
@@ -241,7 +243,7 @@ class Session:
         return Conditions(
             running=run.running,
             newest=run.newest(shard),
-            remembered=birth_seconds(self.replica) > run.forgotten(shard) or now < lane.vouched_until,
+            remembered=self._birth_seconds > run.forgotten(shard) or now < lane.vouched_until,
             asked=asked,
             room=room and pause == 0,
             retry_seconds=max(pause, self._settings.busy_retry_seconds),
