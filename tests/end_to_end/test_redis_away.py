@@ -60,6 +60,7 @@ async def test_services_wait_for_redis_and_go_on_after_an_outage(own_redis: Redi
             status, body = await answering(gateway)
             assert status == 503
             assert "Redis" in json.dumps(body)
+            await until_lines(logs / "aggregator.log", "waits for Redis", 1)
 
             await asyncio.to_thread(own_redis.start)
             store = await connect(own_redis.url)
