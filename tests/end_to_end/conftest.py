@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from services.cli.browsers import FLAGS, find_chromium
+from tests.end_to_end.log_files import shown_on_failure
 
 
 @pytest.fixture
@@ -17,16 +18,13 @@ def logs(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for the services' logs; printed when the test fails."""
     folder = tmp_path / "logs"
     folder.mkdir()
-    failures = request.session.testsfailed
-    yield folder
-    if request.session.testsfailed > failures:
-        for file in sorted(folder.iterdir()):
-            print(f"--- {file.name}\n{file.read_text()[-4000:]}")
+    with shown_on_failure(folder, request):
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One headless Chromium for a module of synchronous tests: playwright keeps an event loop as long as it runs."""
+    """A headless Chromium for one module. Its event loop runs in this thread, so that no test of asyncio could."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=find_chromium(), args=FLAGS, chromium_sandbox=os.geteuid() != 0

@@ -18,6 +18,8 @@ export class Participation {
   private readonly button = element<HTMLButtonElement>("join-button");
   private readonly awake = new Awake();
   private replica: Replica | null = null;
+  /** The replica whose numbers are shown: after Stop its last ones are still on their way. */
+  private counted: Replica | null = null;
   private isLoading = false;
   private status: JobStatus | null = null;
   /** The run that this tab last joined: it joins each at most once by itself. */
@@ -73,11 +75,12 @@ export class Participation {
 
   /** Runs a replica until the gateway has welcomed it; after that only its events speak. */
   private async run(replica: Replica): Promise<void> {
+    this.counted = replica;
     replica.addEventListener("state", (event) => {
       if (replica === this.replica) this.heard(event.detail.state, event.detail.message);
     });
     replica.addEventListener("progress", (event) => {
-      if (replica === this.replica) this.counted(event.detail);
+      if (replica === this.counted) this.count(event.detail);
     });
     try {
       await replica.start();
@@ -106,7 +109,7 @@ export class Participation {
     this.changed();
   }
 
-  private counted(progress: Progress): void {
+  private count(progress: Progress): void {
     this.progress = progress;
     this.showTimer ??= window.setTimeout(() => {
       this.showTimer = null;
