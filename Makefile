@@ -26,6 +26,7 @@ check: setup ## lint and type-check Python and TypeScript
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	scripts/settings-table --check
 	cd web_worker && npm run --silent check
 
 bench: setup ## measure, and print tables of ratios to a baseline of the same run

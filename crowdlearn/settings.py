@@ -12,6 +12,9 @@ from crowdlearn.errors import SetupError
 
 Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "EvaluatorSettings")
 
+MAX_FRAME_BYTES = 1 << 20
+"""The largest frame that jobs may ask for and gateways take by default. A frame should be about 256 KiB."""
+
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379"
 
 
@@ -27,7 +30,7 @@ class GatewaySettings:
     """Origins whose pages may open sockets, such as `https://example.org`. Empty allows every origin."""
     cross_origin_isolation: bool = True
     """Serve the page so that browsers allow shared memory, which multi-threaded WebAssembly needs."""
-    max_frame_bytes: int = 1 << 20
+    max_frame_bytes: int = MAX_FRAME_BYTES
     """The largest message from a replica. A frame should be about 256 KiB; a larger one delays ping and pong."""
     hello_timeout_seconds: float = 10.0
     """How long a socket may stay silent before its hello."""
@@ -94,7 +97,8 @@ def from_environment(cls: type[Settings], environ: Mapping[str, str], **given: o
         variable = f"CROWDLEARN_{field.name.upper()}"
         if field.name not in chosen and variable in environ:
             text = environ[variable]
-            chosen[field.name] = text.split(",") if str(field.type).startswith("tuple") else text
+            is_list = str(field.type).startswith("tuple")
+            chosen[field.name] = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
     try:
         return msgspec.convert(chosen, cls, strict=False)
     except msgspec.ValidationError as error:

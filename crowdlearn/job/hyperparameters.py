@@ -6,9 +6,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import ClassVar, get_args
 
-from crowdlearn.codecs import INT8_BLOCK
+from crowdlearn.codecs import BY_NAME, INT8_BLOCK
 from crowdlearn.errors import JobError
+from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import CodecName, ReplicaTraining
+from crowdlearn.settings import MAX_FRAME_BYTES
 from crowdlearn.spec import OptimizerName, OptimizerSpec, StalenessSpec
 
 
@@ -143,6 +145,16 @@ class Downpour:
         for name in ("push_codec", "fetch_codec"):
             if getattr(self, name) not in get_args(CodecName):
                 raise JobError(f"{name} expects one of {', '.join(get_args(CodecName))}, got {getattr(self, name)!r}")
+        self._require_small_frames()
+
+    def _require_small_frames(self) -> None:
+        for name in {self.push_codec, self.fetch_codec}:
+            size = HEADER_BYTES + BY_NAME[name].payload_bytes(self.shard_size)
+            if size > MAX_FRAME_BYTES:
+                raise JobError(
+                    f"shard_size expects frames of at most {MAX_FRAME_BYTES:,} bytes, "
+                    f"got {size:,} for {self.shard_size:,} values as {name}"
+                )
 
     def training(self, learning_rate: float, seed: int) -> ReplicaTraining:
         """What replicas are told; `learning_rate` is the optimizer's."""

@@ -48,6 +48,9 @@ UNAVAILABLE = (
 )
 """What passes by itself, or when the operator acts; everything else is a mistake of ours."""
 
+UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
+"""The same, which redis-py tells apart by the first word: a full disk, too few replicas, a script that runs long."""
+
 _fake_servers: dict[str, Any] = {}
 
 
@@ -144,6 +147,10 @@ class Connection:
             yield
         except UNAVAILABLE as error:
             raise self.unavailable(error) from error
+        except exceptions.ResponseError as error:
+            if not str(error).startswith(UNAVAILABLE_CODES):
+                raise
+            raise self.unavailable(error) from error
 
 
 def open_connection(url: str) -> Connection:
@@ -192,8 +199,9 @@ def _client(url: str) -> redis.asyncio.Redis:
 
 
 def _without_password(url: str) -> str:
-    credentials, at, rest = url.rpartition("@")
+    # redis-py also reads a password from the query.
+    credentials, at, rest = url.partition("?")[0].rpartition("@")
     if not at:
-        return url
+        return rest
     scheme = credentials.partition("://")[0]
     return f"{scheme}://{rest}"

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from crowdlearn import logs
-from crowdlearn.errors import SetupError
+from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
@@ -134,14 +134,23 @@ class Session:
     async def _watch(self, store: Store, service: EmbeddedService, stop: asyncio.Event) -> None:
         name = self.compiled.spec.name
         with TrainingProgress(self.console, self.compiled.spec.epochs) as progress:
+            away = False
             while True:
-                status = await read_status(store, name, with_curve=False)
-                progress.show(status)
-                if status.state == "finished":
-                    return
-                if stop.is_set():
-                    await store.jobs.finish(status.run, "stopped")
                 service.raise_failure()
+                try:
+                    status = await read_status(store, name, with_curve=False)
+                    progress.show(status)
+                    if status.state == "finished":
+                        return
+                    if stop.is_set():
+                        await store.jobs.finish(status.run, "stopped")
+                    away = False
+                except StoreUnavailableError as error:
+                    if stop.is_set():
+                        raise
+                    if not away:
+                        self.console.print(f"{error}. Training goes on when it is back.", style="yellow")
+                    away = True
                 await _sleep_unless(stop, REFRESH_SECONDS)
 
     async def _finish(self, store: Store, seconds: float) -> Outcome:
@@ -150,7 +159,7 @@ class Session:
         # The embedded aggregator is at work on it; there is no event for "empty".
         while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        await evaluator.run(store, EvaluatorSettings(), burst=True)
+        await evaluator.run(store, EvaluatorSettings(), burst=True, only=spec.run)
         flat, _ = await store.shards.result(spec)
         save(self.out, spec.parameters, flat)
         status = await read_status(store, spec.name, with_curve=False)

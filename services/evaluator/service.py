@@ -18,18 +18,24 @@ log = logging.getLogger(__name__)
 
 
 async def run(
-    store: Store, settings: EvaluatorSettings, *, stop: asyncio.Event | None = None, burst: bool = False
+    store: Store,
+    settings: EvaluatorSettings,
+    *,
+    stop: asyncio.Event | None = None,
+    burst: bool = False,
+    only: str | None = None,
 ) -> None:
     """Scores every job until `stop` is set; with `burst` once, and then returns.
 
     Args:
         burst: scores each job's current version, finished or not, whether or not it was scored before.
+        only: the one run to score; all without it.
     Raises:
         SetupError: JAX is not installed.
         StoreUnavailableError: in a burst; else an outage is waited for.
     """
     import_export()
-    evaluator = Evaluator(store, always=burst)
+    evaluator = Evaluator(store, always=burst, only=only)
     if burst:
         # The second look sees that nothing newer contradicts the first, which is when a target counts as reached.
         await evaluator.look()
@@ -70,9 +76,9 @@ async def _first_of(stop: asyncio.Event, news: asyncio.Event, seconds: float) ->
 class Evaluator:
     """The evaluations of all jobs in one Redis."""
 
-    def __init__(self, store: Store, *, always: bool = False) -> None:
+    def __init__(self, store: Store, *, always: bool = False, only: str | None = None) -> None:
         self._store = store
-        self._always = always
+        self._always, self._only = always, only
         self._evaluations: dict[str, Evaluation | None] = {}
         """By run; None for a run that has nothing more to score, or cannot be scored."""
         self._away = False
@@ -93,7 +99,7 @@ class Evaluator:
 
     async def look(self) -> None:
         """Scores every job that has a version which is not scored yet."""
-        specs = {spec.run: spec for spec in await self._store.jobs.specs()}
+        specs = {spec.run: spec for spec in await self._store.jobs.specs() if self._only in (None, spec.run)}
         # Runs that a newer one replaced are forgotten: nothing here grows with the runs ever seen.
         self._evaluations = {run: each for run, each in self._evaluations.items() if run in specs}
         for spec in specs.values():

@@ -122,6 +122,10 @@ def require_fit(frame: Frame, spec: JobSpec) -> Codec:
         raise FrameError(f"{codec.name} of {size:,} values is {expected:,} bytes, got {len(frame.payload):,}")
     if frame.sequence < 1 or frame.minibatches < 1:
         raise FrameError(f"sequence and minibatches are at least 1, got {frame.sequence} and {frame.minibatches}")
+    # Clipping and weight decay count a minibatch: a replica that may claim any number would undo them.
+    most = max(spec.training.n_push, spec.training.max_accumulate)
+    if frame.minibatches > most:
+        raise FrameError(f"a gradient sums at most {most} minibatches, got {frame.minibatches:,}")
     return codec
 
 

@@ -44,7 +44,7 @@ def build(gateway: Gateway, health: Health, bundle: Bundle) -> Starlette:
         Route("/jobs", pages.jobs),
         Route("/jobs/{job}", pages.job),
         Route("/jobs/{job}/{run}/program", pages.program),
-        Route("/jobs/{job}/{run}/chunks/{index:int}", pages.chunk),
+        Route("/jobs/{job}/{run}/chunks/{index}", pages.chunk),
         WebSocketRoute("/jobs/{job}/socket", replica),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),

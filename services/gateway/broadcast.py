@@ -9,7 +9,7 @@ import numpy as np
 
 from crowdlearn import metrics
 from crowdlearn.codecs import BY_NAME
-from crowdlearn.errors import StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import NotFiniteError, StoreUnavailableError, UnknownJobError
 from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Parameters, Store
@@ -32,6 +32,7 @@ class Channel:
         self._dirty = True
         self._closed = False
         self._stirred = asyncio.Event()
+        self._diverged = False
         self.version = -1
         self.fence = -1
 
@@ -96,8 +97,14 @@ class Channel:
             metrics.REGRESSIONS.inc()
             versions = f"from version {self.version} to {newest.version}"
             log.warning("parameters went back %s: run=%s shard=%d", versions, self._run, self._shard)
-        self._encoded = self._encode(newest)
-        self.version, self.fence = newest.version, newest.fence
+        try:
+            self._encoded = self._encode(newest)
+            self.version, self.fence = newest.version, newest.fence
+        except NotFiniteError:
+            # The last finite ones are offered on; the aggregator ends such a job.
+            if not self._diverged:
+                log.error("parameters are not finite: run=%s shard=%d", self._run, self._shard)
+            self._diverged = True
         for outbox, have in self._waiting.items():
             if have != self.version:
                 outbox.owe(self)

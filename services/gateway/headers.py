@@ -47,7 +47,10 @@ def origin_allowed(headers: Headers, allowed: Sequence[str]) -> bool:
     origin = headers.get("origin")
     if not allowed or origin is None or origin in allowed:
         return True
-    return urlsplit(origin).netloc == headers.get("host")
+    try:
+        return urlsplit(origin).netloc == headers.get("host")
+    except ValueError:  # such as "http://[", which no browser sends
+        return False
 
 
 class ResponseHeaders:

@@ -23,6 +23,9 @@ STATUS_SECONDS = 1.0
 MAX_LISTED = 50
 """Jobs in the list: the newest ones."""
 
+CHUNK_INDEX = r"\d{1,9}"
+"""More digits are no chunk of anybody's, and Python refuses to read thousands of them."""
+
 MAX_PROGRAMS = 8
 """Programs kept in memory; a program is some hundred KB."""
 
@@ -86,7 +89,8 @@ class Pages:
         """`GET /jobs/JOB/RUN/chunks/INDEX`"""
         run, index = request.path_params["run"], request.path_params["index"]
         _require(RUN_ID, run, f"there is no run {run!r}")
-        body = await self._store.data.train_chunk(run, index)
+        _require(CHUNK_INDEX, index, "a chunk's index has one to nine digits")
+        body = await self._store.data.train_chunk(run, int(index))
         if body is None:
             return error(request, 404, f"run {run} has no chunk {index}")
         return Response(body, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")

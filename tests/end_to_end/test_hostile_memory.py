@@ -1,4 +1,4 @@
-"""A gateway under hostile input for many rounds: its memory stays flat, parameters stay, and a good replica is served."""
+"""A gateway under hostile input for many rounds: memory stays flat, parameters stay, and a good replica is served."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ def test_a_good_gradient_is_admitted() -> None:
     ("change", "message"),
     [
         ({"kind": Kind.PARAMETERS}, r"a replica sends gradients \(kind 1\), got kind 2"),
+        ({"minibatches": 2**32 - 1}, "a gradient sums at most 16 minibatches, got 4,294,967,295"),
         ({"codec": 2}, r"the job's push codec is 0 \(f32\), got 2"),
         ({"shard": 2}, "the job has shards 0 to 1, got shard 2"),
         ({"count": 5}, "shard 1 expects 4 values, got 5"),

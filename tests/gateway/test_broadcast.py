@@ -27,9 +27,12 @@ class Shards:
 
     def __init__(self) -> None:
         self.version, self.fence, self.reads = 0, 1, 0
+        self.diverged = asyncio.Event()
 
     async def parameters(self, run: str, shard: int) -> Parameters:
         self.reads += 1
+        if self.diverged.is_set():
+            return Parameters(self.version, self.fence, np.full(4, np.nan, "<f4").tobytes())
         return Parameters(self.version, self.fence, np.full(4, self.version, "<f4").tobytes())
 
 
@@ -52,6 +55,24 @@ async def received(outbox: Outbox) -> tuple[int, list[float]]:
             if encoded := outbox.take():
                 frame = unpack(encoded[0][HEADER:])
                 return frame.version, np.frombuffer(frame.payload, "<f4").tolist()
+
+
+async def test_parameters_that_are_not_finite_are_not_offered_and_end_nothing(caplog: Any) -> None:
+    shards, outbox, late = Shards(), Outbox(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(outbox, -1)
+        assert await received(outbox) == (0, [0.0] * 4)
+        shards.diverged.set()
+        shards.version = 1
+        channel.want(outbox, 0)
+        channel.announce(1, 1)
+        channel.want(late, -1)
+        assert await received(late) == (0, [0.0] * 4)
+        shards.diverged.clear()
+        shards.version = 2
+        channel.announce(2, 1)
+        assert await received(outbox) == (2, [2.0] * 4)
+    assert caplog.text.count("not finite") <= 1
 
 
 async def test_redis_is_read_once_for_all_who_wait() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,32 @@ async def test_an_outage_names_the_address_and_what_to_do_but_no_password() -> N
     assert f"redis://127.0.0.1:{port}/0 does not answer" in str(raised.value)
     assert "check that it runs" in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+async def test_a_redis_that_cannot_write_its_disk_is_unavailable_and_not_a_mistake(tmp_path: Path) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(folder, "--rdbchecksum", "no")
+    server.start()
+    try:
+        store = await connect(server.url)
+        cli = ["redis-cli", "-p", str(server.port)]
+        await asyncio.to_thread(
+            subprocess.run, [*cli, "config", "set", "save", "3600 1"], check=True, capture_output=True
+        )
+        folder.rmdir()
+        await asyncio.to_thread(subprocess.run, [*cli, "save"], check=True, capture_output=True)
+
+        async def write_until_refused() -> None:
+            while True:  # a failed background save is noticed a moment later
+                await asyncio.to_thread(subprocess.run, [*cli, "bgsave"], check=True, capture_output=True)
+                await store.fleet.heartbeat("a", 60)
+
+        with pytest.raises(StoreUnavailableError, match="MISCONF"):
+            await asyncio.wait_for(write_until_refused(), 30)
+        await store.close()
+    finally:
+        server.kill()
 
 
 async def test_connect_waits_for_a_redis_that_starts_later(own_redis: RedisServer) -> None:

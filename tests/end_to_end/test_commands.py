@@ -1,0 +1,93 @@
+"""The operator's commands on a real Redis, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.processes import RedisServer, free_port
+
+ROOT = Path(__file__).parent.parent.parent
+JOB = """
+import numpy as np
+from crowdlearn import Data, Job
+x = np.ones((64, 4), np.float32)
+job = Job(name="ordered", params={"w": np.array([1.0, 2, 3, 4])},
+          loss=lambda p, b: ((b["x"] @ p["w"]) ** 2).mean(), data=Data(train={"x": x}), batch_size=8)
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "services.cli", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> str:
+    (tmp_path / "ordered.py").write_text(JOB)
+    return str(tmp_path / "ordered.py")
+
+
+def test_a_job_is_submitted_shown_exported_and_stopped(
+    redis_server: RedisServer, job_file: str, tmp_path: Path
+) -> None:
+    redis = ("--redis", redis_server.url, "--json")
+    assert json.loads(run("submit", job_file, *redis).stdout)["job"] == "ordered"
+    status = json.loads(run("status", "ordered", *redis).stdout)
+    assert (status["state"], status["parameters"], status["versions"]) == ("running", 4, [0])
+    assert "ordered" in [one["job"] for one in json.loads(run("status", *redis).stdout)["jobs"]]
+
+    again = run("submit", job_file, *redis)
+    assert again.returncode == 1
+    assert "ordered" in again.stderr
+    assert "Traceback" not in again.stderr
+
+    assert run("export", "ordered", str(tmp_path / "w.npz"), *redis).returncode == 0
+    assert np.load(tmp_path / "w.npz")["w"].tolist() == [1, 2, 3, 4]
+    assert json.loads(run("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": True}
+    assert json.loads(run("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": False}
+    assert json.loads(run("status", "ordered", *redis).stdout)["reason"] == "stopped"
+
+
+def test_an_unknown_job_is_named(redis_server: RedisServer) -> None:
+    done = run("status", "nobody", "--redis", redis_server.url)
+    assert done.returncode == 1
+    assert "nobody" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_redis_that_is_away_is_named_without_its_password() -> None:
+    port = free_port()
+    done = run("status", "--redis", f"redis://user:secret@127.0.0.1:{port}/0?password=secret")
+    assert done.returncode == 1
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_without_chromium_up_says_what_to_do(job_file: str) -> None:
+    done = run("up", job_file, "--browsers", "1", CHROMIUM="/nowhere/chromium")
+    assert done.returncode == 1
+    assert "/nowhere/chromium" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(redis_server: RedisServer, job_file: str) -> None:
+    done = run("up", job_file, "--port", str(redis_server.port), "--exit")
+    assert done.returncode == 1
+    assert f"port {redis_server.port} is taken" in done.stderr
+
+
+def test_a_job_file_without_a_job_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    done = run("submit", str(tmp_path / "empty.py"))
+    assert done.returncode == 1
+    assert "job = Job(" in done.stderr

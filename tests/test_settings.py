@@ -1,0 +1,35 @@
+"""Settings from the environment: read once, with an error that names the variable."""
+
+from __future__ import annotations
+
+import pytest
+
+from crowdlearn.errors import SetupError
+from crowdlearn.settings import AggregatorSettings, GatewaySettings, from_environment
+
+
+def test_a_given_value_wins_over_the_environment_which_wins_over_the_default() -> None:
+    environ = {"CROWDLEARN_PORT": "9000", "CROWDLEARN_CREDIT": "3"}
+    settings = from_environment(GatewaySettings, environ, port=9001, host=None)
+    assert (settings.port, settings.credit, settings.host) == (9001, 3, "127.0.0.1")
+
+
+def test_every_kind_of_value_is_read() -> None:
+    environ = {"CROWDLEARN_LEASE_SECONDS": "0.5", "CROWDLEARN_READ_COUNT": "7"}
+    settings = from_environment(AggregatorSettings, environ)
+    assert (settings.lease_seconds, settings.read_count) == (0.5, 7)
+    assert not from_environment(GatewaySettings, {"CROWDLEARN_CROSS_ORIGIN_ISOLATION": "0"}).cross_origin_isolation
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [("", ()), (" ", ()), ("https://a", ("https://a",)), ("https://a, https://b", ("https://a", "https://b"))],
+)
+def test_a_list_is_written_with_commas_and_may_be_empty(text: str, origins: tuple[str, ...]) -> None:
+    settings = from_environment(GatewaySettings, {"CROWDLEARN_ALLOWED_ORIGINS": text})
+    assert settings.allowed_origins == origins
+
+
+def test_a_wrong_value_is_refused_by_its_variable() -> None:
+    with pytest.raises(SetupError, match="CROWDLEARN_PORT: Expected `int`"):
+        from_environment(GatewaySettings, {"CROWDLEARN_PORT": "eighty"})
