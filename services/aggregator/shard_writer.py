@@ -59,6 +59,8 @@ class ShardWriter:
         absorbed = Absorbed()
         for entry in entries:
             absorbed.outcomes[self._absorb(entry, absorbed)] += 1
+            # After it was heard: whoever ends its own silence is still known, and the gateway told it `accepted`.
+            self._remembered.forget_silent(entry.milliseconds)
             self.offset = entry.id
             self.pending += 1
         return absorbed
@@ -81,8 +83,6 @@ class ShardWriter:
         return commit
 
     def _absorb(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
-        milliseconds = entry.milliseconds
-        self._remembered.forget_silent(milliseconds)
         try:
             frame = self._read(entry)
             if self._remembered.refuses(entry.replica):
@@ -90,7 +90,7 @@ class ShardWriter:
         except (FrameError, ValueError):
             return Outcome.MALFORMED
         # From here on its number is used up: a replica is told that it need not send it again.
-        if not self._remembered.hear(entry.replica, frame.sequence, milliseconds):
+        if not self._remembered.hear(entry.replica, frame.sequence, entry.milliseconds):
             return Outcome.DUPLICATE
         return self._weigh_and_apply(frame, absorbed)
 

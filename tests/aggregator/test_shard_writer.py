@@ -134,11 +134,51 @@ def test_a_replica_that_repeats_itself_is_not_silent() -> None:
     assert (shard.version, shard.take().forget) == (1, [])
 
 
-def test_a_forgotten_replica_is_refused_and_not_applied_again() -> None:
+def test_a_replica_that_ends_its_own_silence_is_not_forgotten() -> None:
     shard = writer()
     outcome(shard, gradient(ones(1024)), milliseconds=200_000)
-    assert outcome(shard, gradient(ones(1024), sequence=2), milliseconds=260_001) == Outcome.EXPIRED
-    assert shard.version == 1
+    # 60,001 ms later, with 60 s to remember: the gateway knew of nobody who was forgotten, and told it `accepted`.
+    assert outcome(shard, gradient(ones(1024), sequence=2), milliseconds=260_001) == Outcome.APPLIED
+    assert outcome(shard, gradient(ones(1024), sequence=2), milliseconds=260_002) == Outcome.DUPLICATE
+    commit = shard.take()
+    assert (commit.version, commit.forget, commit.forgotten) == (2, [], 0)
+
+
+def test_an_entry_that_forgets_another_is_not_refused_for_it() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024)), replica=OTHER, milliseconds=200_000)
+    # OTHER was born at 101 s, REPLICA at 100 s.
+    assert outcome(shard, gradient(ones(1024)), replica=REPLICA, milliseconds=260_001) == Outcome.APPLIED
+    commit = shard.take()
+    assert (commit.forget, commit.forgotten) == ([OTHER], 101)
+
+
+def test_a_forgotten_replica_is_refused_and_not_applied_again() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024)), replica=REPLICA, milliseconds=200_000)
+    outcome(shard, gradient(ones(1024)), replica=OTHER, milliseconds=260_001)
+    assert outcome(shard, gradient(ones(1024), sequence=2), replica=REPLICA, milliseconds=260_002) == Outcome.EXPIRED
+    assert shard.version == 2
+
+
+def test_a_replay_in_two_halves_forgets_the_same() -> None:
+    entries = [
+        entry(gradient(ones(1024)), 200_000, replica=OTHER),
+        entry(gradient(ones(1024)), 260_001, replica=REPLICA),
+        entry(gradient(ones(1024), sequence=2), 260_002, replica=OTHER),
+    ]
+    whole = writer()
+    whole.absorb(entries)
+    for cut in (1, 2):
+        first = writer()
+        first.absorb(entries[:cut])
+        commit = first.take()
+        state = fresh(job())
+        state.manifest, state.parameters, state.applied = commit.manifest, commit.parameters, dict(commit.applied)
+        second = ShardWriter(job(), 0, state, REMEMBER_SECONDS)
+        second.absorb(entries[cut:])
+        assert (second.version, second.take().forgotten) == (2, 101)
+    assert (whole.version, whole.take().forgotten) == (2, 101)
 
 
 def test_a_replica_born_after_the_forgotten_ones_is_welcome() -> None:
@@ -153,7 +193,8 @@ def test_more_replicas_than_fit_are_forgotten_from_the_longest_silent(monkeypatc
     for number, birth in enumerate((110, 120, 130, 140)):
         shard.absorb([entry(gradient(ones(1024)), 200_000, number, f"{birth:08x}00000000")])
     commit = shard.take()
-    assert (commit.forget, commit.forgotten) == ([f"{110:08x}00000000"], 110)
+    # Two of the four fit.
+    assert (commit.forget, commit.forgotten) == ([f"{110:08x}00000000", f"{120:08x}00000000"], 120)
 
 
 def test_a_commit_holds_only_what_changed_since_the_last() -> None:
