@@ -16,7 +16,7 @@ JOB_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adagrad", "adam"]
 JobState = Literal["running", "finished"]
-FinishReason = Literal["until", "epochs", "stopped"]
+FinishReason = Literal["until", "epochs", "stopped", "diverged"]
 
 
 class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):

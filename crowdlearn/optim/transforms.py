@@ -24,6 +24,12 @@ def norm(gradient: Vector) -> float:
     return math.sqrt(np.einsum("i,i->", gradient, gradient))
 
 
+def all_finite(vector: Vector) -> bool:
+    """Whether every value is finite."""
+    # A finite sum of squares tells in one pass without a temporary; one that overflowed does not tell.
+    return math.isfinite(np.einsum("i,i->", vector, vector)) or bool(np.isfinite(vector).all())
+
+
 def norm_scale(gradient: Vector, bound: float) -> float:
     """The factor that brings the gradient's norm down to `bound`: at most 1, and 0 for a norm that overflowed."""
     length = norm(gradient)

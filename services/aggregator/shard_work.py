@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from concurrent.futures import Executor
 
@@ -14,6 +15,8 @@ from crowdlearn.store import Commit, Store, StreamEntry
 from services.aggregator.reader import Inbox
 from services.aggregator.shard_writer import Absorbed, ShardWriter
 from services.aggregator.training_curve import TrainingCurve
+
+log = logging.getLogger(__name__)
 
 
 class ShardWork:
@@ -88,7 +91,22 @@ class ShardWork:
         await self._end_commit()
         if self._writer.pending:
             self._last_commit_seconds = time.monotonic()
-            self._committing = asyncio.create_task(self._commit(self._writer.take()))
+            commit = self._writer.take()
+            if self._writer.diverged:
+                # First: if this owner dies between the two, the next one finds the same entries and does the same.
+                await self._finish_diverged(commit)
+            self._committing = asyncio.create_task(self._commit(commit))
+
+    async def _finish_diverged(self, commit: Commit) -> None:
+        if await self._store.jobs.finish(self._spec.run, "diverged"):
+            log.error(
+                "job=%s run=%s shard=%d has diverged: its values are not finite any more. The job has ended; it keeps "
+                "version %d. Try a lower learning rate, or clip_norm",
+                self._spec.name,
+                self._spec.run,
+                self._shard,
+                commit.version,
+            )
 
     async def _end_commit(self) -> None:
         if self._committing is not None:

@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
     NOT_FINITE = "not-finite"
     MALFORMED = "malformed"
+    DIVERGED = "diverged"
+    """Came after the shard had diverged; those that made it diverge were counted as applied."""
 
 
 @dataclass
@@ -53,6 +55,8 @@ class ShardWriter:
         self.version = state.manifest.version
         self.offset = state.manifest.offset
         self.pending = 0
+        self.diverged = False
+        """Whether `take` found values that are not finite. From then on only offsets and sequence numbers move."""
 
     def absorb(self, entries: Sequence[StreamEntry]) -> Absorbed:
         """Applies entries that follow `offset` in their order."""
@@ -66,7 +70,14 @@ class ShardWriter:
         return absorbed
 
     def take(self) -> Commit:
-        """The next commit: a copy of the state, and what changed since the last one, which it follows."""
+        """The next commit: a copy of the state, and what changed since the last one, which it follows.
+
+        Values that are not finite are never in one: its version is then the last one's, as if all had been dropped.
+        """
+        # Here and not after each gradient: what is not finite stays so, and a commit is the last moment to notice.
+        self.diverged = self.diverged or not all(map(optim.all_finite, (self._parameters, *self._slots)))
+        if self.diverged:
+            self.version = self._base.version
         applied, forget = self._remembered.take_changes()
         commit = Commit(
             base=self._base,
@@ -92,6 +103,8 @@ class ShardWriter:
         # From here on its number is used up: a replica is told that it need not send it again.
         if not self._remembered.hear(entry.replica, frame.sequence, entry.milliseconds):
             return Outcome.DUPLICATE
+        if self.diverged:
+            return Outcome.DIVERGED
         return self._weigh_and_apply(frame, absorbed)
 
     def _read(self, entry: StreamEntry) -> Frame:
@@ -121,7 +134,9 @@ class ShardWriter:
             return Outcome.MALFORMED
         codec.decode(frame.payload, self._gradient)
         step = self.version + 1
-        self._optimizer.update(self._gradient, frame.minibatches, self._parameters, self._slots, step, weight)
+        # A model that diverges overflows; `take` sees what came of it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._optimizer.update(self._gradient, frame.minibatches, self._parameters, self._slots, step, weight)
         self.version = step
         absorbed.staleness.append(staleness)
         absorbed.losses.append((frame.loss, frame.minibatches))

@@ -174,6 +174,7 @@ class Session:
             "epochs": "All epochs are trained"
             + ("" if _reached(spec, status) else f", but {spec.until} was not reached"),
             "stopped": "Stopped",
+            "diverged": "Diverged: a lower learning rate may help. The weights are the last finite ones. Ended",
         }
         self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")
         self.console.print(describe(status), highlight=False, soft_wrap=True)

@@ -190,6 +190,36 @@ async def test_a_stream_that_went_back_is_read_from_its_start(store: Store) -> N
     assert manifest.offset != far
 
 
+async def test_a_job_that_diverges_ends_with_its_last_finite_version(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = await submitted(store)
+    await push(store, spec, sequence=1)
+    await burst(store)
+    # Each is finite; 0 - 3e38 - 3e38 is not. The last would be fine alone.
+    frames = [gradient(ones(1024, value), sequence=n, version=1) for n, value in ((2, 3e38), (3, 3e38), (4, 1.0))]
+    await store.streams.append([Entry(spec.run, 0, REPLICA, frame) for frame in frames])
+    await burst(store)
+    state = await store.jobs.state(spec.run)
+    assert (state.state, state.reason) == ("finished", "diverged")
+    vector, versions = await store.shards.result(spec)
+    assert versions == [1, 1, 1]
+    assert vector[:3].tolist() == [-1.0, 0.0, 1.0]
+    assert await store.streams.backlog(spec.run, 3) == [0, 0, 0]
+    assert await store.shards.applied(spec.run, 3, REPLICA) == [4, 1, 1]
+    assert caplog.text.count("has diverged") == 1
+
+
+async def test_other_shards_of_a_job_that_has_diverged_are_drained(store: Store) -> None:
+    spec = await submitted(store)
+    frames = [gradient(ones(1024, 3e38), sequence=n) for n in (1, 2)]
+    await store.streams.append([Entry(spec.run, 0, REPLICA, frame) for frame in frames])
+    await push(store, spec, sequence=3)
+    await burst(store)
+    assert [manifest.version for manifest in await store.shards.manifests(spec.run, 3)] == [0, 1, 1]
+    assert await store.streams.backlog(spec.run, 3) == [0, 0, 0]
+
+
 async def test_the_owner_of_shard_0_records_the_training_curve(store: Store) -> None:
     spec = await submitted(store)
     frames = [gradient(ones(1024), sequence=n + 1, version=n, loss=loss) for n, loss in enumerate((4.0, 2.0))]

@@ -9,16 +9,17 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
 from benchmarks.processes import RedisServer
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store, connect, keys
+from crowdlearn.store import Entry, Store, connect, keys
 from crowdlearn.store.connection import fake_server
 from services.aggregator import Aggregator, run
-from tests.aggregator.conftest import OTHER, burst, push, submitted, until_version
+from tests.aggregator.conftest import OTHER, burst, gradient, ones, push, submitted, until_version
 
 SETTINGS = AggregatorSettings(lease_seconds=0.3, poll_seconds=0.1)
 
@@ -160,6 +161,30 @@ async def test_an_ended_job_is_let_go_after_its_streams_are_empty(store: Store) 
     async with aggregating(store):
         await until_version(store, spec, 1)
         await eventually(let_go)
+
+
+async def test_a_job_that_diverged_is_let_go(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    spec = await submitted(store)
+
+    async def ended() -> bool:
+        return (await store.jobs.state(spec.run)).reason == "diverged"
+
+    async def let_go() -> bool:
+        # Longer ago than gateways take to hear of it.
+        await store._connection.call("HSET", keys.state(spec.run), "finished_seconds", 1000.0)
+        return await owners(store, spec) == [None, None, None]
+
+    async with aggregating(store):
+        for sequence in (1, 2):
+            frame = gradient(ones(1024, 3e38), sequence=sequence)
+            await store.streams.append([Entry(spec.run, 0, OTHER, frame)])
+        await eventually(ended)
+        await push(store, spec, 3)
+        await eventually(let_go)
+    assert await store.streams.backlog(spec.run, 3) == [0, 0, 0]
+    assert caplog.text.count("has diverged") == 1
+    vector, _ = await store.shards.result(spec)
+    assert np.isfinite(vector).all()
 
 
 async def test_nothing_is_lost_and_nothing_twice_however_often_aggregators_die(store: Store) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
+from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import Applied
 from services.aggregator.shard_writer import Outcome, ShardWriter
 from tests.aggregator.conftest import OTHER, REPLICA, entry, fresh, gradient, job, ones
@@ -89,6 +90,46 @@ def test_a_nan_never_reaches_the_parameters() -> None:
     shard = writer()
     assert outcome(shard, bytes(frame)) == Outcome.NOT_FINITE
     assert shard.take().parameters.tolist() == [0.0] * 1024
+
+
+def test_large_but_finite_parameters_are_committed() -> None:
+    shard = writer()
+    # Their squares overflow float32, they do not.
+    outcome(shard, gradient(ones(1024, 3e38)))
+    commit = shard.take()
+    assert not shard.diverged
+    assert (commit.version, commit.parameters[0]) == (1, np.float32(-3e38))
+
+
+def test_parameters_that_overflow_are_not_committed() -> None:
+    shard = writer()
+    outcome(shard, gradient(ones(1024, 3e38)), milliseconds=200_000)
+    first = shard.take()
+    assert outcome(shard, gradient(ones(1024, 3e38), sequence=2), milliseconds=200_001) == Outcome.APPLIED
+    second = shard.take()
+    assert shard.diverged
+    # The offset and the sequence number move, so that the stream is trimmed; the values do not.
+    assert (second.manifest.blob, second.version, second.offset) == (first.manifest.blob, 1, "200001-0")
+    assert second.applied[REPLICA].sequence == 2
+
+
+def test_slots_that_overflow_are_not_committed() -> None:
+    adagrad = OptimizerSpec(name="adagrad", clip_norm=None)
+    shard = ShardWriter(job(adagrad), 0, fresh(job(adagrad)), REMEMBER_SECONDS)
+    # Its square is over 3.4e38, and the step is 1e20 / inf = 0: the parameters never move again.
+    outcome(shard, gradient(ones(1024, 1e20)))
+    commit = shard.take()
+    assert (shard.diverged, commit.version, commit.parameters[0]) == (True, 0, 0.0)
+
+
+def test_a_shard_that_has_diverged_passes_everything_over() -> None:
+    shard = writer()
+    for sequence in (1, 2):
+        outcome(shard, gradient(ones(1024, 3e38), sequence=sequence))
+    shard.take()
+    assert outcome(shard, gradient(ones(1024), sequence=3)) == Outcome.DIVERGED
+    assert outcome(shard, gradient(ones(1024), sequence=3)) == Outcome.DUPLICATE
+    assert shard.take().version == 0
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ function endWords(status: JobStatus, seconds: number | null): string {
   if (status.reason === "until") return `Finished: reached ${targetWords(status)} after ${effort}`;
   if (status.reason === "epochs") return `Finished: all ${count(status.epochs)} epochs done after ${effort}`;
   if (status.reason === "stopped") return `Stopped by its operator after ${effort}`;
+  if (status.reason === "diverged") return `Ended because the model diverged, after ${effort}`;
   return `Finished after ${effort}`;
 }
 

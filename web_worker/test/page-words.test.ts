@@ -61,6 +61,7 @@ test("the state says why a job ended", () => {
   assert.equal(ended("until"), "Finished: reached accuracy ≥ 93 % after 1 min 24 s and 811 gradients");
   assert.equal(ended("epochs"), "Finished: all 10 epochs done after 1 min 24 s and 811 gradients");
   assert.equal(ended("stopped"), "Stopped by its operator after 1 min 24 s and 811 gradients");
+  assert.equal(ended("diverged"), "Ended because the model diverged, after 1 min 24 s and 811 gradients");
   assert.equal(ended(null), "Finished after 1 min 24 s and 811 gradients");
 });
 
