@@ -81,7 +81,8 @@ def _broadcast_in_dim(x: Array, *, shape: tuple[int, ...], broadcast_dimensions:
     return np.broadcast_to(x.reshape(aligned), shape)
 
 
-Axes = tuple[tuple[int, ...], tuple[int, ...]]
+Sizes = tuple[int, ...]
+Axes = tuple[Sizes, Sizes]
 
 
 def _dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes) -> Array:
@@ -115,6 +116,14 @@ def _pad(x: Array, value: Array, *, low: tuple[int, ...], high: tuple[int, ...],
     room[tuple(slice(max(a, 0), max(a, 0) + n, gap + 1) for a, n, gap in zip(low, spread, interior, strict=True))] = x
     # Negative padding cuts away.
     return room[tuple(slice(max(-a, 0), n - max(-b, 0)) for a, n, b in zip(low, room.shape, high, strict=True))]
+
+
+def _patches(x: Array, *, counts: Sizes, strides: Sizes, window: Sizes, dilations: Sizes) -> Array:
+    for axis, (places, stride, width, gap) in enumerate(zip(counts, strides, window, dilations, strict=True)):
+        at = np.arange(places)[:, None] * stride + np.arange(width) * gap
+        # Windows are put before the last axis; axes before this one have theirs there already.
+        x = np.moveaxis(np.take(x, at, axis=1 + axis), 2 + axis, -2)
+    return x
 
 
 def _reduction(function: Callable[..., Any]) -> Meaning:
@@ -204,6 +213,7 @@ MEANINGS: dict[str, Meaning] = {
     "concatenate": lambda *arrays, dimension: np.concatenate(arrays, dimension),
     "slice": _slice,
     "pad": _pad,
+    "patches": _patches,
     "rev": lambda x, *, dimensions: np.flip(x, dimensions),
 }
 """The primitives that `trace` writes. docs/program.md allows executors to know more."""

@@ -169,6 +169,18 @@ def pad(b: Builder, inputs: Inputs, options: Options) -> int | None:  # noqa: AR
     return inputs[0] if not any(map(any, (options["low"], options["high"], options["interior"]))) else None
 
 
+def patches(b: Builder, inputs: Inputs, options: Options) -> int | None:
+    """Windows of one element are a slice, a window whose strides do not matter a reshape."""
+    (x,) = inputs
+    shape, counts, window = b.types[x].shape, options["counts"], options["window"]
+    result = (shape[0], *counts, *window, shape[-1])
+    for name, ones in (("strides", window), ("dilations", counts)):
+        if math.prod(ones) == 1:
+            steps = (1, *options[name], 1)
+            return b.reshape(b.emit("slice", (x,), start=(0,) * len(shape), limit=shape, strides=steps), result)
+    return None
+
+
 def concatenate(b: Builder, inputs: Inputs, options: Options) -> int | None:
     """Empty parts go; one part is itself."""
     parts = tuple(part for part in inputs if b.types[part].shape[options["dimension"]])
@@ -186,6 +198,7 @@ RULES = {
     "slice": (cut,),
     "pad": (pad,),
     "concatenate": (concatenate,),
+    "patches": (patches,),
     **{name: (reduction(name),) for name in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod")},
     **{name: (reduction(name),) for name in ("reduce_and", "reduce_or")},
 }

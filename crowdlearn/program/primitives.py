@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crowdlearn.program import indexing, windows
+from crowdlearn.program import convolution, indexing, pooling, windows
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.geometry import gather_geometry, scatter_geometry
 from crowdlearn.program.model import ValueType
@@ -84,7 +84,17 @@ def _broadcast(b: Builder, inputs: list[int], params: Params, result: ValueType)
     return b.broadcast(inputs[0], result.shape, params["broadcast_dimensions"])
 
 
-def _reshape(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+def _reshape(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    # JAX's gradients of grouped convolutions reorder axes on the way.
+    turned = (
+        inputs
+        if params["dimensions"] is None
+        else [_transpose(b, inputs, {"permutation": params["dimensions"]}, result)]
+    )
+    return _with_shape(b, turned, params, result)
+
+
+def _with_shape(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     return b.reshape(inputs[0], result.shape)
 
 
@@ -205,8 +215,8 @@ LOWERINGS: dict[str, Lowered] = {
     "convert_element_type": _convert,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
-    "squeeze": _reshape,
-    "expand_dims": _reshape,
+    "squeeze": _with_shape,
+    "expand_dims": _with_shape,
     "transpose": _transpose,
     "argmax": _arg("argmax"),
     "argmin": _arg("argmin"),
@@ -222,6 +232,11 @@ LOWERINGS: dict[str, Lowered] = {
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
     "scatter-add": _scatter_add,
+    "conv_general_dilated": convolution.convolve,
+    "reduce_window_max": pooling.pool("max"),
+    "reduce_window_min": pooling.pool("min"),
+    "reduce_window_sum": pooling.pool("add"),
+    "select_and_scatter_add": pooling.scatter_to_selected,
 }
 """By JAX's name. Each takes the builder, the inputs, the equation's parameters and the type of its result."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crowdlearn.program import interpret, layout
+from crowdlearn.program import interpret, layout, permutations
 from crowdlearn.program.model import Equation
 from crowdlearn.program.types import ELEMENTWISE, RANGES, elementwise_shape, result_type, widens
 
@@ -30,9 +30,10 @@ def simplify(b: Builder, primitive: str, inputs: Inputs, options: dict[str, Any]
     if primitive in ELEMENTWISE:
         smaller = _with_scalars(b, primitive, inputs, options)
         smaller = _without_ones(b, primitive, inputs, options) if smaller is None else smaller
+        smaller = permutations.elementwise(b, primitive, inputs, options) if smaller is None else smaller
         if smaller is not None:
             return smaller
-    for rule in RULES.get(primitive, ()):
+    for rule in (*RULES.get(primitive, ()), *permutations.RULES.get(primitive, ())):
         value = rule(b, inputs, options)
         if value is not None:
             return value

@@ -49,7 +49,7 @@ REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
 VALUE_PRESERVING = (
     COMPARISONS
     | {"max", "min", "clamp", "select_n", "convert_element_type", "reduce_max", "reduce_min", "argmax", "argmin"}
-    | {"broadcast_in_dim", "reshape", "transpose", "iota", "concatenate", "slice", "pad", "rev"}
+    | {"broadcast_in_dim", "reshape", "transpose", "iota", "concatenate", "slice", "pad", "rev", "patches"}
 )
 """What may be done with integers narrower than 32 bits: their results are the same when held in 32 bits."""
 
@@ -122,6 +122,11 @@ def _pad(inputs: Types, options: Options) -> ValueType:
     return ValueType(tuple(shape), inputs[0].dtype)
 
 
+def _patches(inputs: Types, options: Options) -> ValueType:
+    lead, *_, last = inputs[0].shape
+    return ValueType((lead, *options["counts"], *options["window"], last), inputs[0].dtype)
+
+
 _SHAPED: dict[str, Callable[[Types, Options], ValueType]] = {
     "broadcast_in_dim": _to_shape,
     "reshape": _to_shape,
@@ -133,6 +138,7 @@ _SHAPED: dict[str, Callable[[Types, Options], ValueType]] = {
     "concatenate": _concatenate,
     "slice": _slice,
     "pad": _pad,
+    "patches": _patches,
     "rev": lambda inputs, options: inputs[0],  # noqa: ARG005 - of the same type
 }
 

@@ -162,6 +162,51 @@ def shapes(params, batch):
     return jnp.sum(x.reshape(-1)[3:20]) + jnp.max(x) - jnp.min(params["W1"])
 
 
+def convolutional(layout):
+    """Two convolutions, with maximum and average pooling; images as bytes."""
+    first = layout[0] == "NCHW"
+
+    def pooled(x, operation, start):
+        window = (1, 1, 2, 2) if first else (1, 2, 2, 1)
+        return jax.lax.reduce_window(x, start, operation, window, window, "VALID")
+
+    def block(x, kernel, bias, **options):
+        kernel = kernel.transpose(3, 2, 0, 1) if first else kernel
+        y = jax.lax.conv_general_dilated(x, kernel, dimension_numbers=layout, **options)
+        return jax.nn.relu(y + (bias[:, None, None] if first else bias))
+
+    def loss(params, batch):
+        x = batch["image"].astype(jnp.float32)[..., None] / 255
+        x = x.transpose(0, 3, 1, 2) if first else x
+        x = pooled(block(x, params["k1"], params["c1"], window_strides=(1, 1), padding="VALID"), jax.lax.max, -jnp.inf)
+        x = block(x, params["k2"], params["c2"], window_strides=(1, 1), padding="SAME")
+        x = (pooled(x, jax.lax.add, 0.0) / 4).reshape(ROWS, -1)
+        scores = jax.nn.log_softmax(x @ params["W"])
+        return -jnp.take_along_axis(scores, batch["y"][:, None], axis=1).mean()
+
+    return loss
+
+
+def separable(params, batch):
+    """A strided and a dilated convolution, one of each channel alone, and batch statistics."""
+    x = batch["image"].astype(jnp.float32)[..., None] / 255
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    x = jax.lax.conv_general_dilated(x, params["k1"], (2, 2), "SAME", **layout)
+    x = params["scale"] * (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5) + params["c1"]
+    x = jax.lax.conv_general_dilated(jnp.tanh(x), params["deep"], (1, 1), "SAME", feature_group_count=3, **layout)
+    x = jax.lax.conv_general_dilated(jax.nn.silu(x), params["k2"], (1, 1), "SAME", rhs_dilation=(2, 2), **layout)
+    return jnp.mean((x.mean((1, 2)) @ params["W"] - batch["y"][:, None]) ** 2)
+
+
+def sequence(params, batch):
+    """A convolution along time, then overlapping maxima."""
+    x = jax.lax.conv_general_dilated(
+        batch["x"][..., None], params["k"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 1), (1, 2, 1), "SAME")
+    return jnp.mean(jnp.sin(x @ params["W"]) ** 2)
+
+
 REGRESSION = {"w": normal(WIDTH, 1), "b": normal(1)}
 TARGETS = {"x": normal(ROWS, WIDTH), "target": normal(ROWS, 1)}
 BYTES = np.random.default_rng(1).integers(0, 256, (ROWS, WIDTH)).astype(np.uint8)
@@ -170,6 +215,17 @@ NESTED = {
     "layers": [{"w": normal(WIDTH, WIDTH), "b": normal(WIDTH)}, {"w": normal(WIDTH, 1, seed=1), "b": normal(1)}],
     "head": (normal(1, seed=2), normal(1, seed=3)),
 }
+
+PICTURES = {"image": np.random.default_rng(4).integers(0, 256, (ROWS, 10, 10)).astype(np.uint8), "y": labels()}
+KERNELS = {
+    "k1": normal(3, 3, 1, 3),
+    "c1": normal(3),
+    "k2": normal(3, 3, 3, 4),
+    "c2": normal(4),
+    "W": normal(16, CLASSES),
+}
+SEPARABLE = {**KERNELS, "scale": normal(3, seed=1), "deep": normal(3, 3, 1, 3, seed=1), "W": normal(4, 1)}
+SEPARABLE.pop("c2")
 
 MODELS = {
     "sigmoid": Model(one_hot_cross_entropy(jax.nn.sigmoid), LAYERS, ROWS_OF_X),
@@ -194,4 +250,8 @@ MODELS = {
     "nested": Model(nested, NESTED, {"x": normal(ROWS, WIDTH)}),
     "products": Model(products, LAYERS, ROWS_OF_X),
     "shapes": Model(shapes, LAYERS, ROWS_OF_X),
+    "convolutional": Model(convolutional(("NHWC", "HWIO", "NHWC")), KERNELS, PICTURES),
+    "convolutional_channels_first": Model(convolutional(("NCHW", "OIHW", "NCHW")), KERNELS, PICTURES),
+    "separable": Model(separable, SEPARABLE, PICTURES),
+    "sequence": Model(sequence, {"k": normal(3, 1, 4), "W": normal(4, 2)}, {"x": normal(ROWS, WIDTH)}),
 }

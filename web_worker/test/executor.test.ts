@@ -31,6 +31,19 @@ test("a program that this executor cannot run is refused with the primitive's na
   await assert.rejects(executor.step(Float32Array.of(2, 1), [], new Float32Array(2)), /no primitive "sort"/);
 });
 
+test("patches are what windows cover, every other element of them", async () => {
+  const b = new ProgramBuilder();
+  const w = b.parameter([1, 7, 1]);
+  const options = { counts: [2], strides: [2], window: [3], dilations: [2] };
+  const flat = b.equation("reshape", [b.equation("patches", [w], [1, 2, 3, 1], options)], [6]);
+  const padded = b.equation("pad", [flat, b.constant(0)], [7], { low: [0], high: [1], interior: [0] });
+  const gradient = new Float32Array(7);
+  const executor = await Executor.create(b.build(b.constant(0), [b.equation("reshape", [padded], [1, 7, 1])]), "wasm");
+  await executor.step(Float32Array.of(0, 1, 2, 3, 4, 5, 6), [], gradient);
+  assert.deepEqual([...gradient], [0, 2, 4, 2, 4, 6, 0]);
+  executor.dispose();
+});
+
 test("an output may be a parameter, a constant, or the same value twice", async () => {
   const b = new ProgramBuilder();
   const [v, w, u] = [b.parameter([2]), b.parameter([2]), b.parameter([2])];

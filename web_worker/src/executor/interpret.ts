@@ -73,6 +73,7 @@ function execute(equation: Equation, environment: Environment, site: Site): void
 export function interpret(program: Program, parameters: np.Array[], batch: np.Array[]): np.Array[] {
   const environment = new Environment(useCounts(program));
   const uniforms = new Map<number, number>();
+  const producers = new Map<number, string>();
   program.parameters.forEach((value, i) => environment.write(value, parameters[i]!));
   program.batch.forEach((value, i) => environment.write(value, batch[i]!));
   for (const { value, data } of program.constants) {
@@ -82,7 +83,9 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
   for (const equation of program.equations) {
     const types = equation.inputs.map((value) => program.values[value]!);
     const known = equation.inputs.map((value) => uniforms.get(value) ?? null);
-    execute(equation, environment, new Site(equation, types, program.values[equation.outputs[0]!]!, known));
+    const made = equation.inputs.map((value) => producers.get(value) ?? null);
+    execute(equation, environment, new Site(equation, types, program.values[equation.outputs[0]!]!, known, made));
+    producers.set(equation.outputs[0]!, equation.primitive);
   }
   return [program.loss, ...program.gradients].map((value) => environment.read(value));
 }

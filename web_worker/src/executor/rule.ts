@@ -14,6 +14,8 @@ export class Site {
     readonly output: ValueType,
     /** For each input its value, when it is a constant of equal elements; null otherwise. */
     readonly uniforms: readonly (number | null)[],
+    /** For each input the primitive that computed it; null for inputs of the program and constants. */
+    readonly producers: readonly (string | null)[],
   ) {}
 
   /** One field of `options`, read and checked. */
