@@ -54,7 +54,9 @@ class Volunteer:
     async def work(self, enough: asyncio.Event) -> None:
         await self.script.come_back()
         while not enough.is_set():
-            await self.push()
+            # One or two on their way: a kill may come between them, and they must keep their order.
+            for _ in range(self.random.randint(1, 2)):
+                await self.push()
             await self.script.settle()
         await self.script.settle()
 
@@ -63,9 +65,10 @@ class Volunteer:
         try:
             sequence = await self.script.push(gradient)
             if self.random.random() < 0.2:
-                # Twice without waiting for the answer of the first: the credit of 2 allows it.
-                for frame in self.script.frames(gradient, sequence):
-                    await self.script.send(frame)
+                # Twice without waiting for the answer of the first; but never before an earlier one was sent.
+                for shard, frame in enumerate(self.script.frames(gradient, sequence)):
+                    if sequence in self.script.flying[shard]:
+                        await self.script.send(frame)
         except Exception:
             await self.script.come_back()
 
