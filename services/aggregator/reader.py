@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.spec import JobSpec
@@ -15,10 +14,6 @@ IDLE_SECONDS = 0.1
 
 BUSY_SECONDS = 0.005
 """How long a read waits when shards are left out of it, because they have a batch to work on."""
-
-READ_INTERVAL_SECONDS = 0.005
-"""Reads begin at least so far apart: a read costs as much as a gradient, so a busy stream is read in batches. One that
-comes alone is not delayed, and less than a commit's interval is not noticed."""
 
 READ_BYTES = 32 << 20
 """What one read may bring, over all shards, however many there are."""
@@ -93,11 +88,9 @@ class Reader:
         """Reads until `stop`; waits while Redis is away."""
         backoff = Backoff()
         while not self._stopping:
-            next_seconds = time.monotonic() + READ_INTERVAL_SECONDS
             try:
                 await self._read(block=True)
                 backoff.reset()
-                await asyncio.sleep(max(0.0, next_seconds - time.monotonic()))
             except StoreUnavailableError:
                 # The ownership loop sees the same and tells the operator.
                 await backoff.wait()
