@@ -6,12 +6,20 @@ import { readTarget } from "./target.js";
 /** The newest points may be slightly out of order, but not by more than a few. */
 const NEWEST = 20;
 
+/** As many as Redis keeps (`MAX_POINTS` in crowdlearn/store/curve.py): a tab left open shows what a new one would. */
+export const MAX_POINTS = 5000;
+
 export type Axis = "seconds" | "version";
 
-/** All known points of one run, by index. */
+/** The newest known points of one run, by index. */
 export interface Curve {
   readonly run: string;
   readonly points: readonly CurvePoint[];
+  /**
+   * Seconds from the job's creation to its first gradients: a job may wait for hours until someone takes part, and time
+   * counts from there. 0 when the first points were never seen.
+   */
+  readonly startSeconds: number;
 }
 
 /** One line: parallel arrays, x ascending. */
@@ -35,30 +43,30 @@ export function lastIndex(curve: Curve | null): number {
 
 /**
  * Adds the points of an answer. Another run starts anew, and so does a curve whose answer overlaps nothing we know:
- * a point that is already known is not added twice.
+ * a point that is already known is not added twice. Of more than `MAX_POINTS` the oldest go.
  */
 export function mergeCurve(curve: Curve | null, status: JobStatus): Curve {
-  const known = curve?.run === status.run ? curve.points : [];
+  const old = curve?.run === status.run ? curve : null;
+  const known = old?.points ?? [];
   const after = known.at(-1)?.index ?? -Infinity;
   const fresh = status.curve.filter((point) => point.index > after).sort((a, b) => a.index - b.index);
-  if (curve?.run === status.run && fresh.length === 0) return curve;
-  return { run: status.run, points: [...known, ...fresh] };
+  if (old && fresh.length === 0) return old;
+  const points = [...known, ...fresh];
+  // Read before the oldest go, and kept when they are gone: the axis must not jump in an open tab.
+  return { run: status.run, points: points.slice(-MAX_POINTS), startSeconds: firstSeconds(points) ?? old?.startSeconds ?? 0 };
 }
 
-/**
- * Seconds from the job's creation to its first gradients: a job may wait for hours until someone takes part, and time
- * counts from there. 0 when the first points are no longer kept.
- */
-export function startSeconds(curve: Curve): number {
-  if (curve.points[0]?.index !== 1) return 0;
+/** When the first gradients came; null when the first points are not here. */
+function firstSeconds(points: readonly CurvePoint[]): number | null {
+  if (points[0]?.index !== 1) return null;
   // Not the first point of all: the initial values may have been scored while the job still waited.
-  return (curve.points.find((point) => point.kind === "train") ?? curve.points[0]).seconds;
+  return (points.find((point) => point.kind === "train") ?? points[0]).seconds;
 }
 
 /** Seconds from the first gradients to the newest point; null without points. */
 export function trainingSeconds(curve: Curve): number | null {
   const last = curve.points.at(-1);
-  return last ? last.seconds - startSeconds(curve) : null;
+  return last ? last.seconds - curve.startSeconds : null;
 }
 
 /** The x of the newest point of all: how far the axis of every panel reaches. */
@@ -96,7 +104,7 @@ export function headlineMetric(curve: Curve, status: JobStatus): string {
 }
 
 function position(curve: Curve, point: CurvePoint, axis: Axis): number {
-  return axis === "seconds" ? Math.max(0, point.seconds - startSeconds(curve)) : point.version;
+  return axis === "seconds" ? Math.max(0, point.seconds - curve.startSeconds) : point.version;
 }
 
 function line(curve: Curve, kind: PointKind, metric: string, axis: Axis): Line {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { headlineMetric, lastIndex, longest, mergeCurve, metricNames, panels, startSeconds, trainingSeconds } from "../page/curve.js";
+import { headlineMetric, lastIndex, longest, mergeCurve, MAX_POINTS, metricNames, panels, trainingSeconds } from "../page/curve.js";
 import type { CurvePoint, JobStatus } from "../page/status.js";
 import { aStatus } from "./page-status.js";
 
@@ -27,7 +27,18 @@ test("an answer without news leaves the curve as it is, so that nothing is drawn
 test("another run starts the curve anew", () => {
   const old = mergeCurve(null, answer([point(40, "train", { loss: 0.2 })]));
   const anew = mergeCurve(old, answer([point(1, "train", { loss: 2.3 })], { run: "ffffffffffff" }));
-  assert.deepEqual(anew, { run: "ffffffffffff", points: [point(1, "train", { loss: 2.3 })] });
+  assert.deepEqual(anew, { run: "ffffffffffff", points: [point(1, "train", { loss: 2.3 })], startSeconds: 0.1 });
+});
+
+test("a tab left open keeps the newest 5,000 points, and time goes on counting from the first", () => {
+  const train = (from: number, to: number): CurvePoint[] =>
+    Array.from({ length: to - from + 1 }, (_, i) => point(from + i, "train", { loss: 1 }));
+  const full = mergeCurve(null, answer(train(1, 5000)));
+  const later = mergeCurve(full, answer(train(5001, 5003)));
+  assert.equal(MAX_POINTS, 5000);
+  assert.deepEqual([later.points.length, later.points[0]?.index, lastIndex(later)], [5000, 4, 5003]);
+  assert.equal(trainingSeconds(later), 500.3 - 0.1);
+  assert.equal(trainingSeconds(mergeCurve(later, answer([point(5004, "train", { loss: 1 })]))), 500.4 - 0.1);
 });
 
 test("no curve asks for all points", () => {
@@ -93,6 +104,6 @@ test("a score of the initial values, long before, lies at the beginning", () => 
 
 test("when the first points are no longer kept, time counts from the job's creation", () => {
   const curve = mergeCurve(null, answer([point(900, "train", { loss: 1 })]));
-  assert.equal(startSeconds(curve), 0);
+  assert.equal(curve.startSeconds, 0);
   assert.equal(trainingSeconds(mergeCurve(null, answer([]))), null);
 });
