@@ -15,6 +15,14 @@ export class UnreachableError extends Error {
   override name = "UnreachableError";
 }
 
+/** The gateway answers, but will not give what was asked for. */
+export class RefusedError extends Error {
+  override name = "RefusedError";
+}
+
+/** Client errors that pass by themselves: 408 request timeout, 429 too many requests. */
+const PASSING = [408, 429];
+
 const readJobs = object({ jobs: list(object({ job: text(), state: text() })) });
 
 /** A gateway at `base`, an address that ends with a slash. */
@@ -40,9 +48,11 @@ export class Gateway {
     this.#requireOk(response);
   }
 
+  /** Throws UnreachableError when trying again may help, RefusedError or ProgramError when it would not. */
   async program(path: string): Promise<Program> {
     const response = await this.#get(path.replace(/^\//, ""), {});
-    return readProgram(await response.json());
+    const body = await reached(response.text(), `${response.url} broke off`);
+    return readProgram(JSON.parse(body));
   }
 
   async chunk(job: string, run: string, { chunk, rows }: Grant, layout: BatchLayout): Promise<{ chunk: Chunk; bytes: number }> {
@@ -61,15 +71,21 @@ export class Gateway {
     return response;
   }
 
-  async #answer(path: string, options: RequestInit): Promise<Response> {
-    try {
-      return await fetch(this.#url(path), options);
-    } catch (error) {
-      throw new UnreachableError(`${this.base} does not answer`, { cause: error });
-    }
+  #answer(path: string, options: RequestInit): Promise<Response> {
+    return reached(fetch(this.#url(path), options), `${this.base} does not answer`);
   }
 
-  #requireOk(response: Response): void {
-    if (!response.ok) throw new UnreachableError(`expected ${response.url} to answer 200, got ${response.status}`);
+  #requireOk({ ok, status, url }: Response): void {
+    if (ok) return;
+    const message = `expected ${url} to answer 200, got ${status}`;
+    throw status >= 500 || PASSING.includes(status) ? new UnreachableError(message) : new RefusedError(message);
+  }
+}
+
+async function reached<T>(answer: Promise<T>, message: string): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw new UnreachableError(message, { cause: error });
   }
 }

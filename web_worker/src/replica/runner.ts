@@ -2,13 +2,14 @@
 
 import { reasonOf } from "../errors";
 import { Executor } from "../executor/executor";
+import type { Program } from "../program";
 import { encode, type Grant, type Welcome } from "../protocol";
 import type { Action, Progress, State } from "./actions";
 import { Backoff } from "./backoff";
 import type { Chunk } from "./batches";
 import { Connection } from "./connection";
 import { chooseDevice, type Backend } from "./device";
-import { download } from "./downloads";
+import { download, insist } from "./downloads";
 import { NoJobError, type Gateway } from "./gateway";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
@@ -39,6 +40,8 @@ export class Runner {
   readonly #session: Session;
   readonly #trainer: Trainer;
   #connection: Connection | null = null;
+  /** The welcome whose program is wanted: that of the newest run. */
+  #preparing: Welcome | null = null;
   #isEnded = false;
   #bytesUp = 0;
   #bytesDown = 0;
@@ -148,18 +151,35 @@ export class Runner {
   }
 
   async #prepare(welcome: Welcome): Promise<void> {
+    this.#preparing = welcome;
     this.reporter.state(PREPARING);
+    const isWanted = (): boolean => !this.#isEnded && this.#preparing === welcome;
     try {
-      const program = await download(() => this.gateway.program(welcome.program), this.#uniform);
+      const program = await this.#fetchProgram(welcome, isWanted);
+      if (!program) return;
+      this.reporter.state(PREPARING);
       const executor = await Executor.create(program, this.#session.backend);
-      this.#trainer.executor?.dispose();
-      this.#trainer.executor = executor;
-      this.#session.prepared(welcome.run);
-      this.#trainer.wake();
+      // A slow preparation must not replace the executor of a run that came later, nor outlive the replica.
+      if (isWanted()) this.#prepared(welcome, executor);
+      else executor.dispose();
     } catch (error) {
       console.error(error);
-      this.#end({ state: "failed", message: `This model does not run here: ${reasonOf(error)}` });
+      if (isWanted()) this.#end({ state: "failed", message: `This model does not run here: ${reasonOf(error)}` });
     }
+  }
+
+  #fetchProgram(welcome: Welcome, isWanted: () => boolean): Promise<Program | null> {
+    return insist(() => this.gateway.program(welcome.program), this.#uniform, isWanted, (error) => {
+      console.warn(error);
+      this.reporter.state(AWAY);
+    });
+  }
+
+  #prepared(welcome: Welcome, executor: Executor): void {
+    this.#trainer.executor?.dispose();
+    this.#trainer.executor = executor;
+    this.#session.prepared(welcome.run);
+    this.#trainer.wake();
   }
 
   async #loadChunk(welcome: Welcome, grant: Grant): Promise<void> {

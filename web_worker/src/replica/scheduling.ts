@@ -5,14 +5,21 @@ export const now = (): number => performance.now();
 
 export const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-const channel = new MessageChannel();
 const waiting: (() => void)[] = [];
-channel.port1.onmessage = () => waiting.shift()?.();
+let channel: MessageChannel | null = null;
+
+// Opened at its first use: an open port keeps node alive, and with it a test that never computes.
+function openChannel(): MessageChannel {
+  const opened = new MessageChannel();
+  opened.port1.onmessage = () => waiting.shift()?.();
+  return opened;
+}
 
 /** Lets messages and timers in between two steps. Unlike `setTimeout(0)`, browsers do not slow it down when repeated. */
 export function yieldToMessages(): Promise<void> {
   return new Promise((resolve) => {
     waiting.push(resolve);
+    channel ??= openChannel();
     channel.port2.postMessage(null);
   });
 }

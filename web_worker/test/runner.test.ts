@@ -1,0 +1,123 @@
+// A runner on sockets, timers and executors that a test holds in its hand.
+
+import assert from "node:assert/strict";
+import { test, type TestContext } from "node:test";
+
+import { Executor } from "../src/executor/executor";
+import type { Program } from "../src/program";
+import { Gateway, UnreachableError } from "../src/replica/gateway";
+import { Reporter } from "../src/replica/reporter";
+import { Runner } from "../src/replica/runner";
+
+const WELCOME = {
+  type: "welcome", job: "digits", run: "000000000001", replica: "67414f80a1b2c3d4", state: "running", program: "/first",
+  parameters: [{ name: "w", shape: [1], offset: 0 }], shards: [{ offset: 0, size: 1 }],
+  batch: { rows: 1, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
+  training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0 },
+  applied: [0], credit: 1, max_frame_bytes: 1 << 20,
+};
+
+class FakeSocket {
+  static readonly OPEN = 1;
+  static all: FakeSocket[] = [];
+  readyState = FakeSocket.OPEN;
+  onopen = (): void => {};
+  onclose = (_: { code: number }): void => {};
+  onmessage = (_: { data: string }): void => {};
+
+  constructor() {
+    FakeSocket.all.push(this);
+  }
+
+  send(): void {}
+  close(): void {}
+
+  welcome(changes: object): void {
+    this.onopen();
+    this.onmessage({ data: JSON.stringify({ ...WELCOME, ...changes }) });
+  }
+}
+
+interface Download { readonly path: string; readonly resolve: (program: Program) => void; readonly reject: (error: Error) => void }
+
+/** Programs come when the test says so. */
+class SlowGateway extends Gateway {
+  readonly downloads: Download[] = [];
+
+  override program(path: string): Promise<Program> {
+    return new Promise((resolve, reject) => this.downloads.push({ path, resolve, reject }));
+  }
+}
+
+/** Everything that is due now has run. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Time passes: longer than any pause. */
+async function passTime(t: TestContext): Promise<void> {
+  t.mock.timers.tick(31_000);
+  await settled();
+}
+
+function start(t: TestContext) {
+  FakeSocket.all = [];
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  t.mock.method(console, "warn", () => {});
+  t.mock.method(console, "error", () => {});
+  const original = globalThis.WebSocket;
+  Object.assign(globalThis, { WebSocket: FakeSocket });
+  t.after(() => Object.assign(globalThis, { WebSocket: original }));
+  const disposed: string[] = [];
+  t.mock.method(Executor, "create", async (program: unknown) => ({ dispose: () => disposed.push(String(program)) }));
+  const states: string[] = [];
+  const gateway = new SlowGateway("http://gateway/");
+  const reporter = new Reporter({ state: ({ state }) => states.push(state), progress: () => {} });
+  const runner = new Runner(gateway, "digits", "wasm", reporter, () => {});
+  return { runner, gateway, states, disposed, ended: runner.run() };
+}
+
+const named = (name: string): Program => name as unknown as Program;
+
+test("a replica waits for its program as long as the service is away", async (t) => {
+  const { runner, gateway, states, ended } = start(t);
+  FakeSocket.all[0]!.welcome({});
+  for (let attempt = 0; attempt < 10; attempt++) {
+    gateway.downloads[attempt]!.reject(new UnreachableError("got 503"));
+    await settled();
+    await passTime(t);
+  }
+  assert.deepEqual([gateway.downloads.length, new Set(states)], [11, new Set(["preparing", "connecting"])]);
+  const stopped = runner.stop();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
+  gateway.downloads[10]!.reject(new UnreachableError("got 503"));
+  await settled();
+  await passTime(t);
+  assert.deepEqual([gateway.downloads.length, states.at(-1)], [11, "stopped"]);
+});
+
+test("a slow preparation of an old run neither replaces the executor of the new run nor ends it", async (t) => {
+  const { runner, gateway, states, disposed, ended } = start(t);
+  const compiling: (() => void)[] = [];
+  t.mock.method(Executor, "create", async (program: unknown) => {
+    await new Promise<void>((resolve) => compiling.push(resolve));
+    return { dispose: () => disposed.push(String(program)) };
+  });
+  FakeSocket.all[0]!.welcome({});
+  gateway.downloads[0]!.resolve(named("first"));
+  await settled();
+  FakeSocket.all[0]!.onclose({ code: 1012 });
+  await passTime(t);
+  FakeSocket.all[1]!.welcome({ run: "000000000002", program: "/second" });
+  gateway.downloads[1]!.resolve(named("second"));
+  await settled();
+  compiling[1]!();
+  await settled();
+  compiling[0]!();
+  await settled();
+  assert.deepEqual(disposed, ["first"]);
+  const stopped = runner.stop();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
+  assert.deepEqual(disposed, ["first", "second"]);
+  assert.ok(!states.includes("failed"));
+});
