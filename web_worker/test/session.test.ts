@@ -223,6 +223,49 @@ test("gradients go on being summed while the socket is away", () => {
   assert.deepEqual([stage.step(), stage.step(), stage.step(), stage.step()], [true, true, true, false]);
 });
 
+test("nothing is said between a close and the next welcome: an earlier frame is resent before a later one goes out", () => {
+  const stage = ready(20, { credit: 4 });
+  stage.step();
+  const [first] = stage.frames();
+  stage.session.closed(1006);
+  stage.clear().parameters(0, 5, [1, 2]);
+  // The next socket is open and hello is said, but the gateway has not answered yet.
+  assert.equal(stage.step(), true);
+  assert.equal(stage.step(), true);
+  stage.actions.push(...stage.session.tick(10_000), ...stage.session.stop());
+  assert.deepEqual(stage.actions, []);
+  stage.welcome({ credit: 4 });
+  assert.deepEqual(stage.frames()[0], first);
+  assert.deepEqual(stage.frames().map(({ shard, sequence, minibatches }) => [shard, sequence, minibatches]),
+    [[0, 1, 1], [1, 1, 1], [0, 2, 2], [1, 2, 2]]);
+  assert.deepEqual(stage.messages(), [{ type: "fetch", have: [5, 7] }, { type: "lease", count: 1 }]);
+});
+
+test("what was computed before the welcome of a new identity never goes out under it", () => {
+  const stage = ready(20, { credit: 4 });
+  stage.session.closed(1006);
+  stage.clear().step();
+  stage.welcome({ credit: 4, replica: "67414f80ffffffff" });
+  assert.deepEqual(stage.frames(), []);
+});
+
+test("a lease that ends while the socket is away is reported as trained after the welcome", () => {
+  const stage = ready(2);
+  stage.session.closed(1006);
+  stage.clear().step([1, NaN, 1]);
+  assert.deepEqual(stage.actions, []);
+  stage.welcome();
+  assert.deepEqual(stage.messages(), [{ type: "trained", lease: 1 }, { type: "fetch", have: [-1, -1] }, { type: "lease", count: 2 }]);
+});
+
+test("a chunk that fails while the socket is away is not given back: its lease went with the socket", () => {
+  const stage = new Stage().welcome();
+  const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
+  stage.tell({ type: "leased", leases: [grant] });
+  stage.session.closed(1006);
+  assert.deepEqual(stage.session.chunkFailed(WELCOME.run, grant, 0), []);
+});
+
 test("a new identity drops the unacknowledged; a new run fetches its program too", () => {
   const stage = ready();
   stage.step();

@@ -1,9 +1,10 @@
 // Decides how one run is trained: what to lease, step, push, fetch and when. Returns actions; touches no socket and no clock.
+// Without a welcomed socket it says nothing: a later gradient before the resent earlier ones would make those duplicates.
 
 import { BY_NAME } from "../codecs";
 import { NotFiniteError } from "../errors";
 import { Kind, pack, type Frame } from "../frames";
-import type { Ack, Grant, Welcome } from "../protocol";
+import type { Ack, FromReplica, Grant, Welcome } from "../protocol";
 import { Accumulator, type Sum } from "./accumulator";
 import { send, type Action } from "./actions";
 import { Ahead } from "./ahead";
@@ -37,6 +38,8 @@ export class Training {
   #uselessSteps = 0;
   #isStarving = true;
   #isConnected = false;
+  /** Leases trained whole of which the gateway has not been told. */
+  #trained: number[] = [];
 
   constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
     this.#welcome = welcome;
@@ -48,7 +51,7 @@ export class Training {
     this.#uniforms = new Float32Array(Math.max(...welcome.shards.map(({ size }) => size)));
   }
 
-  /** The socket is open, for the first time or again under the same identity. */
+  /** The gateway has said `welcome`, for the first time or again under the same identity. */
   connected(welcome: Welcome, now: number): Action[] {
     this.#isConnected = true;
     this.#askedFor = null;
@@ -56,9 +59,12 @@ export class Training {
     this.#outbox.credit = welcome.credit;
     const settled = this.#outbox.reconnect(welcome.applied);
     this.counters.acknowledged += settled.length;
-    return [...settled.flatMap((rows) => this.#settle(rows)), ...this.#fetch(), ...this.tick(now)];
+    for (const rows of settled) this.#settle(rows);
+    // What is sent again goes before the sum that grew meanwhile: sequence numbers only increase.
+    return [...this.#tellTrained(), ...this.#fetch(), ...this.tick(now), ...this.#pushIfDue(now)];
   }
 
+  /** The socket is gone: until `connected` nothing is sent, asked or marked as sent. */
   disconnected(): void {
     this.#isConnected = false;
     this.#leases.disconnect();
@@ -85,7 +91,7 @@ export class Training {
   chunkFailed({ lease }: Grant, now: number): Action[] {
     if (!this.#loading.delete(lease)) return [];
     this.#leases.drop(lease, CHUNK_RETRY_SECONDS, now);
-    return [send({ type: "release", leases: [lease] })];
+    return this.#say({ type: "release", leases: [lease] });
   }
 
   /** Parameters of one shard came; throws when they are not fit for use. */
@@ -100,7 +106,8 @@ export class Training {
     const settled = this.#outbox.answer(ack, now);
     if (!settled) return this.#pushIfDue(now);
     this.counters.acknowledged += 1;
-    return [...this.#settle(settled), ...this.#pushIfDue(now)];
+    this.#settle(settled);
+    return [...this.#tellTrained(), ...this.#pushIfDue(now)];
   }
 
   /** Time has passed: asks again, sends again. */
@@ -149,7 +156,7 @@ export class Training {
   release(): Action[] {
     // A message holds at most 64 leases; a replica holds three or four.
     const leases = this.#leases.held.slice(0, 64);
-    return leases.length === 0 ? [] : [send({ type: "release", leases })];
+    return leases.length === 0 ? [] : this.#say({ type: "release", leases });
   }
 
   get #chunksInHand(): number {
@@ -188,7 +195,13 @@ export class Training {
     return this.#ahead.count(now) >= this.#welcome.training.max_ahead;
   }
 
+  #say(message: FromReplica): Action[] {
+    return this.#isConnected ? [send(message)] : [];
+  }
+
   #askForChunks(now: number): Action[] {
+    // Not even asked for: a question counts as asked, and none would answer it.
+    if (!this.#isConnected) return [];
     const count = this.#leases.ask(this.#chunksInHand, now);
     return count === 0 ? [] : [send({ type: "lease", count })];
   }
@@ -202,12 +215,13 @@ export class Training {
   // The same question twice would be answered no sooner: the first one stands until there is a newer version.
   #fetch(): Action[] {
     const have = this.parameters.have;
-    if (have.join() === this.#askedFor) return [];
+    if (!this.#isConnected || have.join() === this.#askedFor) return [];
     this.#askedFor = have.join();
     return [send({ type: "fetch", have })];
   }
 
   #pushIfDue(now: number): Action[] {
+    if (!this.#isConnected) return [];
     const { minibatches } = this.#accumulator;
     const isLast = this.#isLastInHand && this.#batches.rows === 0;
     const isDue = minibatches >= this.#welcome.training.n_push || (isLast && minibatches > 0);
@@ -240,6 +254,7 @@ export class Training {
   }
 
   #sendFrames(now: number): Action[] {
+    if (!this.#isConnected) return [];
     return this.#outbox.takeSendable(now).map((bytes) => ({ do: "sendFrame", bytes }));
   }
 
@@ -253,10 +268,19 @@ export class Training {
     }
     this.parameters.forget();
     this.#stepsToFetch = 0;
-    return [...this.#settle(leases), ...this.#fetch()];
+    this.#settle(leases);
+    return [...this.#tellTrained(), ...this.#fetch()];
   }
 
-  #settle(leases: LeaseRows): Action[] {
-    return this.#leases.settle(leases).map((lease) => send({ type: "trained", lease }));
+  #settle(leases: LeaseRows): void {
+    this.#trained.push(...this.#leases.settle(leases));
+  }
+
+  // A lease may be trained whole while the socket is away: useless gradients settle rows without an answer.
+  #tellTrained(): Action[] {
+    if (!this.#isConnected) return [];
+    const trained = this.#trained;
+    this.#trained = [];
+    return trained.map((lease) => send({ type: "trained", lease }));
   }
 }
