@@ -321,6 +321,15 @@ test("stop gives back what is held", () => {
   assert.deepEqual(stage.session.stop(), [{ do: "send", message: { type: "release", leases: [1] } }]);
 });
 
+test("stop gives back every lease, at most 64 a message", () => {
+  const stage = new Stage().welcome();
+  const leases = Array.from({ length: 130 }, (_, lease) => ({ lease, epoch: 0, chunk: lease, rows: 2, seconds: 60 }));
+  stage.tell({ type: "leased", leases }).clear().actions.push(...stage.session.stop());
+  const released = stage.messages().map((message) => (message.type === "release" ? message.leases : []));
+  assert.deepEqual(released.map(({ length }) => length), [64, 64, 2]);
+  assert.deepEqual(released.flat(), leases.map(({ lease }) => lease));
+});
+
 test("the end of the job ends the replica, with a sentence for people", () => {
   const stage = ready().tell({ type: "finished", reason: "until" });
   assert.deepEqual(stage.actions.at(-1), {

@@ -21,6 +21,9 @@ const MAX_USELESS_STEPS = 20;
 /** How long a chunk that could not be fetched is left to others before more are asked for. */
 const CHUNK_RETRY_SECONDS = 5;
 
+/** The most leases that the protocol allows in one `release`. */
+const MAX_RELEASED = 64;
+
 /** The state of one replica in one run. Times are milliseconds of one monotonic clock. */
 export class Training {
   readonly parameters: Parameters;
@@ -154,9 +157,11 @@ export class Training {
 
   /** Gives everything back; nothing of it will be trained here. */
   release(): Action[] {
-    // A message holds at most 64 leases; a replica holds three or four.
-    const leases = this.#leases.held.slice(0, 64);
-    return leases.length === 0 ? [] : this.#say({ type: "release", leases });
+    const { held } = this.#leases;
+    const messages = Math.ceil(held.length / MAX_RELEASED);
+    return Array.from({ length: messages }, (_, i) => held.slice(i * MAX_RELEASED, (i + 1) * MAX_RELEASED)).flatMap(
+      (leases) => this.#say({ type: "release", leases }),
+    );
   }
 
   get #chunksInHand(): number {
