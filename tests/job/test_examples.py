@@ -69,13 +69,24 @@ def test_mnist_is_the_network_of_the_first_crowdlearn(tmp_path, monkeypatch):
     assert [(a.name, a.dtype) for a in compiled.spec.batch.arrays] == [("image", "uint8"), ("label", "uint8")]
 
 
-def load_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CompiledJob:
+def test_mnist_cnn_is_the_network_of_jax_js(tmp_path, monkeypatch):
+    compiled = load_mnist(tmp_path, monkeypatch, "mnist_cnn.py")
+    shapes = {p.name: p.shape for p in compiled.spec.parameters if len(p.shape) > 1}
+    assert shapes == {"K1": (5, 5, 1, 24), "K2": (3, 3, 24, 32), "W3": (800, 128), "W4": (128, 10)}
+    assert str(compiled.spec.until) == "accuracy >= 0.96"
+    assert [(a.name, a.dtype, a.shape) for a in compiled.spec.batch.arrays] == [
+        ("image", "uint8", (28, 28)),
+        ("label", "uint8", ()),
+    ]
+
+
+def load_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch, example: str = "mnist.py") -> CompiledJob:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (300, 28, 28), np.uint8), rng.integers(0, 10, 300, np.uint8)
     parts = {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:], "y_test": labels[200:]}
     np.savez(folder / "mnist.npz", **parts)
     monkeypatch.setenv("MNIST", str(folder / "mnist.npz"))
-    return load(EXAMPLES / "mnist.py").compile()
+    return load(EXAMPLES / example).compile()
 
 
 @pytest.fixture
