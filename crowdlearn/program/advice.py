@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 ADVICE = {
-    "scan": "a Python loop over the steps, which tracing unrolls",
     "while": "a Python loop with a fixed number of steps",
     "cond": "jnp.where(condition, a, b), which computes both",
     "sort": "jnp.max, jnp.argmax or a mask where they serve; sorting is not available",
     "top_k": "jnp.max or jnp.argmax",
-    "cumsum": "a product with a triangular matrix: x @ jnp.triu(jnp.ones((n, n)))",
-    "cumlogsumexp": "jax.nn.logsumexp over a masked matrix",
-    "cummax": "jnp.max over a masked matrix",
     "reduce_window": "lax.reduce_window with lax.max, lax.min or lax.add",
     "scatter": "jnp.where with a mask",
     "random_bits": "noise made beforehand and given as an array of the batch",

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from crowdlearn.program.types import result_type
+
 if TYPE_CHECKING:
     from crowdlearn.program.builder import Builder
 
@@ -164,9 +166,12 @@ def _moved(edges: tuple[int, ...], axis: int, by: int) -> tuple[int, ...]:
     return tuple(edge + by * (index == axis) for index, edge in enumerate(edges))
 
 
-def pad(b: Builder, inputs: Inputs, options: Options) -> int | None:  # noqa: ARG001 - of one signature
-    """Padding by nothing."""
-    return inputs[0] if not any(map(any, (options["low"], options["high"], options["interior"]))) else None
+def pad(b: Builder, inputs: Inputs, options: Options) -> int | None:
+    """Padding by nothing; padding of nothing is all padding."""
+    if not any(map(any, (options["low"], options["high"], options["interior"]))):
+        return inputs[0]
+    types = [b.types[index] for index in inputs]
+    return None if types[0].size else b.broadcast(inputs[1], result_type("pad", types, options).shape)
 
 
 def patches(b: Builder, inputs: Inputs, options: Options) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.errors import UnsupportedModelError
-from crowdlearn.program import origin
+from crowdlearn.program import loops, origin
 from crowdlearn.program.advice import instead_of
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.model import DTYPES, ValueType
@@ -66,6 +66,8 @@ class Lowering:
         if name in CALLS:
             body = params[CALLS[name]]
             outputs = self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
+        elif name == "scan":
+            outputs = [*self._scan(params, inputs, line)]
         else:
             outputs = [*self._primitive(equation, name, inputs, line)]
         written = zip(equation.outvars, outputs, strict=True)
@@ -84,6 +86,19 @@ class Lowering:
             raise refusal(error.what, line, f"; {error.advice}") from None
         assert self.builder.types[value] == result, (name, self.builder.types[value], result)
         return [value]
+
+    def _scan(self, params: dict[str, Any], inputs: list[int], line: str | None) -> list[int]:
+        body = params["jaxpr"]
+        wanted = [True] * len(body.jaxpr.outvars)
+
+        def step(values: list[int]) -> list[int]:
+            outputs = self.jaxpr(body.jaxpr, body.consts, values, wanted, line)
+            return [value for value in outputs if value is not None]
+
+        try:
+            return loops.unroll(self.builder, inputs, params, step)
+        except CannotExecute as error:
+            raise refusal(error.what, line, f"; {error.advice}") from None
 
     def _constant(self, array: Any, line: str | None) -> int:
         if array.size > MAX_CONSTANT:

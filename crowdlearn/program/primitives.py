@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crowdlearn.program import convolution, indexing, pooling, windows
+from crowdlearn.program import convolution, indexing, loops, pooling, windows
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.geometry import gather_geometry, scatter_geometry
 from crowdlearn.program.model import ValueType
@@ -237,6 +237,11 @@ LOWERINGS: dict[str, Lowered] = {
     "reduce_window_min": pooling.pool("min"),
     "reduce_window_sum": pooling.pool("add"),
     "select_and_scatter_add": pooling.scatter_to_selected,
+    "cumsum": loops.cumulative("add"),
+    "cumprod": loops.cumulative("mul"),
+    "cummax": loops.cumulative("max"),
+    "cummin": loops.cumulative("min"),
+    "cumlogsumexp": loops.cumulative("logaddexp"),
 }
 """By JAX's name. Each takes the builder, the inputs, the equation's parameters and the type of its result."""
 

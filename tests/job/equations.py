@@ -173,6 +173,9 @@ def moved(x: np.ndarray, zero: np.ndarray, one: np.ndarray) -> Iterator[tuple[st
     yield "slice", Equation("slice", (x,), {"start": (1, 0, 1), "limit": (3, 5, 6), "strides": (1, 1, 1)})
     yield "slice with strides", Equation("slice", (x,), {"start": (1, 0, 1), "limit": (4, 5, 6), "strides": (2, 1, 3)})
     yield "concatenate", Equation("concatenate", (x, x[:, :2], x), {"dimension": 1})
+    image = normal(2, 7, 6, 3)
+    options = {"counts": (2, 3), "strides": (2, 1), "window": (3, 2), "dilations": (2, 3)}
+    yield "patches", Equation("patches", (image,), options)
     yield "pad", padded(x, zero, (1, 0, -1), (2, 0, -2), (0, 2, 1))
     yield "pad with another value", padded(x, one, (1, 0, -1), (2, 0, -2), (0, 2, 1))
 

@@ -207,6 +207,56 @@ def sequence(params, batch):
     return jnp.mean(jnp.sin(x @ params["W"]) ** 2)
 
 
+def normalised(x, scale):
+    """Layer norm."""
+    return scale * (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
+def transformer(params, batch):
+    """Attention of two heads that sees neither the future nor padding, layer norm, GELU; predicts next words."""
+    words = batch["text"].astype(jnp.int32)
+    x = params["words"][words] + params["places"]
+    length, width = x.shape[1:]
+    q, k, v = (normalised(x, params["scale"]) @ params[name] for name in ("Q", "K", "V"))
+    q, k, v = (each.reshape(*x.shape[:2], 2, width // 2) for each in (q, k, v))
+    seen = jnp.tril(jnp.ones((length, length), bool)) & (words != 0)[:, None, None, :] | jnp.eye(length, dtype=bool)
+    scores = jnp.where(seen, jnp.einsum("nqhc,nkhc->nhqk", q, k) / jnp.sqrt(width / 2), -jnp.inf)
+    x = x + jnp.einsum("nhqk,nkhc->nqhc", jax.nn.softmax(scores), v).reshape(x.shape) @ params["O"]
+    x = x + jax.nn.gelu(normalised(x, params["scale"]) @ params["W1"]) @ params["W2"]
+    scores = jax.nn.log_softmax(x[:, :-1] @ params["words"].T)
+    return -jnp.take_along_axis(scores, words[:, 1:, None], axis=-1).mean()
+
+
+def gru(params, batch):
+    """A gated recurrent unit, scanned along time."""
+
+    def step(hidden, x):
+        update, reset = jnp.split(jax.nn.sigmoid(x @ params["Wg"] + hidden @ params["Ug"]), 2, axis=-1)
+        proposed = jnp.tanh(x @ params["W"] + (reset * hidden) @ params["U"])
+        return update * hidden + (1 - update) * proposed, None
+
+    first = jnp.zeros((ROWS, HIDDEN))
+    last, _ = jax.lax.scan(step, first, batch["series"].transpose(1, 0, 2))
+    return jnp.mean((last @ params["out"] - batch["target"]) ** 2)
+
+
+def lstm(params, batch):
+    """Long short-term memory over characters, scanned with the state as a tuple; a loss at each step."""
+    letters = batch["text"].astype(jnp.int32)
+
+    def step(state, letter):
+        hidden, cell = state
+        gates = jax.nn.one_hot(letter, 9) @ params["W"] + hidden @ params["U"] + params["b"]
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        cell = jax.nn.sigmoid(f + 1) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
+        return (hidden, cell), jax.nn.log_softmax(hidden @ params["out"])
+
+    first = (jnp.zeros((ROWS, HIDDEN)), jnp.zeros((ROWS, HIDDEN)))
+    _, scores = jax.lax.scan(step, first, letters[:, :-1].T)
+    return -jnp.take_along_axis(scores, letters[:, 1:].T[..., None], axis=-1).mean()
+
+
 REGRESSION = {"w": normal(WIDTH, 1), "b": normal(1)}
 TARGETS = {"x": normal(ROWS, WIDTH), "target": normal(ROWS, 1)}
 BYTES = np.random.default_rng(1).integers(0, 256, (ROWS, WIDTH)).astype(np.uint8)
@@ -226,6 +276,29 @@ KERNELS = {
 }
 SEPARABLE = {**KERNELS, "scale": normal(3, seed=1), "deep": normal(3, 3, 1, 3, seed=1), "W": normal(4, 1)}
 SEPARABLE.pop("c2")
+
+TEXT = np.random.default_rng(6).integers(0, 9, (ROWS, 6)).astype(np.uint8)
+TRANSFORMER = {
+    "words": normal(9, 8),
+    "places": normal(6, 8),
+    "scale": normal(8),
+    **{name: normal(8, 8, seed=seed) / 3 for seed, name in enumerate("QKVO")},
+    "W1": normal(8, 16) / 3,
+    "W2": normal(16, 8) / 4,
+}
+GRU = {
+    "Wg": normal(3, 2 * HIDDEN) / 2,
+    "Ug": normal(HIDDEN, 2 * HIDDEN) / 2,
+    "W": normal(3, HIDDEN) / 2,
+    "U": normal(HIDDEN, HIDDEN) / 2,
+    "out": normal(HIDDEN, 1),
+}
+LSTM = {
+    "W": normal(9, 4 * HIDDEN) / 2,
+    "U": normal(HIDDEN, 4 * HIDDEN) / 2,
+    "b": normal(4 * HIDDEN) / 2,
+    "out": normal(HIDDEN, 9),
+}
 
 MODELS = {
     "sigmoid": Model(one_hot_cross_entropy(jax.nn.sigmoid), LAYERS, ROWS_OF_X),
@@ -253,5 +326,8 @@ MODELS = {
     "convolutional": Model(convolutional(("NHWC", "HWIO", "NHWC")), KERNELS, PICTURES),
     "convolutional_channels_first": Model(convolutional(("NCHW", "OIHW", "NCHW")), KERNELS, PICTURES),
     "separable": Model(separable, SEPARABLE, PICTURES),
+    "transformer": Model(transformer, TRANSFORMER, {"text": TEXT}),
+    "gru": Model(gru, GRU, {"series": normal(ROWS, 6, 3), "target": normal(ROWS, 1)}),
+    "lstm": Model(lstm, LSTM, {"text": TEXT}),
     "sequence": Model(sequence, {"k": normal(3, 1, 4), "W": normal(4, 2)}, {"x": normal(ROWS, WIDTH)}),
 }

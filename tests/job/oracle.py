@@ -81,5 +81,13 @@ _SPELLED_OTHERWISE: dict[str, Callable[..., Any]] = {
     "concatenate": lambda *arrays, dimension: lax.concatenate(arrays, dimension),
     "slice": lambda x, start, limit, strides: lax.slice(x, start, limit, strides),
     "pad": lambda x, value, low, high, interior: lax.pad(x, value, tuple(zip(low, high, interior, strict=True))),
+    "patches": lambda x, counts, strides, window, dilations: _patches(x, window, strides, dilations),
     "rev": lambda x, dimensions: lax.rev(x, dimensions),
 }
+
+
+def _patches(x: Any, window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]) -> Any:
+    # JAX puts (channel, window) in one last axis; the program puts the channel last.
+    layout = ("NHWC", "HWIO", "NHWC")
+    flat = lax.conv_general_dilated_patches(x, window, strides, "VALID", None, dilations, layout)
+    return jnp.moveaxis(flat.reshape(*flat.shape[:3], x.shape[-1], *window), 3, -1)

@@ -44,24 +44,35 @@ def test_a_primitive_that_browsers_lack_is_named_with_the_users_line_and_what_to
 def test_the_line_is_inside_the_users_jitted_function_not_where_it_is_called():
     @jax.jit
     def inner(x):
-        return jnp.cumsum(x)
+        return jnp.sort(x)
 
     def loss(w, batch):
         return inner(batch["x"] @ w).sum()
 
     message = refused(loss)
-    assert "`cumsum`" in message
-    assert line_of(inner, "jnp.cumsum") in message
-    assert "triangular matrix" in message
+    assert "`sort`" in message
+    assert line_of(inner, "jnp.sort") in message
 
 
-def test_a_loop_is_refused_with_a_python_loop_instead():
+def test_a_loop_of_unknown_length_is_refused_with_a_python_loop_instead():
     def loss(w, batch):
-        return lax.fori_loop(0, 3, lambda _, x: x * w, batch["x"]).sum()
+        steps = lax.stop_gradient(batch["x"].sum()).astype(jnp.int32)
+        return (w * lax.fori_loop(0, steps, lambda _, x: x * 2, 1.0)).sum()
 
     message = refused(loss)
-    assert "`scan`" in message
-    assert "a Python loop over the steps" in message
+    assert "`while`" in message
+    assert line_of(loss, "fori_loop") in message
+    assert "a Python loop with a fixed number of steps" in message
+
+
+def test_a_scan_of_too_many_steps_is_refused_with_how_many():
+    def loss(w, batch):
+        return lax.scan(lambda x, _: (jnp.sin(x) * w, None), w, None, length=9_999)[0].sum()
+
+    message = refused(loss)
+    assert "a scan of 9,999 steps" in message
+    assert line_of(loss, "lax.scan") in message
+    assert "scan fewer steps" in message
 
 
 def test_what_the_loss_does_not_need_is_not_refused():
