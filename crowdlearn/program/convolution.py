@@ -21,7 +21,7 @@ Sizes = tuple[int, ...]
 MOVE_COST = 40
 """Moving one element into patches, or one shifted product to its place, takes as long as so many multiplications.
 
-Measured in Chromium on WebAssembly: 5 ns and 0.12 ns.
+Measured with jax-js on WebAssembly in Node 20, two cores, others at work: about 5 ns and 0.12 ns.
 """
 
 MAX_TAPS = 64
