@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError, UnknownJobError
@@ -12,6 +15,8 @@ from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
 from crowdlearn.store.submission import Chunks, expire, upload
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ class Jobs:
         """The newest run of every job, newest first."""
         runs = (await self.runs()).values()
         found = await self._connection.batch([("GET", keys.spec(run)) for run in runs])
-        specs = [decode_spec(data) for data in found if data is not None]
+        specs = [spec for data in found if (spec := _readable(data)) is not None]
         return sorted(specs, key=lambda spec: spec.created_seconds, reverse=True)
 
     async def names(self) -> list[str]:
@@ -99,13 +104,14 @@ class Jobs:
         """The newest run of a job; raises UnknownJobError. It never changes: callers may keep it by run."""
         spec = await self.spec_of_run(await self.run_of(name))
         if spec is None:
-            raise UnknownJobError(f"job {name!r} has lost its specification")
+            raise UnknownJobError(
+                f"job {name!r} was stored by another version of CrowdLearn, or is gone: submit it again"
+            )
         return spec
 
     async def spec_of_run(self, run: str) -> JobSpec | None:
-        """A run's specification; None if there is no such run."""
-        data = await self._connection.call("GET", keys.spec(run))
-        return decode_spec(data) if data is not None else None
+        """A run's specification; None if there is no such run, or another version of CrowdLearn stored it."""
+        return _readable(await self._connection.call("GET", keys.spec(run)))
 
     async def program(self, run: str) -> bytes:
         """A run's program, JSON; raises UnknownJobError."""
@@ -133,3 +139,12 @@ class Jobs:
         announcement = (keys.JOBS_CHANNEL, f"{run} finished")
         names = (keys.state(run),)
         return bool(await self._connection.run(scripts.FINISH_JOB, names, reason, time.time(), *announcement))
+
+
+def _readable(data: bytes | None) -> JobSpec | None:
+    # One job that an older version left behind must not end every service.
+    try:
+        return decode_spec(data) if data is not None else None
+    except msgspec.ValidationError as error:
+        log.debug("a job's specification cannot be read: %s", error)
+        return None

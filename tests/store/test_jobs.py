@@ -7,7 +7,7 @@ import pytest
 
 from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import JobChanged, Resync, State, Store, status
+from crowdlearn.store import JobChanged, Resync, State, Store, keys, status
 from tests.store.conftest import REPLICA, small_spec, submit
 
 
@@ -139,3 +139,17 @@ async def test_a_gateway_that_stopped_reporting_is_forgotten(store: Store, spec:
 
 async def test_an_unused_replica_has_sequence_0_everywhere(store: Store, spec: JobSpec) -> None:
     assert await store.shards.applied(spec.run, 3, REPLICA) == [0, 0, 0]
+
+
+async def test_a_job_of_another_version_is_passed_over_and_may_be_submitted_again(store: Store) -> None:
+    old, new = small_spec("old", "000000000001"), small_spec("new", "000000000002")
+    await submit(store, old)
+    await submit(store, new)
+    await store._connection.call("SET", keys.spec(old.run), b'{"name": "old"}')
+    assert await store.jobs.names() == ["new"]
+    assert await store.jobs.spec_of_run(old.run) is None
+    with pytest.raises(UnknownJobError, match="another version"):
+        await store.jobs.spec("old")
+    await store.jobs.finish(old.run, "stopped")
+    await submit(store, small_spec("old", "000000000003"))
+    assert sorted(await store.jobs.names()) == ["new", "old"]
