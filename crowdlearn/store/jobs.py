@@ -14,7 +14,7 @@ from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
-from crowdlearn.store.submission import Chunks, expire, upload
+from crowdlearn.store.submission import Chunks, expiring, persisting, upload
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,21 @@ class Jobs:
         """
         before = await self._startable(spec.name)
         await upload(self._connection, spec, program, metrics, parameters, train, held_out, progress)
-        flipped = await self._connection.run(scripts.REGISTER_RUN, (keys.JOBS,), spec.name, before or "", spec.run)
-        if not flipped:
+        if not await self._register(spec, before):
+            await self._connection.batch(await expiring(self._connection, spec))
             raise JobError(f"job {spec.name} was submitted by somebody else at the same time")
         await self._connection.call("PUBLISH", keys.JOBS_CHANNEL, f"{spec.run} running")
-        if before and (old := await self.spec_of_run(before)):
-            await expire(self._connection, old)
+
+    async def _register(self, spec: JobSpec, before: str | None) -> bool:
+        """Makes an uploaded run the newest of its name; False if `before` is not the newest any more."""
+        old = await self.spec_of_run(before) if before else None
+        # Whether or not this run takes its place, the old one has been replaced.
+        leaving = await expiring(self._connection, old) if old else []
+        # One round trip: a submission that dies has either left nothing for good, or is whole.
+        results = await self._connection.run_after(
+            [*persisting(spec), *leaving], scripts.REGISTER_RUN, (keys.JOBS,), spec.name, before or "", spec.run
+        )
+        return bool(results[-1])
 
     async def _startable(self, name: str) -> str | None:
         """The run that a new submission of `name` replaces, if any."""

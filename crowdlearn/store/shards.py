@@ -99,13 +99,16 @@ class Commit:
         return Manifest(self.version, self.offset, self.base.fence, blob, self.forgotten)
 
 
-def first_commands(run: str, shard: int, parameters: Vector, slots: Sequence[Vector]) -> list[Command]:
-    """The commands that write version 0 of a shard."""
+def first_commands(
+    run: str, shard: int, parameters: Vector, slots: Sequence[Vector], ttl_seconds: int
+) -> list[Command]:
+    """The commands that write version 0 of a shard, to go after `ttl_seconds` unless it is persisted."""
     first = ("version", 0, "offset", START, "fence", 0, "blob", FIRST_BLOB, "forgotten", 0)
     return [
-        ("SET", keys.parameters(run, shard, FIRST_BLOB), _bytes(parameters)),
-        ("SET", keys.slots(run, shard, FIRST_BLOB), b"".join(map(_bytes, slots))),
+        ("SET", keys.parameters(run, shard, FIRST_BLOB), _bytes(parameters), "EX", ttl_seconds),
+        ("SET", keys.slots(run, shard, FIRST_BLOB), b"".join(map(_bytes, slots)), "EX", ttl_seconds),
         ("HSET", keys.manifest(run, shard), *first),
+        ("EXPIRE", keys.manifest(run, shard), ttl_seconds),
     ]
 
 

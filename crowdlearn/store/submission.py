@@ -18,7 +18,7 @@ BATCH_BYTES = 4 << 20
 """How much of the dataset is on its way at a time."""
 
 UPLOAD_TTL_SECONDS = 24 * 3600
-"""Data of a submission that never finished goes after a day; no upload takes so long."""
+"""All that is uploaded goes after a day unless it is submitted in the end; no upload takes so long."""
 
 REPLACED_TTL_SECONDS = 3600
 """Data of a run that a newer one of the same name replaced goes after an hour: somebody may still export it."""
@@ -34,7 +34,11 @@ async def upload(
     held_out: Chunks,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Stores everything of a run that nobody knows of yet; raises JobError where parts do not fit the spec."""
+    """Stores everything of a run that nobody knows of yet, to go after UPLOAD_TTL_SECONDS unless it is persisted.
+
+    Raises:
+        JobError: parts do not fit the spec.
+    """
     if parameters.size != spec.size:
         raise JobError(f"job {spec.name} has {spec.size:,} parameters, got {parameters.size:,} initial values")
     stored, total = 0, spec.train_chunks + spec.held_out_chunks
@@ -45,19 +49,19 @@ async def upload(
     for index, shard in enumerate(spec.shards):
         values = parameters[shard.slice]
         slots = optim.build(spec.optimizer).init(shard.size)
-        await connection.batch(first_commands(spec.run, index, values, slots))
+        await connection.batch(first_commands(spec.run, index, values, slots, UPLOAD_TTL_SECONDS))
     await connection.batch(_descriptions(spec, program, metrics))
-    await connection.batch([("PERSIST", key) for key in _chunk_keys(spec)])
 
 
 def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None) -> list[Command]:
     commands: list[Command] = [
-        ("SET", keys.spec(spec.run), encode_spec(spec)),
-        ("SET", keys.program(spec.run), program),
+        ("SET", keys.spec(spec.run), encode_spec(spec), "EX", UPLOAD_TTL_SECONDS),
+        ("SET", keys.program(spec.run), program, "EX", UPLOAD_TTL_SECONDS),
         ("HSET", keys.state(spec.run), "state", "running"),
+        ("EXPIRE", keys.state(spec.run), UPLOAD_TTL_SECONDS),
     ]
     if metrics is not None:
-        commands.append(("SET", keys.metrics(spec.run), metrics))
+        commands.append(("SET", keys.metrics(spec.run), metrics, "EX", UPLOAD_TTL_SECONDS))
     return commands
 
 
@@ -94,8 +98,23 @@ def _chunk_keys(spec: JobSpec) -> list[str]:
     return train + [keys.held_out_chunk(spec.run, index) for index in range(spec.held_out_chunks)]
 
 
-async def expire(connection: Connection, spec: JobSpec) -> None:
-    """Lets every key of a run go after REPLACED_TTL_SECONDS."""
+def persisting(spec: JobSpec) -> list[Command]:
+    """The commands that make what `upload` stored stay."""
+    of_run = [key(spec.run) for key in (keys.spec, keys.state, keys.program, keys.metrics)]
+    of_shards = [
+        name
+        for shard in range(len(spec.shards))
+        for name in (
+            keys.manifest(spec.run, shard),
+            keys.parameters(spec.run, shard, FIRST_BLOB),
+            keys.slots(spec.run, shard, FIRST_BLOB),
+        )
+    ]
+    return [("PERSIST", name) for name in [*of_run, *_chunk_keys(spec), *of_shards]]
+
+
+async def expiring(connection: Connection, spec: JobSpec) -> list[Command]:
+    """The commands that let every key of a run go after REPLACED_TTL_SECONDS."""
     of_run = (keys.spec, keys.state, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
     names = [key(spec.run) for key in of_run] + _chunk_keys(spec)
     for shard in range(len(spec.shards)):
@@ -103,4 +122,4 @@ async def expire(connection: Connection, spec: JobSpec) -> None:
         name = blob.decode() if blob else FIRST_BLOB
         names += [keys.parameters(spec.run, shard, name), keys.slots(spec.run, shard, name)]
         names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied, keys.result)]
-    await connection.batch([("EXPIRE", name, REPLACED_TTL_SECONDS) for name in names])
+    return [("EXPIRE", name, REPLACED_TTL_SECONDS) for name in names]

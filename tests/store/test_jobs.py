@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import JobChanged, Resync, State, Store, keys, status
+from crowdlearn.store import Applied, Commit, JobChanged, Resync, State, Store, keys, scripts, status
+from crowdlearn.store.connection import Command, Connection
+from crowdlearn.store.scripts import Script
 from tests.store.conftest import REPLICA, small_spec, submit
 
 
@@ -64,6 +70,55 @@ async def test_every_key_of_a_replaced_run_expires(store: Store, spec: JobSpec) 
     # spec, state, program, metrics, curve, work, leases, replicas; 4 chunks; 3 shards of manifest and two blobs.
     assert len(ages) == 8 + 4 + 9
     assert all(3590 <= age <= 3600 for age in ages)
+
+
+async def test_a_commit_to_a_replaced_run_leaves_nothing_for_good(store: Store, spec: JobSpec) -> None:
+    await store.shards.claim(spec.run, 0, "late", 60)
+    state = await store.shards.load(spec.run, 0)
+    await store.jobs.finish(spec.run, "stopped")
+    await submit(store, small_spec(run="00000000000a"))
+    commit = Commit(state.manifest, 1, "5-0", state.parameters, state.slots, {REPLICA: Applied(1, 5)})
+    await store.shards.commit(spec.run, 0, commit)
+    assert -1 not in await ages_of(store, spec.run)
+
+
+async def ages_of(store: Store, run: str) -> list[int]:
+    """The TTL of every key of a run, in seconds; -1 for one that stays."""
+    names = await store._connection.call("KEYS", f"*{run}*")
+    return await store._connection.batch([("TTL", name) for name in names])
+
+
+async def test_every_key_of_a_refused_submission_expires(store: Store) -> None:
+    runs = ("00000000000a", "00000000000b")
+    # Both find the name free; one is faster.
+    outcomes = await asyncio.gather(*(submit(store, small_spec(run=run)) for run in runs), return_exceptions=True)
+    (refusal,) = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+    assert str(refusal) == "job small was submitted by somebody else at the same time"
+    winner = await store.jobs.run_of("small")
+    (loser,) = set(runs) - {winner}
+    assert set(await ages_of(store, winner)) == {-1}
+    # spec, state, program, metrics; 4 chunks; 3 shards of manifest and two blobs.
+    ages = await ages_of(store, loser)
+    assert len(ages) == 4 + 4 + 9
+    assert all(3590 <= age <= 3600 for age in ages)
+
+
+async def test_every_key_of_a_submission_that_dies_before_its_end_expires(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Connection.run_after
+
+    async def dies(self: Connection, commands: Sequence[Command], script: Script, *rest: Any) -> Any:
+        if script is scripts.REGISTER_RUN:
+            raise asyncio.CancelledError
+        return await send(self, commands, script, *rest)
+
+    monkeypatch.setattr(Connection, "run_after", dies)
+    with pytest.raises(asyncio.CancelledError):
+        await submit(store, small_spec())
+    ages = await ages_of(store, "0123456789ab")
+    assert len(ages) == 4 + 4 + 9
+    assert all(86390 <= age <= 86400 for age in ages)
 
 
 async def test_nothing_of_a_running_job_expires(store: Store, spec: JobSpec) -> None:

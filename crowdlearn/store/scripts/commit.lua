@@ -27,5 +27,12 @@ end
 for i = last + 1, #ARGV do
   redis.call('HDEL', KEYS[2], ARGV[i])
 end
+-- A run that was replaced goes with its manifest, even if it is committed to once more.
+local left = redis.call('PTTL', KEYS[1])
+if left > 0 then
+  for i = 2, 5 do
+    redis.call('PEXPIRE', KEYS[i], left)
+  end
+end
 redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[7])
 return {'committed'}
