@@ -72,6 +72,15 @@ class Ownership:
         """Renews all leases, and drops the work on shards whose lease was lost."""
         await asyncio.gather(*(self._renew(key) for key in list(self._tasks)))
 
+    async def drop(self) -> None:
+        """Drops the work on all shards, whose leases stay: the next tick claims them again and loads what Redis has."""
+        # One without an inbox is being released, or is loaded just now.
+        tasks = [self._tasks[key] for key in self._inboxes]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
     async def settle(self) -> None:
         """Commits what was read, gives all shards back and leaves. The reader must have ended, or be drained."""
         self._settling = True

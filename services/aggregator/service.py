@@ -50,6 +50,9 @@ class Aggregator:
         self._work_list = WorkList(store)
         self._wanted: dict[ShardKey, JobSpec] = {}
         self._look_seconds = 0.0
+        self._out_of_sight = False
+        """Whether Redis was away since the last tick: it may have lost its last writes, which an idle shard would not
+        notice before its next commit."""
 
     async def burst(self) -> None:
         """Absorbs everything there is and ends."""
@@ -93,6 +96,7 @@ class Aggregator:
             try:
                 await self._tick()
             except StoreUnavailableError as error:
+                self._out_of_sight = True
                 if away_since is None:
                     away_since = time.monotonic()
                     metrics.REDIS_OUTAGES.inc()
@@ -108,6 +112,9 @@ class Aggregator:
                     await stop.wait()
 
     async def _tick(self) -> None:
+        if self._out_of_sight:
+            self._out_of_sight = False
+            await self._ownership.drop()
         if time.monotonic() >= self._look_seconds:
             self._wanted = await self._work_list.wanted()
             await finish_trained(self._store, {spec.run: spec for spec in self._wanted.values()}.values())
@@ -120,6 +127,11 @@ class Aggregator:
             await self._ownership.renew()
 
     async def _listen(self) -> None:
+        connected = False
         async for event in self._store.announcements(versions=False):
+            if isinstance(event, Resync):
+                # An outage may be shorter than the time between two ticks, and be seen by no command.
+                self._out_of_sight |= connected
+                connected = True
             if isinstance(event, JobChanged | Resync):
                 self._look_seconds = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -228,6 +229,46 @@ async def test_a_fake_outage_is_told_once_and_survived(caplog: pytest.LogCapture
             await until_version(store, spec, 2)
     assert caplog.text.count("waits for Redis") == 1
     assert caplog.text.count("is back after") == 1
+
+
+async def test_an_idle_aggregator_absorbs_again_what_redis_lost_the_commit_of(own_redis: RedisServer) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    spec = await submitted(store)
+    for shard in range(3):
+        await store.shards.claim(spec.run, shard, "a", 60)
+    await push(store, spec, 1)
+    (written,) = own_redis.folder.glob("appendonlydir/*.incr.aof")
+    size = written.stat().st_size
+    async with aggregating(store, "a"):
+        await until_version(store, spec, 1)
+        await asyncio.to_thread(own_redis.kill)
+        # The gradients and the leases were written, the commits were not. No further gradient comes.
+        os.truncate(written, size)
+        await asyncio.to_thread(own_redis.start)
+        assert await owners(store, spec) == ["a", "a", "a"]
+        await eventually(lambda: versions_are(store, spec, [1, 1, 1]))
+    assert (await store.shards.load(spec.run, 0)).parameters[0] == -1.0
+    await store.close()
+
+
+async def test_shards_are_loaded_again_after_an_outage_that_no_command_saw(own_redis: RedisServer) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    spec = await submitted(store)
+
+    async def fences_are(expected: int) -> bool:
+        return [manifest.fence for manifest in await store.shards.manifests(spec.run, 3)] == [expected] * 3
+
+    async with aggregating(store):
+        await push(store, spec, 1)
+        await until_version(store, spec, 1)
+        assert await fences_are(1)
+        await store._connection.call("CLIENT", "KILL", "TYPE", "pubsub")
+        await eventually(lambda: fences_are(2))
+        await push(store, spec, 2)
+        await until_version(store, spec, 2)
+    await store.close()
 
 
 async def test_training_goes_on_after_redis_was_killed_and_started_again(own_redis: RedisServer) -> None:
