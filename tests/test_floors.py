@@ -18,7 +18,7 @@ FLOORS = {
     1: (
         "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.weights", "crowdlearn.program",
         "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.frames", "crowdlearn.spec",
-        "crowdlearn.schedule",
+        "crowdlearn.schedule", "crowdlearn.identity",
     ),
     2: ("crowdlearn.store",),
     3: ("crowdlearn.client", "crowdlearn.replica"),

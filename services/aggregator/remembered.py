@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from crowdlearn.identity import birth_seconds
 from crowdlearn.store import Applied
 
 MAX_REPLICAS = 1 << 16
 """Beyond so many the longest silent is forgotten early. At 64 bytes each, 4 MiB a shard."""
-
-BIRTH_DIGITS = 8
-"""The first digits of a replica's id are its birth in Unix seconds, in hexadecimal."""
-
-
-def birth(replica: str) -> int:
-    """When a replica's id was issued, in Unix seconds; raises ValueError if it is no id."""
-    return int(replica[:BIRTH_DIGITS], 16)
 
 
 class Remembered:
@@ -45,11 +38,11 @@ class Remembered:
         del self._applied[replica]
         self._changed.pop(replica, None)
         self._dropped.append(replica)
-        self.forgotten = max(self.forgotten, birth(replica))
+        self.forgotten = max(self.forgotten, birth_seconds(replica))
 
     def refuses(self, replica: str) -> bool:
         """Whether `replica` may be one that was forgotten; raises ValueError if it is no id."""
-        return replica not in self._applied and birth(replica) <= self.forgotten
+        return replica not in self._applied and birth_seconds(replica) <= self.forgotten
 
     def hear(self, replica: str, sequence: int, milliseconds: int) -> bool:
         """Notes a gradient; False if it, or a later one, was noted before."""

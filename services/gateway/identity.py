@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import secrets
 
+from crowdlearn.identity import BIRTH_DIGITS, birth_seconds
+
 MAX_CLOCK_SKEW_SECONDS = 60
 """Gateways' clocks may differ by so much; an id born later than that was forged."""
 
 
 def issue(now_seconds: float) -> str:
     """A fresh id: 8 hex digits of birth in Unix seconds, then 8 random ones."""
-    return f"{int(now_seconds):08x}{secrets.token_hex(4)}"
-
-
-def birth_seconds(replica: str) -> int:
-    """When the id was issued, in Unix seconds."""
-    return int(replica[:8], 16)
+    return f"{int(now_seconds):0{BIRTH_DIGITS}x}{secrets.token_hex(4)}"
 
 
 def credible(replica: str, now_seconds: float) -> bool:

@@ -6,12 +6,13 @@ import asyncio
 import secrets
 
 from crowdlearn.errors import UnknownJobError
+from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Hello
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Announcement, JobChanged, Manifest, State, Store, VersionAnnounced
 from services.gateway.broadcast import Channel
-from services.gateway.identity import birth_seconds, credible, issue
+from services.gateway.identity import credible, issue
 from services.gateway.intake import Intake
 from services.gateway.outage import Outage
 from services.gateway.recent import Recent

@@ -8,11 +8,11 @@ from typing import Protocol
 from crowdlearn import protocol
 from crowdlearn.errors import FrameError, MessageError
 from crowdlearn.frames import unpack
+from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Ack, Close, Fetch, Hello, Lease, Release, Trained
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
-from services.gateway.identity import birth_seconds
 from services.gateway.pace import Bucket
 
 BURST_SECONDS = 2.0
