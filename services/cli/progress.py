@@ -10,6 +10,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crowdlearn.spec import JobStatus
 
+WIDE = 130
+"""Columns that the whole line needs beside the bar."""
+
 QUIET_SECONDS = 2.0
 """Without a terminal a line is printed so often: enough to see life in a log, little enough to read it."""
 
@@ -21,11 +24,10 @@ class TrainingProgress:
         self.console = console
         self.last_line = 0.0
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TextColumn("epoch {task.fields[epoch]}"),
-            TextColumn("[dim]{task.fields[details]}"),
             TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[details]}"),
             console=console,
             disable=not console.is_terminal,
         )
@@ -44,14 +46,22 @@ class TrainingProgress:
         """Draws `status`; without a terminal, prints it when the last line is old enough."""
         epoch, details = f"{status.epoch:.1f}/{status.epochs}", describe(status)
         if self.console.is_terminal:
+            details = describe(status, briefly=self.console.width < WIDE)
             self.bar.update(self.task, completed=min(status.epoch, status.epochs), epoch=epoch, details=details)
         elif time.monotonic() - self.last_line >= QUIET_SECONDS:
             self.last_line = time.monotonic()
             self.console.print(f"epoch {epoch}  {details}", highlight=False, soft_wrap=True)
 
 
-def describe(status: JobStatus) -> str:
-    """One line: gradients, their rate, replicas, training loss and held-out metrics."""
+def describe(status: JobStatus, *, briefly: bool = False) -> str:
+    """One line: gradients, their rate, replicas, loss and held-out metrics; `briefly` what fits beside a bar."""
+    metrics = dict(status.metrics or {})
+    if briefly:
+        # What the job is about goes first: a narrow terminal cuts the rest.
+        shown = [name for name in metrics if name != "loss"] or list(metrics)
+        return "  ".join(
+            [f"{name} {metrics[name]:.3f}" for name in shown[:1]] + [f"{max(status.versions):,} gradients"]
+        )
     parts = [
         f"{max(status.versions):,} gradients",
         f"{status.updates_per_second:.0f}/s",
@@ -59,5 +69,5 @@ def describe(status: JobStatus) -> str:
     ]
     if status.loss is not None:
         parts.append(f"loss {status.loss:.3f}")
-    parts += [f"held-out {name} {value:.4f}" for name, value in (status.metrics or {}).items()]
+    parts += [f"held-out {name} {value:.4f}" for name, value in metrics.items()]
     return "  ".join(parts)

@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 def gateway(
     redis: RedisUrl = DEFAULT_REDIS_URL,
     host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes a free one. [default: 8000]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one. [default: 8000]")
+    ] = None,
     log_level: LogLevel = "info",
     metrics_port: MetricsPort = None,
 ) -> None:

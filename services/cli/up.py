@@ -54,7 +54,9 @@ def register(app: typer.Typer) -> None:
 def up(
     job_file: JobFile,
     browsers: Annotated[int, typer.Option(min=0, help="Start so many headless Chromium replicas.")] = 0,
-    port: Annotated[int | None, typer.Option(help="The page's port. [default: 8000, or a free one]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The page's port. [default: 8000, or a free one]")
+    ] = None,
     redis: Annotated[
         str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")
     ] = None,

@@ -121,7 +121,8 @@ async def test_a_dead_aggregators_shards_are_taken_over(store: Store) -> None:
         await until_version(store, spec, 1)
         dead.cancel()
         await asyncio.wait([dead])
-        assert await owners(store, spec) == ["dead", "dead", "dead"]
+        # Its leases end by themselves, perhaps already: a busy machine may stand still for longer than they last.
+        assert set(await owners(store, spec)) <= {"dead", None}
         await push(store, spec, 2)
         async with aggregating(store, "heir"):
             await until_version(store, spec, 2)

@@ -57,18 +57,23 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (5, 2), (8, 7)])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_a_convolution_and_its_gradients_are_those_of_jax(name, kernel):
-    loss, arrays = convolution(**CONVOLUTIONS[name]), (IMAGES, normal(*kernel, 4, 5))
-    if 0 in jax.eval_shape(lambda a: lax.conv_general_dilated(*a, **_plain(CONVOLUTIONS[name])), arrays).shape:
-        pytest.skip("no window fits")
-    agrees(loss, *arrays)
+def _fits(name: str, kernel: tuple[int, int]) -> bool:
+    """Whether any window of the kernel fits into the images."""
+    arrays = (IMAGES, normal(*kernel, 4, 5))
+    return 0 not in jax.eval_shape(lambda a: lax.conv_general_dilated(*a, **_plain(CONVOLUTIONS[name])), arrays).shape
 
 
 def _plain(options: dict) -> dict:
     plain = {"padding": "VALID", "dimension_numbers": ("NHWC", "HWIO", "NHWC"), **options}
     return {"window_strides": plain.pop("strides", (1, 1)), **plain}
+
+
+KERNELS = [(3, 3), (1, 1), (5, 2), (8, 7)]
+
+
+@pytest.mark.parametrize(("name", "kernel"), [(n, k) for n in CONVOLUTIONS for k in KERNELS if _fits(n, k)])
+def test_a_convolution_and_its_gradients_are_those_of_jax(name, kernel):
+    agrees(convolution(**CONVOLUTIONS[name]), IMAGES, normal(*kernel, 4, 5))
 
 
 @pytest.mark.parametrize("features", [4, 8, 12])
