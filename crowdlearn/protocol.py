@@ -17,6 +17,7 @@ REPLICA_ID = r"^[0-9a-f]{16}$"
 RUN_ID = r"^[0-9a-f]{12}$"
 
 Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+ModelKind = Literal["program", "module"]
 CodecName = Literal["f32", "f16", "int8"]
 
 
@@ -128,6 +129,8 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     replica: str
     state: Literal["running", "finished"]
     program: str
+    model: ModelKind = "program"
+    """What `program` is the address of: a traced program (JSON), or an ES module (JavaScript)."""
     parameters: tuple[ParameterArray, ...]
     shards: tuple[Shard, ...]
     batch: BatchLayout

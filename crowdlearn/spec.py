@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from crowdlearn.errors import JobError
-from crowdlearn.protocol import BatchLayout, ParameterArray, ReplicaTraining
+from crowdlearn.protocol import BatchLayout, ModelKind, ParameterArray, ReplicaTraining
 from crowdlearn.sharding import Shard
 
 JOB_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -93,6 +93,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=JOB_NAME)]
     run: str
     created_seconds: float
+    model: ModelKind = "program"
+    """What replicas run: a traced program, or the user's ES module."""
     parameters: tuple[ParameterArray, ...]
     shards: tuple[Shard, ...]
     batch: BatchLayout

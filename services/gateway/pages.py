@@ -13,7 +13,7 @@ from crowdlearn.errors import UnknownJobError
 from crowdlearn.protocol import RUN_ID
 from crowdlearn.spec import JOB_NAME, JobStatus
 from crowdlearn.store import Store, status
-from services.gateway.bundle import Asset, Bundle, asset
+from services.gateway.bundle import MEDIA_TYPES, Asset, Bundle, asset
 from services.gateway.recent import Recent
 from services.gateway.responses import IMMUTABLE, REVALIDATED, error, json, served
 
@@ -79,7 +79,7 @@ class Pages:
         run = request.path_params["run"]
         _require(RUN_ID, run, f"there is no run {run!r}")
         if run not in self._programs:
-            self._programs[run] = asset(await self._store.jobs.program(run), "application/json")
+            self._programs[run] = await self._read_program(run)
         self._programs.move_to_end(run)
         while len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
@@ -94,6 +94,12 @@ class Pages:
         if body is None:
             return error(request, 404, f"run {run} has no chunk {index}")
         return Response(body, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")
+
+    async def _read_program(self, run: str) -> Asset:
+        body, spec = await self._store.jobs.program(run), await self._store.jobs.spec_of_run(run)
+        # A program is never served as a script: only what the operator gave as a module is one.
+        is_module = spec is not None and spec.model == "module"
+        return asset(body, MEDIA_TYPES[".js" if is_module else ".json"])
 
     async def _list(self) -> list[JobStatus]:
         statuses = []

@@ -16,6 +16,7 @@ def welcome(run: Run, replica: str, applied: list[int], settings: GatewaySetting
         replica=replica,
         state="running" if run.running else "finished",
         program=f"/jobs/{spec.name}/{spec.run}/program",
+        model=spec.model,
         parameters=spec.parameters,
         shards=spec.shards,
         batch=spec.batch,

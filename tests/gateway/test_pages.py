@@ -72,12 +72,22 @@ async def test_without_a_bundle_the_page_says_what_to_do(store: Store, tmp_path:
 async def test_a_program_and_its_chunks_never_change(job: JobSpec, http: httpx.AsyncClient) -> None:
     program = await http.get(f"/jobs/small/{RUN}/program")
     assert program.json() == {"program": 1}
+    assert program.headers["content-type"] == "application/json"
     assert program.headers["cache-control"] == "public, max-age=31536000, immutable"
     chunk = await http.get(f"/jobs/small/{RUN}/chunks/3")
     assert chunk.content == bytes([3] * 6)
     assert chunk.headers["content-type"] == "application/octet-stream"
     assert chunk.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert chunk.headers["access-control-allow-origin"] == "*"
+
+
+async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncClient) -> None:
+    await submit(store, make_spec(model="module"))
+    module = await http.get(f"/jobs/small/{RUN}/program")
+    assert module.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert module.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert module.headers["access-control-allow-origin"] == "*"
+    assert module.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def messages() -> list[dict[str, Any]]:
         ("a lease is trained", "replica", p.Trained(lease=3)),
         ("leases are released", "replica", p.Release(leases=[3, 4])),
         ("a welcome", "gateway", welcome),
+        ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
         ("accepted", "gateway", p.Ack(shard=0, sequence=7, status="accepted", version=812)),
         ("duplicate", "gateway", p.Ack(shard=1, sequence=7, status="duplicate")),
         ("busy", "gateway", p.Ack(shard=0, sequence=8, status="busy", retry_seconds=0.25)),

@@ -20,6 +20,11 @@ export class ProgramError extends Error {
   override name = "ProgramError";
 }
 
+/** A model that is an ES module breaks docs/modules.md, or one of its functions fails. */
+export class ModelError extends Error {
+  override name = "ModelError";
+}
+
 /** What an unknown thrown value says, for logs and for people. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -64,6 +64,7 @@ const fromGateway = {
     replica: text(),
     state,
     program: text(),
+    model: optional(oneOf("program", "module"), "program"),
     parameters: list(parameterArray),
     shards: list(shard),
     batch: batchLayout,

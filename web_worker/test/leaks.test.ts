@@ -1,8 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import type { numpy } from "@jax-js/jax";
+
 import type { Executor } from "../src/executor/executor";
+import type { Context, Tree } from "../src/executor/module";
 import { network, ProgramBuilder, someParameters } from "./programs";
+
+const array = (value: unknown): numpy.Array => value as numpy.Array;
 
 // jax-js keeps its arrays in one WebAssembly.Memory and does not show it: it is caught when jax-js makes it. What is not
 // freed makes it grow, and nothing else does, since freed blocks are used again.
@@ -51,4 +56,23 @@ test("values that nothing reads, and outputs that are inputs, leave no array beh
   assert.equal(await step(), 576);
   assert.deepEqual(gradient, parameters);
   assert.equal(await growthOf(executor, 2000, step), 0);
+});
+
+test("a thousand steps of a module leave no array behind", async () => {
+  const { Executor } = await import("../src/executor/executor");
+  const { ModuleModel, readModule } = await import("../src/executor/module");
+  // Reads an array twice, another one never, makes a constant, draws noise.
+  const loss = ({ w }: Tree, { x }: Tree, { np, random, key }: Context): numpy.Array => {
+    const noisy = array(x).add(np.array(Array.from({ length: 64 }, (_, i) => i))).add(random.normal(key, [4, 64]));
+    return np.mean(np.square(np.dot(noisy, array(w)).add(np.sum(array(w)))));
+  };
+  const layout = {
+    parameters: [{ name: "unused", shape: [64] }, { name: "w", shape: [64] }],
+    batch: { rows: 4, arrays: [{ name: "x", dtype: "float32" as const, shape: [64] }] },
+  };
+  const executor = await Executor.ofModule(new ModuleModel(readModule({ loss }, "model.js"), layout), "wasm");
+  const [parameters, gradient] = [new Float32Array(128).fill(0.1), new Float32Array(128)];
+  const step = (): Promise<number> => executor.step(parameters, [new Float32Array(256).fill(1)], gradient, Uint32Array.of(1, 2));
+  assert.equal(await growthOf(executor, 1000, step), 0);
+  assert.ok(gradient.subarray(64).every((slope) => slope !== 0));
 });

@@ -50,9 +50,13 @@ export class Gateway {
 
   /** Throws UnreachableError when trying again may help, RefusedError or ProgramError when it would not. */
   async program(path: string): Promise<Program> {
+    return readProgram(JSON.parse(await this.module(path)));
+  }
+
+  /** The text of a model that is an ES module; throws as `program` does. */
+  async module(path: string): Promise<string> {
     const response = await this.#get(path.replace(/^\//, ""), {});
-    const body = await reached(response.text(), `${response.url} broke off`);
-    return readProgram(JSON.parse(body));
+    return reached(response.text(), `${response.url} broke off`);
   }
 
   async chunk(job: string, run: string, { chunk, rows }: Grant, layout: BatchLayout): Promise<{ chunk: Chunk; bytes: number }> {

@@ -1,8 +1,10 @@
 // Performs what a session decides: socket, downloads, timers. Itself it decides only when to try again.
 
+import type { Device } from "@jax-js/jax";
+
 import { reasonOf } from "../errors";
 import { Executor } from "../executor/executor";
-import type { Program } from "../program";
+import { ModuleModel } from "../executor/module";
 import { encode, type Grant, type Welcome } from "../protocol";
 import type { Action, Progress, State } from "./actions";
 import { Backoff } from "./backoff";
@@ -11,6 +13,7 @@ import { Connection } from "./connection";
 import { chooseDevice, type Backend } from "./device";
 import { download, insist } from "./downloads";
 import { NoJobError, type Gateway } from "./gateway";
+import { importModule } from "./module-import";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
 import { now, pause, Timer } from "./scheduling";
@@ -155,10 +158,10 @@ export class Runner {
     this.reporter.state(PREPARING);
     const isWanted = (): boolean => !this.#isEnded && this.#preparing === welcome;
     try {
-      const program = await this.#fetchProgram(welcome, isWanted);
-      if (!program) return;
+      const make = await this.#fetchModel(welcome, isWanted);
+      if (!make) return;
       this.reporter.state(PREPARING);
-      const executor = await Executor.create(program, this.#session.backend);
+      const executor = await make(this.#session.backend);
       // A slow preparation must not replace the executor of a run that came later, nor outlive the replica.
       if (isWanted()) this.#prepared(welcome, executor);
       else executor.dispose();
@@ -168,8 +171,20 @@ export class Runner {
     }
   }
 
-  #fetchProgram(welcome: Welcome, isWanted: () => boolean): Promise<Program | null> {
-    return insist(() => this.gateway.program(welcome.program), this.#uniform, isWanted, (error) => {
+  /** What makes the executor of the run's model; null when it is no longer wanted. */
+  async #fetchModel(welcome: Welcome, isWanted: () => boolean): Promise<((device: Device) => Promise<Executor>) | null> {
+    if (welcome.model === "module") {
+      const source = await this.#fetch(() => this.gateway.module(welcome.program), isWanted);
+      if (source === null) return null;
+      const model = new ModuleModel(await importModule(source), welcome);
+      return (device) => Executor.ofModule(model, device);
+    }
+    const program = await this.#fetch(() => this.gateway.program(welcome.program), isWanted);
+    return program && ((device) => Executor.create(program, device));
+  }
+
+  #fetch<T>(get: () => Promise<T>, isWanted: () => boolean): Promise<T | null> {
+    return insist(get, this.#uniform, isWanted, (error) => {
       console.warn(error);
       this.reporter.state(AWAY);
     });

@@ -1,0 +1,42 @@
+// Brings values to a backend: cuts the flat vector into parameters, lays out a batch. Computes nothing.
+
+import { numpy as np, type Device } from "@jax-js/jax";
+
+import { sizeOf, type ValueType } from "../program";
+import type { BatchArray, ParameterArray } from "../protocol";
+import { heldAs } from "./rule";
+
+/** A batch array as the executor takes it: integers as int32, booleans as 0 and 1. */
+export type BatchData = Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+export type Floats = Float32Array<ArrayBuffer>;
+
+/** Where each parameter lies in the flat vector. */
+export function offsetsOf(types: readonly ValueType[]): number[] {
+  let end = 0;
+  return types.map(({ shape }) => (end += sizeOf(shape)) - sizeOf(shape));
+}
+
+/** The parameters of a flat vector; the caller owns them. */
+export function parameterArrays(flat: Floats, types: readonly ValueType[], device: Device): np.Array[] {
+  const offsets = offsetsOf(types);
+  return types.map(({ shape }, i) => np.array(flat.subarray(offsets[i]!, offsets[i]! + sizeOf(shape)), { shape, device }));
+}
+
+/** The arrays of a batch; the caller owns them. */
+export function batchArrays(batch: readonly BatchData[], types: readonly ValueType[], device: Device): np.Array[] {
+  return types.map(({ shape, dtype }, i) => np.array(batch[i]!, { shape, dtype: heldAs(dtype), device }));
+}
+
+/** A threefry key of two words; the caller owns it. */
+export function keyArray(key: Uint32Array<ArrayBuffer>, device: Device): np.Array {
+  return np.array(key, { shape: [2], dtype: np.uint32, device });
+}
+
+export function parameterType({ shape }: Pick<ParameterArray, "shape">): ValueType {
+  return { shape, dtype: "float32" };
+}
+
+/** The type of `rows` rows of a batch array. */
+export function rowsType({ shape, dtype }: BatchArray, rows: number): ValueType {
+  return { shape: [rows, ...shape], dtype };
+}
