@@ -88,7 +88,10 @@ def parse_target(text: str) -> Target:
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One submitted job. Immutable; stored as JSON under its run."""
+    """One submitted job, stored as JSON under its run.
+
+    It never changes, but for `epochs`, `until` and `resumed` of a run that is resumed after its end.
+    """
 
     name: Annotated[str, Meta(pattern=JOB_NAME)]
     run: str
@@ -111,6 +114,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     held_out_arrays: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     until: Target | None = None
+    resumed: int = 0
+    """How often the run went on after its end."""
 
     @property
     def size(self) -> int:

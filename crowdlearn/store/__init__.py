@@ -13,6 +13,7 @@ from crowdlearn.store.curve import Curve
 from crowdlearn.store.data import Data, Exhausted, NoneFree, Progress
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
+from crowdlearn.store.resumption import resume
 from crowdlearn.store.shards import Applied, Commit, Manifest, Parameters, Shards, ShardState
 from crowdlearn.store.status import status
 from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Streams, position
@@ -40,6 +41,7 @@ __all__ = [
     "connect",
     "open_store",
     "position",
+    "resume",
     "status",
 ]
 

@@ -1,4 +1,4 @@
-"""The jobs: submitting, finding and ending them. A name points at its newest run; a run never changes."""
+"""The jobs: submitting, finding, ending and resuming them. A name points at its newest run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError, UnknownJobError
-from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec
+from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec, encode_spec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
 from crowdlearn.store.submission import Chunks, expiring, persisting, upload
@@ -21,11 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Whether a run goes on; `reason` and `finished_seconds` (Unix) once it has ended."""
+    """Whether a run goes on; `reason` and `finished_seconds` (Unix) once it has ended; how often it was resumed."""
 
     state: JobState
     reason: FinishReason | None = None
     finished_seconds: float | None = None
+    resumed: int = 0
 
 
 class Jobs:
@@ -73,6 +74,9 @@ class Jobs:
         results = await self._connection.run_after(
             [*persisting(spec), *leaving], scripts.REGISTER_RUN, (keys.JOBS,), spec.name, before or "", spec.run
         )
+        if results[-1] and before is not None:
+            # Somebody may have resumed it during the upload: nobody would hear of it any more.
+            await self.finish(before, "stopped")
         return bool(results[-1])
 
     async def _startable(self, name: str) -> str | None:
@@ -110,7 +114,7 @@ class Jobs:
         return [spec.name for spec in await self.specs()]
 
     async def spec(self, name: str) -> JobSpec:
-        """The newest run of a job; raises UnknownJobError. It never changes: callers may keep it by run."""
+        """The newest run of a job; raises UnknownJobError. Callers may keep it by run and `resumed`."""
         spec = await self.spec_of_run(await self.run_of(name))
         if spec is None:
             raise UnknownJobError(
@@ -136,18 +140,38 @@ class Jobs:
 
     async def state(self, run: str) -> State:
         """Whether a run goes on; raises UnknownJobError."""
-        state, reason, finished = await self._connection.call(
-            "HMGET", keys.state(run), "state", "reason", "finished_seconds"
+        state, reason, finished, resumed = await self._connection.call(
+            "HMGET", keys.state(run), "state", "reason", "finished_seconds", "resumed"
         )
         if state is None:
             raise UnknownJobError(f"there is no run {run}")
-        return State(state.decode(), reason and reason.decode(), float(finished) if finished else None)
+        ended_seconds = float(finished) if finished else None
+        return State(state.decode(), reason and reason.decode(), ended_seconds, int(resumed or 0))
 
-    async def finish(self, run: str, reason: FinishReason) -> bool:
-        """Ends a run and announces it; False if it had ended already."""
+    async def finish(self, run: str, reason: FinishReason, resumed: int | None = None) -> bool:
+        """Ends a run and announces it; False if it had ended already.
+
+        `resumed` is the spec's by which the end was judged: a run that was resumed since then goes on.
+        """
         announcement = (keys.JOBS_CHANNEL, f"{run} finished")
-        names = (keys.state(run),)
-        return bool(await self._connection.run(scripts.FINISH_JOB, names, reason, time.time(), *announcement))
+        arguments = (reason, time.time(), *announcement, "" if resumed is None else resumed)
+        return bool(await self._connection.run(scripts.FINISH_JOB, (keys.state(run),), *arguments))
+
+    async def go_on(self, before: JobSpec, after: JobSpec) -> bool:
+        """Lets an ended run go on with another spec, and announces it; False if it was resumed meanwhile.
+
+        Raises:
+            JobError: a newer run has taken the job's name.
+        """
+        names = (keys.state(before.run), keys.spec(before.run))
+        announcement = (keys.JOBS_CHANNEL, f"{before.run} running")
+        arguments = (before.resumed, after.resumed, encode_spec(after), *announcement)
+        went_on = bool(await self._connection.run(scripts.RESUME_JOB, names, *arguments))
+        # Looked at last: a submission that came between ends the run too, whichever of the two is later.
+        if await self._newest_run(before.name) != before.run:
+            await self.finish(before.run, "stopped")
+            raise JobError(f"job {before.name} was submitted anew: what ended before cannot be resumed")
+        return went_on
 
 
 def _readable(data: bytes | None) -> JobSpec | None:

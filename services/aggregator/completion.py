@@ -23,5 +23,5 @@ async def finish_trained(store: Store, specs: Iterable[JobSpec]) -> None:
             continue
         if any(await store.streams.backlog(spec.run, len(spec.shards))):
             continue
-        if await store.jobs.finish(spec.run, "epochs"):
+        if await store.jobs.finish(spec.run, "epochs", spec.resumed):
             log.info("job=%s run=%s has trained its %d epochs", spec.name, spec.run, spec.epochs)

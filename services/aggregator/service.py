@@ -134,4 +134,5 @@ class Aggregator:
                 self._out_of_sight |= connected
                 connected = True
             if isinstance(event, JobChanged | Resync):
+                self._work_list.look_again(event.run if isinstance(event, JobChanged) else None)
                 self._look_seconds = 0.0

@@ -21,9 +21,18 @@ class WorkList:
         self._linger_seconds = linger_seconds
         self._specs: dict[str, JobSpec] = {}
         self._drained: set[str] = set()
+        self._changed: set[str] = set()
+
+    def look_again(self, run: str | None = None) -> None:
+        """A run has changed, or anything may have: what had ended may have been resumed."""
+        for one in {run} if run is not None else set(self._drained | self._specs.keys()):
+            self._drained.discard(one)
+            # A look that is under way may have read the old state.
+            self._changed.add(one)
 
     async def wanted(self) -> dict[ShardKey, JobSpec]:
         """The shards that want an owner, with their jobs' specifications."""
+        self._changed.clear()
         runs = set((await self._store.jobs.runs()).values())
         # What was replaced by a newer run, or is gone with a Redis that lost its memory.
         self._drained &= runs
@@ -37,18 +46,26 @@ class WorkList:
         return wanted
 
     async def _live_spec(self, run: str) -> JobSpec | None:
-        spec = self._specs.get(run) or await self._store.jobs.spec_of_run(run)
-        if spec is None:
-            return None
-        self._specs[run] = spec
         try:
             state = await self._store.jobs.state(run)
         except UnknownJobError:
+            return None
+        spec = await self._spec(run, state.resumed)
+        if spec is None:
             return None
         ended = state.finished_seconds
         if ended is None or time.time() - ended < self._linger_seconds:
             return spec
         if any(await self._store.streams.backlog(run, len(spec.shards))):
             return spec
-        self._drained.add(run)
+        if run not in self._changed:
+            self._drained.add(run)
         return None
+
+    async def _spec(self, run: str, resumed: int) -> JobSpec | None:
+        spec = self._specs.get(run)
+        if spec is None or spec.resumed != resumed:
+            spec = await self._store.jobs.spec_of_run(run)
+            if spec is not None:
+                self._specs[run] = spec
+        return spec

@@ -1,4 +1,4 @@
-"""`crowdlearn submit`, `status`, `export` and `stop`: what an operator does to jobs, straight on Redis."""
+"""`crowdlearn submit`, `status`, `export`, `stop` and `resume`: what an operator does to jobs, straight on Redis."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from rich.table import Table
 from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
 from crowdlearn.settings import DEFAULT_REDIS_URL
-from crowdlearn.spec import JobStatus
+from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
+from crowdlearn.store import resume as resume_job
 from crowdlearn.store.status import status as read_status
 from crowdlearn.weights import save
 from services.cli import loop
@@ -30,7 +31,7 @@ JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    for command in (submit, status, export, stop):
+    for command in (submit, status, export, stop, resume):
         app.command(rich_help_panel="Jobs")(command)
 
 
@@ -130,7 +131,7 @@ def export(
 
 
 def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
-    """End a job. Its weights stay in Redis for `export`."""
+    """End a job. Its weights stay in Redis for `export`, and all of it for `resume`."""
 
     async def main(_: asyncio.Event) -> bool:
         async with _store(redis) as store:
@@ -141,6 +142,35 @@ def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = Fa
         _print_json({"job": job, "stopped": stopped})
     else:
         Console().print(f"Job {job} is stopped." if stopped else f"Job {job} had ended already.")
+
+
+def resume(
+    job: JobName,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="The epochs in all, those before the end included. [default: the job's]")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="A new target, or 'none'. [default: the job's]", metavar="'METRIC >= VALUE'")
+    ] = None,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Let an ended job go on from the same bytes: parameters, optimizer state, versions, sequence numbers."""
+
+    async def main(_: asyncio.Event) -> tuple[JobSpec, list[int]]:
+        async with _store(redis) as store:
+            spec = await resume_job(store, job, epochs, until)
+            manifests = await store.shards.manifests(spec.run, len(spec.shards))
+            return spec, [manifest.version for manifest in manifests]
+
+    spec, versions = loop.run(main)
+    if as_json:
+        target = str(spec.until) if spec.until else None
+        _print_json({"job": job, "run": spec.run, "versions": versions, "epochs": spec.epochs, "until": target})
+    else:
+        Console().print(
+            f"Job {job} goes on after {max(versions):,} gradients. Pages that took part have to join again."
+        )
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ class Evaluation:
         spec = self._spec
         # Kept first: who sees that the job has ended finds its result.
         await self._store.shards.keep_result(spec, reached, self._scored or [])
-        if await self._store.jobs.finish(spec.run, "until"):
+        if await self._store.jobs.finish(spec.run, "until", spec.resumed):
             log.info("job=%s run=%s reached %s: %s", spec.name, spec.run, spec.until, self._values)
 
     async def _score(self, flat: Vector) -> dict[str, float]:

@@ -73,14 +73,22 @@ async def _first_of(stop: asyncio.Event, news: asyncio.Event, seconds: float) ->
         wait.cancel()
 
 
+Life = tuple[str, int]
+"""A run, and how often it was resumed: it may have another target then."""
+
+
+def _life(spec: JobSpec) -> Life:
+    return spec.run, spec.resumed
+
+
 class Evaluator:
     """The evaluations of all jobs in one Redis."""
 
     def __init__(self, store: Store, *, always: bool = False, only: str | None = None) -> None:
         self._store = store
         self._always, self._only = always, only
-        self._evaluations: dict[str, Evaluation | None] = {}
-        """By run; None for a run that has nothing more to score, or cannot be scored."""
+        self._evaluations: dict[Life, Evaluation | None] = {}
+        """None for a run that has nothing more to score, or cannot be scored."""
         self._away = False
 
     async def look_if_redis_answers(self) -> None:
@@ -99,22 +107,23 @@ class Evaluator:
 
     async def look(self) -> None:
         """Scores every job that has a version which is not scored yet."""
-        specs = {spec.run: spec for spec in await self._store.jobs.specs() if self._only in (None, spec.run)}
+        specs = {_life(spec): spec for spec in await self._store.jobs.specs() if self._only in (None, spec.run)}
         # Runs that a newer one replaced are forgotten: nothing here grows with the runs ever seen.
-        self._evaluations = {run: each for run, each in self._evaluations.items() if run in specs}
+        self._evaluations = {life: each for life, each in self._evaluations.items() if life in specs}
         for spec in specs.values():
             await self._look_at(spec)
 
     async def _look_at(self, spec: JobSpec) -> None:
+        life = _life(spec)
         try:
-            if spec.run not in self._evaluations:
-                self._evaluations[spec.run] = await Evaluation.begin(self._store, spec, always=self._always)
-            evaluation = self._evaluations[spec.run]
+            if life not in self._evaluations:
+                self._evaluations[life] = await Evaluation.begin(self._store, spec, always=self._always)
+            evaluation = self._evaluations[life]
             if evaluation is not None and await evaluation.step():
-                self._evaluations[spec.run] = None
+                self._evaluations[life] = None
         except UnknownJobError:
             log.info("job=%s run=%s went away", spec.name, spec.run)
-            self._evaluations.pop(spec.run, None)
+            self._evaluations.pop(life, None)
         except JobError as error:
             log.error("job=%s run=%s cannot be scored: %s", spec.name, spec.run, error)
-            self._evaluations[spec.run] = None
+            self._evaluations[life] = None

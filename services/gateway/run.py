@@ -126,6 +126,10 @@ class Run:
         for member in list(self.members):
             member.finish(reason)
 
+    def go_on(self, spec: JobSpec) -> None:
+        """The run was resumed after its end. Who was told of the end has left; who was not knows no difference."""
+        self.spec, self.reason = spec, None
+
     def vanish(self) -> None:
         """The run is no longer in Redis."""
         self.reason = "stopped"

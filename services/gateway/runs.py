@@ -51,6 +51,9 @@ class Runs:
             if spec.run not in self._runs:
                 self._open(spec, manifests, state)
         run = self._runs[spec.run]
+        if spec.resumed > run.spec.resumed:
+            # Sockets of before its end still linger.
+            run.go_on(spec)
         run.members.add(member)
         return run
 
@@ -159,6 +162,12 @@ class Runs:
         except UnknownJobError:
             run.vanish()
             return
+        if state.resumed > run.spec.resumed:
+            spec = await self._store.jobs.spec_of_run(run.spec.run)
+            if spec is None:
+                run.vanish()
+                return
+            run.go_on(spec)
         if state.state == "finished" and run.running:
             run.finish(state.reason or "stopped")
 

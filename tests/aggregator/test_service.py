@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from benchmarks.processes import RedisServer
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Entry, Store, connect, keys
+from crowdlearn.store import Entry, Store, connect, keys, resume
 from crowdlearn.store.connection import fake_server
 from crowdlearn.store.shards import first_commands
 from services.aggregator import Aggregator, run
@@ -164,6 +164,51 @@ async def test_an_ended_job_is_let_go_after_its_streams_are_empty(store: Store) 
     async with aggregating(store):
         await until_version(store, spec, 1)
         await eventually(let_go)
+
+
+async def test_a_job_that_was_let_go_is_taken_up_again_when_it_is_resumed(store: Store) -> None:
+    spec = await submitted(store)
+
+    async def let_go() -> bool:
+        return await owners(store, spec) == [None, None, None]
+
+    await push(store, spec, 1)
+    await store.jobs.finish(spec.run, "stopped")
+    # Longer ago than gateways take to hear of it.
+    await store._connection.call("HSET", keys.state(spec.run), "finished_seconds", 1000.0)
+    async with aggregating(store):
+        await eventually(lambda: versions_are(store, spec, [1, 1, 1]))
+        await eventually(let_go)
+        await resume(store, "small")
+        # Again the first gradient, which was applied before the end, and a new one.
+        await push(store, spec, 1)
+        await push(store, spec, 2, version=1)
+        await eventually(lambda: versions_are(store, spec, [2, 2, 2]))
+    assert (await store.shards.flat(spec))[0].tolist() == [value - 2.0 for value in range(3000)]
+
+
+async def test_a_job_resumed_with_more_epochs_ends_after_those_and_not_before(store: Store) -> None:
+    spec = await submitted(store)
+
+    async def ended() -> bool:
+        return (await store.jobs.state(spec.run)).state == "finished"
+
+    async def train(ordinals: object) -> None:
+        assert isinstance(ordinals, list)
+        for ordinal in ordinals:
+            await store.data.trained(spec.run, ordinal, 10)
+
+    async with aggregating(store):
+        await train(await store.data.lease(spec, 6, 60))
+        await eventually(ended)
+        after = await resume(store, "small", epochs=3)
+        await train(await store.data.lease(after, 2, 60))
+        await push(store, spec, 1)
+        await eventually(lambda: versions_are(store, spec, [1, 1, 1]))
+        assert not await ended()
+        await train(await store.data.lease(after, 1, 60))
+        await eventually(ended)
+    assert (await store.data.progress(after)).leases_done == 9
 
 
 async def test_a_job_that_diverged_is_let_go(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
 from crowdlearn.settings import EvaluatorSettings
 from crowdlearn.spec import CurvePoint
-from crowdlearn.store import Commit, Store, connect
+from crowdlearn.store import Commit, Store, connect, resume
 from services import evaluator
 from services.evaluator.service import Evaluator
 
@@ -158,7 +158,26 @@ async def test_a_finished_job_is_scored_until_nothing_new_comes(store):
     await evaluating.look()
     assert [point.version for point in await scored(store, run)] == [0, 1]
     await evaluating.look()
-    assert evaluating._evaluations == {run: None}
+    assert evaluating._evaluations == {(run, 0): None}
+
+
+async def test_a_resumed_job_is_scored_again_and_ends_at_its_new_target(store):
+    spec = (await submit(store)).spec
+    evaluating = Evaluator(store)
+    await commit(store, spec.run, 0.9375)
+    for _ in range(3):
+        await evaluating.look()
+    assert (await store.jobs.state(spec.run)).reason == "until"
+    after = await resume(store, "scored", until="accuracy >= 0.96875")
+    await evaluating.look()
+    await evaluating.look()
+    assert (await store.jobs.state(spec.run)).state == "running"
+    await commit(store, spec.run, 0.96875)
+    await evaluating.look()
+    await evaluating.look()
+    assert (await store.jobs.state(spec.run)).reason == "until"
+    flat, versions = await store.shards.result(after)
+    assert (flat[0], versions) == (0.96875, [2, 0])
 
 
 async def test_an_evaluator_that_starts_does_not_score_what_an_earlier_one_has(store):
@@ -201,7 +220,7 @@ async def test_a_run_that_a_newer_one_replaced_is_forgotten(store):
     await store.jobs.finish(first, "stopped")
     second = (await submit(store)).spec.run
     await evaluating.look()
-    assert evaluating._evaluations.keys() == {second}
+    assert evaluating._evaluations.keys() == {(second, 0)}
 
 
 async def test_it_follows_announcements_until_it_is_stopped(store):

@@ -9,9 +9,12 @@ import pytest
 
 from crowdlearn.frames import Frame, unpack
 from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Wait
+from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Applied, Commit, Store
+from crowdlearn.store import Applied, Commit, Store, resume
+from services import aggregator
 from services.gateway.bundle import Bundle
+from services.gateway.runs import Runs
 from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit, until
 from tests.scripted_replica import ScriptedReplica
 
@@ -174,6 +177,56 @@ async def test_when_the_job_ends_everybody_is_told_and_let_go(store: Store, job:
     async with ScriptedReplica("small", service.url) as late:
         assert late.welcome.state == "finished"
         assert (await late.expect(Finished)).reason == "until"
+
+
+async def test_who_comes_back_after_a_resumption_goes_on_as_the_same_replica(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        first = replica.welcome.replica
+        await replica.push(np.ones(2024, np.float32))
+        await replica.settle()
+        await aggregator.run(store, AggregatorSettings(), burst=True)
+        await store.jobs.finish(job.run, "stopped")
+        assert (await replica.expect(Finished)).reason == "stopped"
+        await replica.closed()
+        await resume(store, "small", epochs=4)
+        await replica.connect()
+        assert (replica.welcome.state, replica.welcome.replica) == ("running", first)
+        assert replica.welcome.applied == [1, 1]
+        await replica.push(np.ones(2024, np.float32))
+        await replica.settle()
+        assert replica.rejected == []
+        # Three epochs of four chunks are over; the fourth is new.
+        await store.data.lease(job, 12, 60)
+        await replica.say(Lease(count=1))
+        assert [grant.epoch for grant in (await replica.expect(Leased)).leases] == [3]
+        await replica.say(Trained(lease=12))
+        await replica.say(Fetch(have=[-1, -1]))
+        assert (await replica.expect(Frame)).version == 1
+
+
+async def test_a_socket_that_missed_the_end_goes_on_after_the_resumption(
+    store: Store, job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runs, "_heed", _deaf)
+    async with ScriptedReplica("small", service.url) as replica:
+        # Quicker than the gateway looks by itself.
+        await store.jobs.finish(job.run, "stopped")
+        await resume(store, "small", epochs=4)
+        await store.data.lease(job, 12, 60)
+        async with asyncio.timeout(10):
+            while True:
+                await replica.say(Lease(count=1))
+                answer = await replica.receive()
+                if isinstance(answer, Leased):
+                    break
+                assert isinstance(answer, Wait)
+        assert [grant.lease for grant in answer.leases] == [12]
+
+
+async def _deaf(*_: object) -> None:
+    return None
 
 
 async def test_the_fleet_knows_how_many_replicas_there_are(store: Store, job: JobSpec, service: Service) -> None:

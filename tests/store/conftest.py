@@ -41,6 +41,7 @@ def small_spec(name: str = "small", run: str = "0123456789ab", created_seconds: 
         chunk_rows=10,
         held_out_rows=4,
         held_out_chunk_rows=4,
+        metrics=("accuracy",),
     )
 
 

@@ -22,7 +22,7 @@ export class Participation {
   private counted: Replica | null = null;
   private isLoading = false;
   private status: JobStatus | null = null;
-  /** The run that this tab last joined: it joins each at most once by itself. */
+  /** The run that this tab last joined: it joins each at most once by itself, and once more after each of its ends. */
   private joinedRun: string | null = null;
   private progress: Progress | null = null;
   private showTimer: number | null = null;
@@ -47,6 +47,8 @@ export class Participation {
 
   show(status: JobStatus): void {
     this.status = status;
+    // A run that trains again after its end was resumed: there is something to join anew.
+    if (status.state === "finished") this.joinedRun = null;
     this.showOffer(status);
     this.showButton();
     if (this.joinAtOnce && !this.replica && !this.isLoading && status.state === "running" && this.joinedRun !== status.run) void this.join();

@@ -1,6 +1,8 @@
 -- Ends a job once.
--- KEYS: state   ARGV: reason, unix seconds, channel, announcement   Returns 1 if it was running.
-if redis.call('HGET', KEYS[1], 'state') ~= 'running' then
+-- KEYS: state   ARGV: reason, unix seconds, channel, announcement, how often it was resumed ('' for whatever)
+-- Returns 1 if it was running, and was not resumed since whoever ends it looked.
+local held = redis.call('HMGET', KEYS[1], 'state', 'resumed')
+if held[1] ~= 'running' or (ARGV[5] ~= '' and (held[2] or '0') ~= ARGV[5]) then
   return 0
 end
 redis.call('HSET', KEYS[1], 'state', 'finished', 'reason', ARGV[1], 'finished_seconds', ARGV[2])
