@@ -41,3 +41,7 @@ class OutdatedError(CrowdLearnError):
 
 class SetupError(CrowdLearnError):
     """Something that the machine lacks: Chromium, a free port, JAX, the browser bundle."""
+
+
+class FileError(CrowdLearnError):
+    """A file or a bucket could not be read or written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -116,6 +117,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     until: Target | None = None
     resumed: int = 0
     """How often the run went on after its end."""
+    first_version: int = 0
+    """The first shard's version when the run began: more than 0 if it began from a checkpoint."""
 
     @property
     def size(self) -> int:
@@ -131,6 +134,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     def held_out_chunks(self) -> int:
         """How many held-out chunks there are."""
         return -(-self.held_out_rows // self.held_out_chunk_rows) if self.held_out_rows else 0
+
+    def about(self, versions: Sequence[int]) -> dict[str, str]:
+        """What a file of the job's weights says of itself; `versions` one a shard."""
+        return {"job": self.name, "run": self.run, "versions": msgspec.json.encode(list(versions)).decode()}
 
     def rows_of_chunk(self, index: int) -> int:
         """Rows of training chunk `index`."""

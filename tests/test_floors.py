@@ -18,11 +18,13 @@ FLOORS = {
     1: (
         "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.weights", "crowdlearn.program",
         "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.frames", "crowdlearn.spec",
-        "crowdlearn.schedule", "crowdlearn.identity",
+        "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
+        "crowdlearn.checkpoint",
     ),
     2: ("crowdlearn.store",),
     3: ("crowdlearn.client", "crowdlearn.replica"),
-    4: ("services.gateway", "services.aggregator", "services.preprocessor", "services.evaluator"),
+    4: ("services.gateway", "services.aggregator", "services.preprocessor", "services.evaluator",
+        "services.checkpointer"),
     5: ("services.cli", "services.embedded"),
 }  # fmt: skip
 
@@ -32,6 +34,7 @@ ONLY_IN = {
     "starlette": ("services.gateway",),
     "uvicorn": ("services.gateway",),
     "playwright": ("services.cli",),
+    "fsspec": ("crowdlearn.files",),
     "jax": ("crowdlearn.program", "crowdlearn.job", "crowdlearn.dataset", "services.evaluator"),
 }
 

@@ -3,6 +3,18 @@
 from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.definition import Job
 from crowdlearn.job.hyperparameters import SGD, Adagrad, Adam, Downpour, Momentum, Optimizer, RMSprop
-from crowdlearn.job.parameters import Normal
+from crowdlearn.job.parameters import Normal, load_weights
 
-__all__ = ["SGD", "Adagrad", "Adam", "CompiledJob", "Downpour", "Job", "Momentum", "Normal", "Optimizer", "RMSprop"]
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "CompiledJob",
+    "Downpour",
+    "Job",
+    "Momentum",
+    "Normal",
+    "Optimizer",
+    "RMSprop",
+    "load_weights",
+]

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from crowdlearn import weights
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
+from crowdlearn.files import Where
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.origin import blamed_on
 from crowdlearn.protocol import ParameterArray
@@ -75,6 +77,25 @@ def initialise(given: Any, seed: int) -> Parameters:
         arrays.append(ParameterArray(name, value.shape, offset))
         offset += value.size
     return Parameters(tuple(arrays), np.concatenate([value.reshape(-1) for value in values]), structure)
+
+
+def load_weights(where: Where, like: Any = None) -> Any:
+    """The weights in a safetensors or npz file, as a job takes them for `params`.
+
+    Args:
+        where: a path, or an address in a bucket such as `s3://bucket/weights.safetensors`.
+        like: `params` of the model that they belong to, whose names and shapes they must have; they come back in the
+            same arrangement. None gives dictionaries in dictionaries by the paths in the file; where names are 0, 1, 2
+            and so on, lists.
+    Raises:
+        JobError: names or shapes are others than those of `like`, values are no finite float numbers, or the file is
+            none of weights.
+        FileError: it could not be read.
+    """
+    if like is None:
+        return weights.nested(weights.read(where))
+    parameters = initialise(like, seed=0)
+    return parameters.cut(weights.load(where, parameters.arrays))
 
 
 def _call(jax: Any, function: Callable[..., Any], seed: int) -> Any:

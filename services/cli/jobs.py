@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +23,10 @@ from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
 from crowdlearn.store import resume as resume_job
 from crowdlearn.store.status import status as read_status
+from crowdlearn.weights import load as load_weights
 from crowdlearn.weights import save
 from services.cli import loop
-from services.cli.options import AsJson, JobFile, RedisUrl
+from services.cli.options import AsJson, JobFile, RedisUrl, WeightsFile
 
 JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
 
@@ -35,11 +37,12 @@ def register(app: typer.Typer) -> None:
         app.command(rich_help_panel="Jobs")(command)
 
 
-def submit(job_file: JobFile, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
+def submit(
+    job_file: JobFile, weights: WeightsFile = None, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False
+) -> None:
     """Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once."""
     console = Console(stderr=True)
-    with console.status(f"Tracing {job_file}"):
-        compiled = load(job_file).compile()
+    compiled = compiled_job(job_file, weights, console)
 
     async def main(_: asyncio.Event) -> None:
         async with _store(redis) as store:
@@ -52,6 +55,15 @@ def submit(job_file: JobFile, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJs
         console.print(
             f"Job [bold]{compiled.spec.name}[/] is running. Every browser that opens a gateway's page can take part."
         )
+
+
+def compiled_job(job_file: Path, weights: str | None, console: Console) -> CompiledJob:
+    """Traces a job file; its initial weights are those of the file `weights`, if one is named."""
+    with console.status(f"Tracing {job_file}"):
+        compiled = load(job_file).compile()
+    if weights is None:
+        return compiled
+    return replace(compiled, parameters=load_weights(weights, compiled.spec.parameters))
 
 
 async def upload(store: Store, compiled: CompiledJob, console: Console) -> None:
@@ -110,24 +122,37 @@ def _table(found: list[JobStatus]) -> Table:
 
 def export(
     job: JobName,
-    file: Annotated[Path, typer.Argument(help="Where to write: FILE.safetensors or FILE.npz.", metavar="FILE")],
+    file: Annotated[str | None, typer.Argument(help="The same as --out.", metavar="[FILE]")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to write: .safetensors or .npz, here or in a bucket. [default: JOB.safetensors]", metavar="FILE"
+        ),
+    ] = None,
     redis: RedisUrl = DEFAULT_REDIS_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Write a job's weights to a file: those that met its target, or else the current ones."""
+    """Write a job's weights to a file, at any time: those that met its target, or else the current ones."""
+    target = out or file or f"{job}.safetensors"
 
-    async def main(_: asyncio.Event) -> list[int]:
+    async def main(_: asyncio.Event) -> tuple[JobSpec, list[int]]:
         async with _store(redis) as store:
             spec = await store.jobs.spec(job)
             flat, versions = await store.shards.result(spec)
-            save(file, spec.parameters, flat)
-            return list(versions)
+            save(target, spec.parameters, flat, spec.about(versions))
+            return spec, list(versions)
 
-    versions = loop.run(main)
+    spec, versions = loop.run(main)
     if as_json:
-        _print_json({"job": job, "file": str(file), "versions": versions})
+        _print_json({"job": job, "run": spec.run, "file": target, "versions": versions})
     else:
-        Console().print(f"Wrote {file}: {max(versions):,} gradients absorbed.")
+        Console().print(f"Wrote {target}: run {spec.run}, {in_words(versions)}.", highlight=False)
+
+
+def in_words(versions: Sequence[int]) -> str:
+    """`version 812`, or of shards that differ, `versions 811 to 812`."""
+    low, high = min(versions), max(versions)
+    return f"version {high:,}" if low == high else f"versions {low:,} to {high:,} of {len(versions)} shards"
 
 
 def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:

@@ -11,6 +11,12 @@ JobFile = Annotated[
     Path,
     typer.Argument(help="A Python file that defines `job = Job(...)`.", exists=True, dir_okay=False, metavar="JOB.py"),
 ]
+WeightsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", help="Start from these weights: a .safetensors or .npz file, here or in a bucket.", metavar="FILE"
+    ),
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option(

@@ -19,7 +19,6 @@ from rich.console import Console
 from crowdlearn import logs
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
-from crowdlearn.job_file import load
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
 from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
@@ -28,8 +27,8 @@ from crowdlearn.weights import save
 from services import evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
-from services.cli.jobs import upload
-from services.cli.options import AsJson, JobFile, LogLevel
+from services.cli.jobs import compiled_job, upload
+from services.cli.options import AsJson, JobFile, LogLevel, WeightsFile
 from services.cli.progress import TrainingProgress, describe
 from services.embedded import EmbeddedService, embedded
 
@@ -60,6 +59,7 @@ def up(
     redis: Annotated[
         str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")
     ] = None,
+    weights: WeightsFile = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the weights. [default: NAME.safetensors]", metavar="FILE")
     ] = None,
@@ -78,8 +78,7 @@ def up(
     console = Console(stderr=as_json)
     if browsers:
         find_chromium()
-    with console.status(f"Tracing {job_file}"):
-        compiled = load(job_file).compile()
+    compiled = compiled_job(job_file, weights, console)
     stay = console.is_terminal and not leave and not as_json
     session = Session(compiled, console, browsers, port, redis, out or Path(f"{compiled.spec.name}.safetensors"), stay)
     outcome = loop.run(session.run)
@@ -162,8 +161,8 @@ class Session:
         while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await evaluator.run(store, EvaluatorSettings(), burst=True, only=spec.run)
-        flat, _ = await store.shards.result(spec)
-        save(self.out, spec.parameters, flat)
+        flat, versions = await store.shards.result(spec)
+        save(self.out, spec.parameters, flat, spec.about(versions))
         status = await read_status(store, spec.name, with_curve=False)
         outcome = Outcome(status, self.out, seconds)
         self._print_summary(outcome)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from benchmarks.processes import RedisServer, free_port
 
@@ -52,9 +53,32 @@ def test_a_job_is_submitted_shown_exported_and_stopped(
 
     assert run("export", "ordered", str(tmp_path / "w.npz"), *redis).returncode == 0
     assert np.load(tmp_path / "w.npz")["w"].tolist() == [1, 2, 3, 4]
+    assert run("export", "ordered", "--out", str(tmp_path / "w.safetensors"), *redis).returncode == 0
+    with safe_open(tmp_path / "w.safetensors", "np") as file:
+        assert (file.metadata()["job"], file.metadata()["versions"]) == ("ordered", "[0]")
     assert json.loads(run("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": True}
     assert json.loads(run("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": False}
     assert json.loads(run("status", "ordered", *redis).stdout)["reason"] == "stopped"
+
+    resumed = json.loads(run("resume", "ordered", *redis).stdout)
+    assert (resumed["versions"], resumed["epochs"]) == ([0], 10)
+    assert run("stop", "ordered", *redis).returncode == 0
+
+
+def test_a_job_starts_from_a_file_of_weights(redis_server: RedisServer, job_file: str, tmp_path: Path) -> None:
+    (tmp_path / "started.py").write_text(JOB.replace("ordered", "started"))
+    redis = ("--redis", redis_server.url, "--json")
+    np.savez(tmp_path / "wrong.npz", v=np.ones(4))
+    refused = run("submit", str(tmp_path / "started.py"), "--weights", str(tmp_path / "wrong.npz"), *redis)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "missing: w; unknown: v" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+    np.savez(tmp_path / "right.npz", w=np.array([5, 6, 7, 8], np.float16))
+    assert run("submit", str(tmp_path / "started.py"), "--weights", str(tmp_path / "right.npz"), *redis).returncode == 0
+    assert run("export", "started", str(tmp_path / "w.npz"), *redis).returncode == 0
+    assert np.load(tmp_path / "w.npz")["w"].tolist() == [5, 6, 7, 8]
+    assert run("stop", "started", *redis).returncode == 0
 
 
 def test_an_unknown_job_is_named(redis_server: RedisServer) -> None:
