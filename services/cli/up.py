@@ -7,7 +7,8 @@ import os
 import sys
 import time
 import webbrowser
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,8 @@ from rich.console import Console
 from crowdlearn import logs
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
+from crowdlearn.replica import Fleet
+from crowdlearn.replica import Gateway as ReplicaGateway
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
 from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
@@ -53,6 +56,7 @@ def register(app: typer.Typer) -> None:
 def up(
     job_file: JobFile,
     browsers: Annotated[int, typer.Option(min=0, help="Start so many headless Chromium replicas.")] = 0,
+    replicas: Annotated[int, typer.Option(min=0, help="Start so many replicas in Python, which compute with JAX.")] = 0,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="The page's port. [default: 8000, or a free one]")
     ] = None,
@@ -80,7 +84,8 @@ def up(
         find_chromium()
     compiled = compiled_job(job_file, weights, console)
     stay = console.is_terminal and not leave and not as_json
-    session = Session(compiled, console, browsers, port, redis, out or Path(f"{compiled.spec.name}.safetensors"), stay)
+    out = out or Path(f"{compiled.spec.name}.safetensors")
+    session = Session(compiled, console, browsers, replicas, port, redis, out, stay)
     outcome = loop.run(session.run)
     if as_json:
         sys.stdout.write(_as_json(outcome).decode() + "\n")
@@ -94,6 +99,7 @@ class Session:
     compiled: CompiledJob
     console: Console
     browsers: int
+    replicas: int
     port: int | None
     redis: str | None
     out: Path
@@ -112,7 +118,9 @@ class Session:
                 self.console.print(f"Page: {page}", highlight=False)
                 if self.browsers:
                     await stack.enter_async_context(headless_replicas(f"{page}&join", self.browsers))
-                elif not _open_page(page):
+                if self.replicas:
+                    await stack.enter_async_context(_python_replicas(service.url, spec.name, self.replicas))
+                if not self.browsers and not self.replicas and not _open_page(page):
                     self.console.print("Open it in a browser to take part.")
                 await self._watch(store, service, stop)
                 outcome = await self._finish(store, time.monotonic() - started)
@@ -180,6 +188,18 @@ class Session:
         self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")
         self.console.print(describe(status), highlight=False, soft_wrap=True)
         self.console.print(f"Weights: {outcome.file}", highlight=False)
+
+
+@asynccontextmanager
+async def _python_replicas(url: str, job: str, count: int) -> AsyncIterator[None]:
+    """Lets so many replicas take part for the length of a block."""
+    leave = asyncio.Event()
+    running = asyncio.create_task(Fleet(ReplicaGateway(url), job, count).run(leave))
+    try:
+        yield
+    finally:
+        leave.set()
+        await running
 
 
 def _reached(spec: JobSpec, status: JobStatus) -> bool:

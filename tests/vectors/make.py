@@ -5,6 +5,7 @@ frames.json      [{"name", "hex", "frame": {..., "payload_hex"}}]
 malformed.json   [{"name", "of": "text" | "frame" | "gradient", "text" | "hex", "close"}]
                  a frame that cannot be unpacked, or a gradient that does not fit int8 shards of 2,048 and 1,000 values
 codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "payload_hex", "decoded_hex" (f32)}]
+random.json      [{"name", "seeds", "bits" (the first 8), "order" (a permutation)}]
 refused.json     [{"name", "codec", "count", "payload_hex", "error": "length" | "not-finite"}]
 """
 
@@ -20,6 +21,7 @@ import msgspec
 import numpy as np
 
 from crowdlearn import codecs, frames, protocol
+from crowdlearn.replica.random import Random
 from crowdlearn.sharding import Shard
 
 FOLDER = Path(__file__).parent
@@ -226,11 +228,23 @@ def refused() -> list[dict[str, Any]]:
     ]
 
 
+def random_rows() -> list[dict[str, Any]]:
+    """Seeds, and what the replicas' generator makes of them."""
+    seeds = [(1,), (0, 0, 0), (0, 3, 17), (7, 0, 1), (2**32 - 1, 9), (2**40 + 5, 1, 2), (-1, 2)]
+    rows = []
+    for each in seeds:
+        numbers = Random(*each)
+        bits = [numbers.bits() for _ in range(8)]
+        order = Random(*each).permutation(30).tolist()
+        rows.append({"name": f"seeds {each}", "seeds": list(each), "bits": bits, "order": order})
+    return rows
+
+
 def build() -> dict[str, str]:
     """Every vector file's name and text."""
     content = {
         "messages": messages(), "frames": frame_rows(), "malformed": malformed(),
-        "codecs": codec_rows(), "refused": refused(),
+        "codecs": codec_rows(), "refused": refused(), "random": random_rows(),
     }  # fmt: skip
     return {
         f"{name}.json": "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"

@@ -1,0 +1,107 @@
+"""The gateway's addresses and what is fetched from them by HTTP. Keeps nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, urlsplit
+
+import msgspec
+
+from crowdlearn.errors import CrowdLearnError, SetupError, UnknownJobError
+from crowdlearn.protocol import BatchLayout, Grant
+from crowdlearn.replica.batches import Chunk, read_chunk
+
+TIMEOUT_SECONDS = 30.0
+"""How long a gateway may be silent in the middle of an answer."""
+
+PASSING = (408, 429)
+"""Client errors that pass by themselves: request timeout, too many requests."""
+
+
+class UnreachableError(CrowdLearnError):
+    """The gateway did not answer, or not with what was asked for. Trying again may help."""
+
+
+class RefusedError(CrowdLearnError):
+    """The gateway answers, but will not give what was asked for."""
+
+
+class _JobState(msgspec.Struct):
+    job: str
+    state: str
+
+
+class _Jobs(msgspec.Struct):
+    jobs: list[_JobState]
+
+
+def parse_address(address: str) -> tuple[str, str | None]:
+    """The gateway's base address, and the job that the address of its page names, if it does.
+
+    Raises:
+        SetupError: not an address.
+    """
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SetupError(f"expected a gateway's address such as http://HOST:8000, got {address!r}")
+    job = parse_qs(parts.query).get("job", [None])[0]
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", job
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The gateway at `base`, an address without a slash at its end."""
+
+    base: str
+
+    def socket_url(self, job: str) -> str:
+        """Where the job's socket is."""
+        return f"ws{self.base.removeprefix('http')}/jobs/{quote(job)}/socket"
+
+    async def newest_job(self) -> str:
+        """The newest job that runs; raises UnknownJobError or UnreachableError."""
+        try:
+            jobs = msgspec.json.decode(await self._get("/jobs"), type=_Jobs).jobs
+        except msgspec.MsgspecError as error:
+            raise RefusedError(f"{self.base}/jobs is no list of jobs: {error}. Is this a CrowdLearn gateway?") from None
+        running = [job.job for job in jobs if job.state == "running"]
+        if not running:
+            raise UnknownJobError(f"no job is running at {self.base}")
+        return running[0]
+
+    async def require_job(self, job: str) -> None:
+        """Raises UnknownJobError unless there is a job of that name."""
+        try:
+            await self._get(f"/jobs/{quote(job)}")
+        except RefusedError:
+            raise UnknownJobError(f"there is no job named {job!r} at {self.base}") from None
+
+    async def program(self, path: str) -> bytes:
+        """What a welcome's `program` names; raises UnreachableError, or RefusedError when trying again is no use."""
+        return await self._get(path)
+
+    async def chunk(self, job: str, run: str, grant: Grant, layout: BatchLayout) -> Chunk:
+        """A leased chunk; raises UnreachableError, RefusedError or FrameError."""
+        return read_chunk(await self._get(f"/jobs/{job}/{run}/chunks/{grant.chunk}"), grant.rows, layout)
+
+    async def _get(self, path: str) -> bytes:
+        return await asyncio.to_thread(_download, f"{self.base}{path}")
+
+
+def _download(address: str) -> bytes:
+    request = urllib.request.Request(address, headers={"User-Agent": "crowdlearn-replica"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        error.close()
+        message = f"expected {address} to answer 200, got {error.code}"
+        if error.code >= 500 or error.code in PASSING:
+            raise UnreachableError(message) from error
+        raise RefusedError(message) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise UnreachableError(f"{address} does not answer: {error}") from error

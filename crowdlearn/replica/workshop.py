@@ -1,0 +1,63 @@
+"""What the replicas of one process share: compiled programs, chunks, and the threads that compute."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from crowdlearn.codecs import Vector
+from crowdlearn.program import decode
+from crowdlearn.program.execution import Executor
+from crowdlearn.protocol import Grant, Welcome
+from crowdlearn.replica.batches import Chunk
+from crowdlearn.replica.gateway import Gateway
+from crowdlearn.replica.shelf import Shelf
+
+Result = TypeVar("Result")
+
+
+class Workshop:
+    """A place to compute in. Replicas share nothing that one of them could change for another."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway, self._shelf = gateway, Shelf()
+        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gradient")
+        self._executors: dict[str, Executor] = {}
+        self._compiling = asyncio.Lock()
+
+    async def executor(self, welcome: Welcome) -> Executor:
+        """The compiled program of a run: compiled by the first who asks.
+
+        Raises:
+            UnreachableError: the gateway is away.
+            RefusedError, JobError, SetupError: trying again would not help.
+        """
+        async with self._compiling:
+            if welcome.run not in self._executors:
+                data = await self._gateway.program(welcome.program)
+                # Only the newest run's: an old one is not trained any more.
+                self._executors = {welcome.run: await self._in_thread(lambda: Executor(decode(data)))}
+            return self._executors[welcome.run]
+
+    async def step(self, executor: Executor, parameters: Vector, batch: tuple[Any, ...]) -> tuple[float, Vector]:
+        """Loss and gradient of a minibatch; both inputs must not change meanwhile."""
+        return await self._in_thread(lambda: executor.step(parameters, batch))
+
+    async def chunk(self, welcome: Welcome, grant: Grant) -> Chunk:
+        """A chunk of a run; raises what Gateway.chunk raises."""
+        name = f"{welcome.run}/{grant.chunk}"
+        chunk = self._shelf.take(name)
+        if chunk is None:
+            chunk = await self._gateway.chunk(welcome.job, welcome.run, grant, welcome.batch)
+            self._shelf.put(name, chunk)
+        return chunk
+
+    def close(self) -> None:
+        """Ends the threads, after what they compute now."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)

@@ -1,0 +1,138 @@
+"""Replicas in Python train against real services: alone, while gateways die, and beside a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.processes import Gateway, RedisServer, Service, running
+from crowdlearn import SGD, Data, Downpour, Job
+from crowdlearn.replica import Fleet
+from crowdlearn.replica import Gateway as ReplicaGateway
+from crowdlearn.store import Store, connect
+
+ROOT = Path(__file__).parent.parent.parent
+ROWS, BATCH, EPOCHS, WIDTH = 6400, 16, 2, 40
+
+
+def whole_numbers() -> np.ndarray:
+    """Rows of small integers, whose sums stay exact in float32."""
+    return np.random.default_rng(5).integers(-4, 5, (ROWS, WIDTH)).astype(np.float32)
+
+
+def linear_job(name: str) -> Job:
+    """A loss whose gradient is the mean row, whatever the parameters: a row lost or trained twice would show."""
+    return Job(
+        name=name,
+        params={"w": np.zeros(WIDTH)},
+        loss=lambda params, batch: (batch["x"] @ params["w"]).mean(),
+        data=Data({"x": whole_numbers()}),
+        batch_size=BATCH,
+        epochs=EPOCHS,
+        optimizer=SGD(learning_rate=1.0, clip_norm=None),
+        downpour=Downpour(push_codec="f32", fetch_codec="f32", expected_staleness=10**6, staleness_limit=10**6),
+    )
+
+
+async def at_version(store: Store, run: str, version: int) -> None:
+    while (await store.shards.manifest(run, 0)).version < version:  # noqa: ASYNC110 - what is waited for is in Redis
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.redis
+async def test_with_gateways_killed_in_mid_run_every_row_is_trained_once_an_epoch(
+    redis_server: RedisServer, logs: Path
+) -> None:
+    compiled = linear_job("exact").compile()
+    spec = compiled.spec
+    assert spec.chunk_rows % BATCH == 0, "a minibatch filled up with old rows would not add up"
+    store = await connect(redis_server.url)
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
+    aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
+    try:
+        await store.jobs.submit(
+            spec, compiled.program, None, compiled.parameters, list(compiled.train), list(compiled.held_out)
+        )
+        for service in (gateway, aggregator):
+            service.start()
+        await asyncio.to_thread(gateway.wait_until_ready)
+        fleet = Fleet(ReplicaGateway(gateway.url), "exact", 4, step_seconds=0.01)
+        async with asyncio.timeout(120):
+            training = asyncio.create_task(fleet.run(asyncio.Event()))
+            for version in (50, 150, 300):
+                await at_version(store, spec.run, version)
+                gateway.kill()
+                gateway.start()
+            ended = await training
+            summary = fleet.summary()
+            # Fewer than minibatches: while the gateway is away replicas sum several.
+            await at_version(store, spec.run, summary.pushes)
+        values, versions = await store.shards.flat(spec)
+    finally:
+        for service in (gateway, aggregator):
+            await asyncio.to_thread(service.stop)
+        await store.close()
+    assert ended.name == "finished"
+    assert versions == [summary.pushes]
+    np.testing.assert_array_equal(values, -EPOCHS * whole_numbers().sum(axis=0) / BATCH)
+    assert summary.reconnects >= 4 * 3
+    assert (summary.steps, summary.rejected, summary.dropped) == (EPOCHS * ROWS // BATCH, 0, 0)
+    assert min(runner.session.counters.steps for runner in fleet.runners) > 0, "every replica takes part"
+
+
+def run_cli(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "services.cli", *arguments, "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_up_trains_the_digits_with_replicas_in_python_on_fakeredis(tmp_path: Path) -> None:
+    out = str(tmp_path / "digits.safetensors")
+    outcome = run_cli("up", "examples/digits.py", "--replicas", "3", "--port", "0", "--out", out)
+    assert outcome["reason"] == "until"
+    assert outcome["metrics"]["accuracy"] >= 0.95
+
+
+@pytest.mark.redis
+def test_ctrl_c_gives_the_leases_back_and_exits_with_0(redis_server: RedisServer, logs: Path, tmp_path: Path) -> None:
+    job = (ROOT / "examples" / "digits.py").read_text().replace('name="digits"', 'name="left"')
+    (tmp_path / "left.py").write_text(job.replace("epochs=30", "epochs=3000").replace(">= 0.95", ">= 1.1"))
+    run_cli("submit", str(tmp_path / "left.py"), "--redis", redis_server.url)
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
+    with running(gateway, Service("aggregator", redis_server.url, log=logs / "aggregator.log")):
+        command = [sys.executable, "-m", "services.cli", "replica", f"{gateway.url}/?job=left&join", "--replicas", "2"]
+        with subprocess.Popen([*command, "--json"], cwd=ROOT, stdout=subprocess.PIPE) as replica:
+            asyncio.run(_until_version(redis_server.url, "left", 20))
+            replica.send_signal(signal.SIGINT)
+            printed, _ = replica.communicate(timeout=30)
+            assert replica.returncode == 0
+            summary = json.loads(printed)
+            assert summary["state"] == "stopped"
+            assert summary["acknowledged"] >= 19
+            # All that is leased is free again: nothing has to expire first.
+            assert asyncio.run(_first_free_lease(redis_server.url, "left")) < summary["rows"] // 32
+
+
+async def _until_version(url: str, job: str, version: int) -> None:
+    store = await connect(url)
+    async with asyncio.timeout(60):
+        await at_version(store, await store.jobs.run_of(job), version)
+    await store.close()
+
+
+async def _first_free_lease(url: str, job: str) -> int:
+    store = await connect(url)
+    spec = await store.jobs.spec(job)
+    leases = await store.data.lease(spec, 1, 60)
+    await store.close()
+    assert isinstance(leases, list)
+    return leases[0]

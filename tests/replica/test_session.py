@@ -1,0 +1,364 @@
+"""What a Python replica says, message by message: the twin of web_worker/test/session.test.ts. No socket, no JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from crowdlearn import protocol
+from crowdlearn.errors import FrameError, NotFiniteError
+from crowdlearn.frames import Frame, Kind, pack, unpack
+from crowdlearn.protocol import (
+    Ack,
+    BatchArray,
+    BatchLayout,
+    Fetch,
+    Finished,
+    Grant,
+    Lease,
+    Leased,
+    Message,
+    ParameterArray,
+    Release,
+    ReplicaTraining,
+    Shard,
+    Trained,
+    Wait,
+    Welcome,
+)  # fmt: skip
+from crowdlearn.replica.actions import Action, End, Prepare, Reconnect, Say, SendFrame
+from crowdlearn.replica.batches import read_chunk
+from crowdlearn.replica.session import Session
+
+TRAINING = ReplicaTraining(
+    n_push=1, n_fetch=1, local_learning_rate=0.5, max_accumulate=3, max_ahead=2,
+    push_codec="f32", fetch_codec="f32", seed=0,
+)  # fmt: skip
+WELCOME = Welcome(
+    job="digits", run="3f0c5a9d2b11", replica="67414f80a1b2c3d4", state="running", program="/p",
+    parameters=(ParameterArray("w", (3,), 0),), shards=(Shard(0, 2), Shard(2, 1)),
+    batch=BatchLayout(2, (BatchArray("x", "float32", ()),)), training=TRAINING,
+    applied=[0, 0], credit=1, max_frame_bytes=1 << 20,
+)  # fmt: skip
+
+
+class Stage:
+    """A session with a clock, and what it wants done."""
+
+    def __init__(self) -> None:
+        self.session = Session("jax cpu", np.random.default_rng(0))
+        self.now = 0.0
+        self.actions: list[Action] = []
+
+    def tell(self, message: Message) -> Stage:
+        self.actions += self.session.receive_text(protocol.encode(message), self.now)
+        return self
+
+    def welcome(self, **changes: Any) -> Stage:
+        return self.tell(msgspec.structs.replace(WELCOME, **changes))
+
+    def parameters(self, shard: int, version: int, *values: float) -> Stage:
+        payload = np.array(values, "<f4").tobytes()
+        frame = Frame(Kind.PARAMETERS, 0, shard, len(values), 0, version, 0.0, 0, 0, payload)
+        self.session.receive_frame(pack(frame))
+        return self
+
+    def chunk(self, lease: int, rows: int) -> Stage:
+        grant = Grant(lease, 0, 0, rows, 60.0)
+        self.tell(Leased(leases=[grant]))
+        self.session.chunk_loaded(WELCOME.run, grant, read_chunk(bytes(4 * rows), rows, WELCOME.batch))
+        return self
+
+    def step(self, *gradient: float, loss: float = 1.0) -> bool:
+        """Trains one minibatch; False when there is none to train."""
+        batch, actions = self.session.next(self.now)
+        self.actions += actions
+        if batch is not None:
+            assert self.session.training is not None
+            values = np.array(gradient or (1, 2, 3), np.float32)
+            self.actions += self.session.training.stepped(batch, loss, values, self.now)
+        return batch is not None
+
+    def ack(self, shard: int, sequence: int, status: Any = "accepted", **more: Any) -> Stage:
+        return self.tell(Ack(shard=shard, sequence=sequence, status=status, **more))
+
+    def tick(self, at: float) -> Stage:
+        self.now = at
+        self.actions += self.session.tick(at)
+        return self
+
+    def said(self) -> list[Message]:
+        return [action.message for action in self.actions if isinstance(action, Say)]
+
+    def frames(self) -> list[Frame]:
+        return [unpack(action.data) for action in self.actions if isinstance(action, SendFrame)]
+
+    def clear(self) -> Stage:
+        self.actions = []
+        return self
+
+
+def ready(rows: int = 20, **changes: Any) -> Stage:
+    """A session that can train: welcome, program, parameters at versions 4 and 7, and a chunk of `rows` rows."""
+    stage = Stage().welcome(**changes)
+    stage.session.prepared(WELCOME.run)
+    return stage.parameters(0, 4, 10, 20).parameters(1, 7, 30).chunk(1, rows).clear()
+
+
+def with_training(**changes: Any) -> ReplicaTraining:
+    return msgspec.structs.replace(TRAINING, **changes)
+
+
+def sent(stage: Stage) -> list[tuple[int, int]]:
+    return [(frame.shard, frame.sequence) for frame in stage.frames()]
+
+
+def test_a_new_replica_says_hello_with_nothing_a_known_one_with_its_identity() -> None:
+    stage = Stage()
+    assert (stage.session.hello().replica, stage.session.hello().run) == (None, None)
+    stage.welcome()
+    assert (stage.session.hello().replica, stage.session.hello().run) == (WELCOME.replica, WELCOME.run)
+
+
+def test_after_the_welcome_it_prepares_fetches_every_shard_and_asks_for_two_chunks() -> None:
+    stage = Stage().welcome()
+    assert isinstance(stage.actions[0], Prepare)
+    assert stage.said() == [Fetch(have=[-1, -1]), Lease(count=2)]
+
+
+def test_nothing_is_trained_before_program_shards_and_a_chunk_are_there() -> None:
+    stage = Stage().welcome()
+    assert not stage.step()
+    stage.chunk(1, 20).parameters(0, 4, 1, 2)
+    assert not stage.step()
+    stage.parameters(1, 7, 3)
+    assert not stage.step()
+    stage.session.prepared(WELCOME.run)
+    assert stage.step()
+
+
+def test_a_gradient_goes_out_as_one_frame_a_shard_with_the_version_it_was_computed_from() -> None:
+    stage = ready()
+    stage.step(1, 2, 3, loss=2.5)
+    frames = stage.frames()
+    assert [(f.shard, f.version, f.sequence, f.rows, f.minibatches, f.loss) for f in frames] == [
+        (0, 4, 1, 2, 1, 2.5),
+        (1, 7, 1, 2, 1, 2.5),
+    ]
+    assert np.frombuffer(frames[0].payload, "<f4").tolist() == [1, 2]
+
+
+def test_a_newer_shard_replaces_local_values_and_the_other_keeps_its_local_steps() -> None:
+    stage = ready(credit=2)
+    stage.step(1, 2, 3)
+    stage.parameters(0, 5, 100, 200)
+    stage.step(0, 0, 0)
+    assert stage.session.training is not None
+    # 30 - 0.5 * 3
+    assert stage.session.training.parameters.values.tolist() == [100, 200, 28.5]
+    assert stage.session.training.parameters.versions == [5, 7]
+
+
+def test_parameters_are_adopted_only_every_n_fetch_steps() -> None:
+    stage = ready(credit=4, training=with_training(n_fetch=2))
+    stage.step(0, 0, 0)
+    stage.parameters(0, 5, 100, 200)
+    stage.step(0, 0, 0)
+    values = stage.session.training.parameters.values  # type: ignore[union-attr]
+    assert values[0] == 10
+    stage.step(0, 0, 0)
+    assert values[0] == 100
+
+
+def test_n_push_minibatches_are_summed_with_their_rows_and_mean_loss() -> None:
+    stage = ready(training=with_training(n_push=2))
+    stage.step(1, 2, 3, loss=1.0)
+    assert stage.frames() == []
+    stage.step(10, 20, 30, loss=2.0)
+    first = stage.frames()[0]
+    assert (first.minibatches, first.rows, first.loss) == (2, 4, 1.5)
+    assert np.frombuffer(first.payload, "<f4").tolist() == [11, 22]
+
+
+def test_without_credit_nothing_is_computed_until_the_answer_is_here() -> None:
+    stage = ready()
+    assert [stage.step(), stage.step()] == [True, False]
+    stage.ack(0, 1)
+    assert not stage.step()
+    stage.ack(1, 1)
+    assert stage.step()
+
+
+def test_a_replica_two_gradients_ahead_waits_for_newer_parameters_but_not_over_a_second() -> None:
+    stage = ready(credit=9)
+    stage.step()
+    stage.step()
+    stage.ack(0, 1, version=5).ack(0, 2, version=6).ack(1, 1).ack(1, 2)
+    assert not stage.step()
+    stage.parameters(0, 5, 1, 1)
+    assert stage.step()
+    assert not stage.step()
+    stage.now = 1.0
+    assert stage.step()
+
+
+def test_a_busy_frame_is_sent_again_when_its_time_has_come_and_more_is_summed_meanwhile() -> None:
+    stage = ready()
+    stage.step()
+    stage.clear().ack(0, 1, "busy", retry_seconds=0.25).ack(1, 1)
+    assert stage.session.tick_at_seconds == 0.25
+    assert [stage.step(), stage.step(), stage.step(), stage.step()] == [True, True, True, False]
+    assert sent(stage.tick(0.2)) == []
+    assert sent(stage.tick(0.25)) == [(0, 1)]
+    stage.clear().ack(0, 1)
+    # The three that were summed, in one push.
+    assert [(frame.sequence, frame.minibatches) for frame in stage.frames()] == [(2, 3), (2, 3)]
+
+
+def test_after_a_reconnect_what_is_applied_is_dropped_and_the_rest_is_sent_again_in_order() -> None:
+    stage = ready(credit=2)
+    stage.step()
+    stage.step()
+    assert sent(stage) == [(0, 1), (1, 1), (0, 2), (1, 2)]
+    stage.clear()
+    assert stage.session.closed(1006) == [Reconnect()]
+    stage.welcome(credit=2, applied=[1, 0])
+    assert sent(stage) == [(0, 2), (1, 1), (1, 2)]
+
+
+def test_nothing_is_said_between_the_close_and_the_next_welcome() -> None:
+    stage = ready(credit=2)
+    stage.session.closed(1012)
+    stage.clear()
+    assert stage.step()
+    stage.tick(100.0)
+    assert stage.actions == []
+    stage.welcome(credit=2)
+    assert sent(stage) == [(0, 1), (1, 1)]
+
+
+def test_under_another_identity_nothing_old_is_sent() -> None:
+    stage = ready()
+    stage.step()
+    stage.session.closed(1006)
+    stage.clear().welcome(replica="77414f80a1b2c3d4")
+    assert stage.frames() == []
+
+
+def test_an_expired_identity_starts_anew_with_null() -> None:
+    stage = ready()
+    stage.step()
+    stage.clear().ack(0, 1, "rejected", reason="expired")
+    assert stage.actions == [Reconnect()]
+    assert stage.session.hello().replica is None
+
+
+def test_a_lease_is_trained_when_all_its_rows_are_acknowledged_on_every_shard() -> None:
+    stage = ready(rows=2).tell(Wait(seconds=1.0))
+    stage.step()
+    stage.clear().ack(0, 1, "duplicate")
+    assert Trained(lease=1) not in stage.said()
+    stage.ack(1, 1, "rejected", reason="not-finite")
+    assert Trained(lease=1) in stage.said()
+
+
+def test_the_last_rows_make_a_minibatch_only_when_no_more_chunks_are_free() -> None:
+    stage = ready(rows=3)
+    stage.step()
+    stage.ack(0, 1).ack(1, 1)
+    assert not stage.step()
+    stage.tell(Wait(seconds=1.0))
+    stage.clear()
+    assert stage.step()
+    assert stage.frames()[0].rows == 1
+
+
+def test_after_a_wait_it_asks_again_when_told_to() -> None:
+    stage = Stage().welcome().tell(Wait(seconds=1.5)).clear()
+    assert stage.tick(1.4).said() == []
+    assert stage.tick(1.5).said() == [Lease(count=2)]
+
+
+def test_a_replica_without_work_fetches_no_versions() -> None:
+    stage = Stage().welcome().tell(Wait(seconds=60.0))
+    stage.session.prepared(WELCOME.run)
+    stage.parameters(0, 4, 10, 20).parameters(1, 7, 30).clear()
+    assert not stage.step()
+    assert stage.said() == []
+    stage.chunk(1, 20)
+    assert Fetch(have=[4, 7]) in stage.said()
+
+
+def test_a_useless_gradient_is_dropped_and_all_is_fetched_anew() -> None:
+    stage = ready()
+    assert stage.step(1, float("nan"), 3)
+    assert stage.frames() == []
+    assert Fetch(have=[-1, -1]) in stage.said()
+
+
+def test_twenty_useless_gradients_in_a_row_end_it() -> None:
+    stage = ready(rows=100)
+    for _ in range(20):
+        stage.parameters(0, 4, 10, 20).parameters(1, 7, 30)
+        assert stage.step(loss=float("inf"))
+    assert isinstance(stage.actions[-1], End)
+    assert stage.actions[-1].state.name == "failed"
+
+
+def test_stopping_releases_every_lease_in_messages_of_at_most_64() -> None:
+    stage = Stage().welcome()
+    stage.tell(Leased(leases=[Grant(lease, 0, 0, 2, 60.0) for lease in range(70)]))
+    said = [action.message for action in stage.session.stop() if isinstance(action, Say)]
+    assert said == [Release(leases=list(range(64))), Release(leases=list(range(64, 70)))]
+
+
+def test_a_chunk_that_cannot_be_had_is_released() -> None:
+    stage = Stage().welcome()
+    grant = Grant(5, 0, 0, 2, 60.0)
+    stage.tell(Leased(leases=[grant]))
+    assert stage.session.chunk_failed(WELCOME.run, grant, 0.0) == [Say(Release(leases=[5]))]
+
+
+def test_the_end_of_the_job_ends_the_replica() -> None:
+    stage = ready().tell(Finished(reason="until"))
+    (end,) = stage.actions
+    assert isinstance(end, End)
+    assert end.state.name == "finished"
+
+
+@pytest.mark.parametrize("code", [1001, 1006, 1011, 1012, 1013, 4001, 4006])
+def test_a_passing_close_is_answered_by_a_reconnect(code: int) -> None:
+    assert ready().session.closed(code) == [Reconnect()]
+
+
+@pytest.mark.parametrize("code", [1009, 4000, 4002, 4003, 4004, 4005])
+def test_a_close_that_trying_again_would_not_mend_ends_the_replica(code: int) -> None:
+    (end,) = ready().session.closed(code)
+    assert isinstance(end, End)
+    assert end.state.name == "failed"
+
+
+def test_a_model_that_is_a_module_is_refused_before_any_lease() -> None:
+    stage = Stage().welcome(model="module")
+    (end,) = stage.actions
+    assert isinstance(end, End)
+    assert "ES module" in end.state.message
+
+
+def test_parameters_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(FrameError, match="shard 0 expects 2 values, got 3"):
+        Stage().welcome().parameters(0, 1, 1, 2, 3)
+    with pytest.raises(NotFiniteError):
+        Stage().welcome().parameters(0, 1, 1, float("inf"))
+
+
+def test_a_minibatch_takes_rows_of_two_chunks_and_says_whose_they_are() -> None:
+    stage = ready(rows=3).chunk(2, 3)
+    stage.step()
+    stage.ack(0, 1).ack(1, 1)
+    batch, _ = stage.session.next(0.0)
+    assert batch is not None
+    assert dict(batch.leases) == {1: 1, 2: 1}
