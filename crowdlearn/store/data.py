@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crowdlearn.snapshot import Work
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
@@ -72,6 +73,14 @@ class Data:
         """Counts a lease as trained; False if it was counted before or never leased."""
         names = (keys.work(run), keys.leases(run))
         return bool(await self._connection.run(scripts.FINISH_CHUNK, names, ordinal, rows))
+
+    async def work(self, run: str) -> Work:
+        """Which leases are trained, and which are outstanding."""
+        (following, done, rows), outstanding = await self._connection.snapshot(
+            [("HMGET", keys.work(run), "next", "done", "rows"), ("ZRANGE", keys.leases(run), 0, -1)]
+        )
+        ordinals = tuple(sorted(int(ordinal) for ordinal in outstanding))
+        return Work(int(following or 0), int(done or 0), int(rows or 0), ordinals)
 
     async def progress(self, spec: JobSpec) -> Progress:
         """How much of the job is trained."""

@@ -11,6 +11,7 @@ import msgspec
 
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError, UnknownJobError
+from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec, encode_spec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
@@ -44,8 +45,9 @@ class Jobs:
         train: Chunks,
         held_out: Chunks,
         progress: Callable[[int, int], None] | None = None,
+        past: Snapshot | None = None,
     ) -> None:
-        """Stores a job's data and version 0 of its shards, then lets everybody see it.
+        """Stores a job's data and the first version of its shards, then lets everybody see it.
 
         Args:
             spec: the job; `spec.run` must be new.
@@ -55,11 +57,12 @@ class Jobs:
             train: the bytes of each training chunk, in order; may be a generator, few are held at a time.
             held_out: the bytes of each held-out chunk.
             progress: called with (chunks stored, chunks in all).
+            past: what the run goes on from, fitted to `spec`: optimizer slots, versions and trained leases.
         Raises:
             JobError: a job of that name is running, or the parts do not fit the spec.
         """
         before = await self._startable(spec.name)
-        await upload(self._connection, spec, program, metrics, parameters, train, held_out, progress)
+        await upload(self._connection, spec, program, metrics, parameters, train, held_out, progress, past)
         if not await self._register(spec, before):
             await self._connection.batch(await expiring(self._connection, spec))
             raise JobError(f"job {spec.name} was submitted by somebody else at the same time")

@@ -11,13 +11,14 @@ import numpy as np
 
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobError
+from crowdlearn.snapshot import Snapshot, Work, joined
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Command, Connection
 from crowdlearn.store.streams import START, following
 
 FIRST_BLOB = "0-0"
-"""The blob of version 0: written by `submit`, under no fence."""
+"""The blob of the first version: written by `submit`, under no fence."""
 
 BLOB_TTL_SECONDS = 60.0
 """How long a blob lives that no manifest names yet: far longer than a commit takes."""
@@ -100,10 +101,10 @@ class Commit:
 
 
 def first_commands(
-    run: str, shard: int, parameters: Vector, slots: Sequence[Vector], ttl_seconds: int
+    run: str, shard: int, parameters: Vector, slots: Sequence[Vector], ttl_seconds: int, version: int = 0
 ) -> list[Command]:
-    """The commands that write version 0 of a shard, to go after `ttl_seconds` unless it is persisted."""
-    first = ("version", 0, "offset", START, "fence", 0, "blob", FIRST_BLOB, "forgotten", 0)
+    """The commands that write the first version of a shard, to go after `ttl_seconds` unless it is persisted."""
+    first = ("version", version, "offset", START, "fence", 0, "blob", FIRST_BLOB, "forgotten", 0)
     return [
         ("SET", keys.parameters(run, shard, FIRST_BLOB), _bytes(parameters), "EX", ttl_seconds),
         ("SET", keys.slots(run, shard, FIRST_BLOB), b"".join(map(_bytes, slots)), "EX", ttl_seconds),
@@ -143,6 +144,17 @@ class Shards:
         shards = await asyncio.gather(*(self.parameters(spec.run, shard) for shard in range(len(spec.shards))))
         vector = np.concatenate([np.frombuffer(shard.values, "<f4") for shard in shards])
         return vector.astype(np.float32, copy=False), [shard.version for shard in shards]
+
+    async def snapshot(self, spec: JobSpec, work: Work) -> Snapshot:
+        """The whole run: each shard as it is now. `work` is to be read before, lest it be ahead of the gradients."""
+        shards = await asyncio.gather(*(self.load(spec.run, shard) for shard in range(len(spec.shards))))
+        return Snapshot(
+            spec=spec,
+            versions=tuple(shard.manifest.version for shard in shards),
+            parameters=np.concatenate([shard.parameters for shard in shards]),
+            slots=joined([shard.slots for shard in shards]),
+            work=work,
+        )
 
     async def keep_result(self, spec: JobSpec, vector: Vector, versions: Sequence[int]) -> None:
         """Keeps the parameters that met a job's target: gradients on their way are still applied after its end."""

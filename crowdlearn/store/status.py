@@ -53,7 +53,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         optimizer=spec.optimizer.name,
         until=str(spec.until) if spec.until else None,
         versions=[manifest.version for manifest in manifests],
-        updates_per_second=updates_per_second(recent, manifests[0].version, now),
+        updates_per_second=updates_per_second(recent, manifests[0].version, now, spec.first_version),
         replicas=replicas,
         backlog=sum(backlog),
         epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
@@ -69,18 +69,19 @@ def bytes_per_push(spec: JobSpec) -> int:
     return sum(HEADER_BYTES + codec.payload_bytes(shard.size) for shard in spec.shards)
 
 
-def updates_per_second(points: Sequence[CurvePoint], version: int, now: float) -> float:
+def updates_per_second(points: Sequence[CurvePoint], version: int, now: float, first_version: int = 0) -> float:
     """Gradients of the first shard applied a second, from the oldest point of the last RATE_SECONDS to `now`.
 
     Args:
         points: the newest points of the curve, in order.
         version: the first shard's version now.
         now: seconds since the job was created.
+        first_version: the first shard's version when the job was created.
     """
     recent = [point for point in points if point.kind == "train" and now - RATE_SECONDS <= point.seconds < now]
     if not recent:
         # Younger than its first point, or without gradients for so long.
-        return version / now if 0 < now <= RATE_SECONDS else 0.0
+        return (version - first_version) / now if 0 < now <= RATE_SECONDS else 0.0
     return max(0.0, (version - recent[0].version) / (now - recent[0].seconds))
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from crowdlearn import optim
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
+from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec, encode_spec
 from crowdlearn.store import keys
 from crowdlearn.store.connection import Command, Connection
@@ -33,6 +34,7 @@ async def upload(
     train: Chunks,
     held_out: Chunks,
     progress: Callable[[int, int], None] | None,
+    past: Snapshot | None = None,
 ) -> None:
     """Stores everything of a run that nobody knows of yet, to go after UPLOAD_TTL_SECONDS unless it is persisted.
 
@@ -49,8 +51,11 @@ async def upload(
     for index, shard in enumerate(spec.shards):
         values = parameters[shard.slice]
         slots = optim.build(spec.optimizer).init(shard.size)
-        await connection.batch(first_commands(spec.run, index, values, slots, UPLOAD_TTL_SECONDS))
-    await connection.batch(_descriptions(spec, program, metrics))
+        version = 0
+        if past is not None:
+            slots, version = [slot[shard.slice] for slot in past.slots], past.versions[index]
+        await connection.batch(first_commands(spec.run, index, values, slots, UPLOAD_TTL_SECONDS, version))
+    await connection.batch([*_descriptions(spec, program, metrics), *_work_commands(spec.run, past)])
 
 
 def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None) -> list[Command]:
@@ -62,6 +67,21 @@ def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None) -> list[
     ]
     if metrics is not None:
         commands.append(("SET", keys.metrics(spec.run), metrics, "EX", UPLOAD_TTL_SECONDS))
+    return commands
+
+
+def _work_commands(run: str, past: Snapshot | None) -> list[Command]:
+    if past is None:
+        return []
+    work = past.work
+    commands: list[Command] = [
+        ("HSET", keys.work(run), "next", work.next, "done", work.done, "rows", work.rows),
+        ("EXPIRE", keys.work(run), UPLOAD_TTL_SECONDS),
+    ]
+    if work.outstanding:
+        # Expired from the beginning: whoever had them is not here.
+        commands.append(("ZADD", keys.leases(run), *(part for ordinal in work.outstanding for part in (0, ordinal))))
+        commands.append(("EXPIRE", keys.leases(run), UPLOAD_TTL_SECONDS))
     return commands
 
 
@@ -100,7 +120,7 @@ def _chunk_keys(spec: JobSpec) -> list[str]:
 
 def persisting(spec: JobSpec) -> list[Command]:
     """The commands that make what `upload` stored stay."""
-    of_run = [key(spec.run) for key in (keys.spec, keys.state, keys.program, keys.metrics)]
+    of_run = [key(spec.run) for key in (keys.spec, keys.state, keys.program, keys.metrics, keys.work, keys.leases)]
     of_shards = [
         name
         for shard in range(len(spec.shards))

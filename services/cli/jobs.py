@@ -16,9 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from crowdlearn.checkpoint import read as read_checkpoint
+from crowdlearn.errors import JobError
 from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
 from crowdlearn.settings import DEFAULT_REDIS_URL
+from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
 from crowdlearn.store import resume as resume_job
@@ -26,7 +29,7 @@ from crowdlearn.store.status import status as read_status
 from crowdlearn.weights import load as load_weights
 from crowdlearn.weights import save
 from services.cli import loop
-from services.cli.options import AsJson, JobFile, RedisUrl, WeightsFile
+from services.cli.options import AsJson, CheckpointAddress, JobFile, RedisUrl, WeightsFile
 
 JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
 
@@ -38,15 +41,19 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    job_file: JobFile, weights: WeightsFile = None, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False
+    job_file: JobFile,
+    weights: WeightsFile = None,
+    checkpoint: CheckpointAddress = None,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    as_json: AsJson = False,
 ) -> None:
     """Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once."""
     console = Console(stderr=True)
-    compiled = compiled_job(job_file, weights, console)
+    compiled, past = compiled_job(job_file, weights, checkpoint, console)
 
     async def main(_: asyncio.Event) -> None:
         async with _store(redis) as store:
-            await upload(store, compiled, console)
+            await upload(store, compiled, console, past)
 
     loop.run(main)
     if as_json:
@@ -57,16 +64,24 @@ def submit(
         )
 
 
-def compiled_job(job_file: Path, weights: str | None, console: Console) -> CompiledJob:
-    """Traces a job file; its initial weights are those of the file `weights`, if one is named."""
+def compiled_job(
+    job_file: Path, weights: str | None, checkpoint: str | None, console: Console
+) -> tuple[CompiledJob, Snapshot | None]:
+    """Traces a job file that begins with the file `weights`, or goes on from a `checkpoint`: what it goes on from."""
+    if weights is not None and checkpoint is not None:
+        raise JobError("a job begins with --weights or goes on from --checkpoint, got both")
     with console.status(f"Tracing {job_file}"):
         compiled = load(job_file).compile()
-    if weights is None:
-        return compiled
-    return replace(compiled, parameters=load_weights(weights, compiled.spec.parameters))
+    if weights is not None:
+        compiled = replace(compiled, parameters=load_weights(weights, compiled.spec.parameters))
+    if checkpoint is None:
+        return compiled, None
+    past = read_checkpoint(checkpoint).continued_by(compiled.spec)
+    console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
+    return replace(compiled, spec=past.spec, parameters=past.parameters), past
 
 
-async def upload(store: Store, compiled: CompiledJob, console: Console) -> None:
+async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:
     """Submits a compiled job with a progress bar of its chunks."""
     columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
     with Progress(*columns, console=console, transient=True) as bar:
@@ -79,6 +94,7 @@ async def upload(store: Store, compiled: CompiledJob, console: Console) -> None:
             train=compiled.train,
             held_out=compiled.held_out,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
+            past=past,
         )
 
 

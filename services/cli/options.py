@@ -17,6 +17,14 @@ WeightsFile = Annotated[
         "--weights", help="Start from these weights: a .safetensors or .npz file, here or in a bucket.", metavar="FILE"
     ),
 ]
+CheckpointAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        help="Go on from this checkpoint, or the newest of this folder: parameters, optimizer state, epochs.",
+        metavar="PATH",
+    ),
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option(

@@ -1,4 +1,4 @@
-"""`crowdlearn gateway`, `aggregator` and `evaluator`: one service each, on a Redis that others share."""
+"""`crowdlearn gateway`, `aggregator`, `evaluator`, `checkpoint`: one service each, on a Redis that others share."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from crowdlearn.settings import (
 )
 from crowdlearn.store import Store, open_store
 from services.cli import loop
+from services.cli.durations import seconds
 from services.cli.options import LogLevel, MetricsPort, RedisUrl
 
 
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Services")(gateway)
     app.command(rich_help_panel="Services")(aggregator)
     app.command(rich_help_panel="Services")(evaluator)
+    app.command(rich_help_panel="Services")(checkpoint)
 
 
 def gateway(
@@ -75,6 +77,31 @@ def evaluator(
         await service.run(store, settings, stop=stop)
 
     _run(redis, log_level, metrics_port, serve)
+
+
+def checkpoint(
+    job: Annotated[
+        str | None, typer.Argument(help="A job's name; all jobs, for ever, without it.", metavar="[JOB]")
+    ] = None,
+    *,
+    to: Annotated[str, typer.Option(help="A folder, here or in a bucket: s3://BUCKET/FOLDER.", metavar="PATH")],
+    every: Annotated[str, typer.Option(help="How often: 90s, 5m or 1h.", metavar="DURATION")] = "60s",
+    every_gradients: Annotated[
+        int | None, typer.Option(min=1, help="Instead: whenever a shard has absorbed so many more.")
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="The newest so many of each run stay.")] = 5,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    log_level: LogLevel = "info",
+) -> None:
+    """Write checkpoints of a job until it has ended: parameters, optimizer state, versions, trained epochs."""
+    from services import checkpointer as service
+
+    plan = service.Plan(every_seconds=seconds(every), every_gradients=every_gradients, keep=keep)
+
+    async def serve(store: Store, stop: asyncio.Event) -> None:
+        await service.run(store, to, plan, job=job, stop=stop)
+
+    _run(redis, log_level, None, serve)
 
 
 def _run(

@@ -23,20 +23,25 @@ from crowdlearn.job import CompiledJob
 from crowdlearn.replica import Fleet
 from crowdlearn.replica import Gateway as ReplicaGateway
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
+from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
 from crowdlearn.store.status import status as read_status
 from crowdlearn.weights import save
-from services import evaluator
+from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
 from services.cli.jobs import compiled_job, upload
-from services.cli.options import AsJson, JobFile, LogLevel, WeightsFile
+from services.cli.options import AsJson, CheckpointAddress, JobFile, LogLevel, WeightsFile
 from services.cli.progress import TrainingProgress, describe
 from services.embedded import EmbeddedService, embedded
 
 REFRESH_SECONDS = 0.5
 """How often the progress is read: fast enough to look alive, slow enough to cost nothing."""
+
+
+LAST_CHECKPOINT_SECONDS = 60.0
+"""How long the folder of checkpoints is waited for in the end."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ def up(
         str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")
     ] = None,
     weights: WeightsFile = None,
+    checkpoint: CheckpointAddress = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="Write checkpoints into this folder, once a minute.", metavar="PATH")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write the weights. [default: NAME.safetensors]", metavar="FILE")
     ] = None,
@@ -82,10 +91,10 @@ def up(
     console = Console(stderr=as_json)
     if browsers:
         find_chromium()
-    compiled = compiled_job(job_file, weights, console)
+    compiled, past = compiled_job(job_file, weights, checkpoint, console)
     stay = console.is_terminal and not leave and not as_json
-    out = out or Path(f"{compiled.spec.name}.safetensors")
-    session = Session(compiled, console, browsers, replicas, port, redis, out, stay)
+    file = out or Path(f"{compiled.spec.name}.safetensors")
+    session = Session(compiled, past, console, browsers, replicas, port, redis, file, checkpoints, stay)
     outcome = loop.run(session.run)
     if as_json:
         sys.stdout.write(_as_json(outcome).decode() + "\n")
@@ -97,12 +106,14 @@ class Session:
     """One `crowdlearn up`, from the first connection to the written weights."""
 
     compiled: CompiledJob
+    past: Snapshot | None
     console: Console
     browsers: int
     replicas: int
     port: int | None
     redis: str | None
     out: Path
+    checkpoints: str | None
     stay: bool
 
     async def run(self, stop: asyncio.Event) -> Outcome:
@@ -111,7 +122,7 @@ class Session:
         store = await connect(self.redis or f"fake://{spec.run}")
         started = time.monotonic()
         try:
-            await upload(store, self.compiled, self.console)
+            await upload(store, self.compiled, self.console, self.past)
             async with AsyncExitStack() as stack:
                 service = await self._start(store, stack)
                 page = f"{service.url}/?job={spec.name}"
@@ -122,8 +133,9 @@ class Session:
                     await stack.enter_async_context(_python_replicas(service.url, spec.name, self.replicas))
                 if not self.browsers and not self.replicas and not _open_page(page):
                     self.console.print("Open it in a browser to take part.")
-                await self._watch(store, service, stop)
-                outcome = await self._finish(store, time.monotonic() - started)
+                async with self._checkpoints(store):
+                    await self._watch(store, service, stop)
+                    outcome = await self._finish(store, time.monotonic() - started)
                 if self.stay and not stop.is_set():
                     self.console.print("The page stays up until you press Ctrl-C.")
                     await stop.wait()
@@ -139,6 +151,24 @@ class Session:
             if self.port is not None:
                 raise
             return await stack.enter_async_context(embedded(store, replace(settings, port=0)))
+
+    @asynccontextmanager
+    async def _checkpoints(self, store: Store) -> AsyncIterator[None]:
+        """Writes checkpoints within the block; when it is left, the last one is written."""
+        if self.checkpoints is None:
+            yield
+            return
+        plan = checkpointer.Plan(poll_seconds=REFRESH_SECONDS)
+        writing = asyncio.create_task(checkpointer.run(store, self.checkpoints, plan, job=self.compiled.spec.name))
+        try:
+            yield
+            await asyncio.wait({writing}, timeout=LAST_CHECKPOINT_SECONDS)
+        finally:
+            # A task that has ended stays as it is: its failure is raised.
+            if not writing.cancel():
+                writing.result()
+            else:
+                self.console.print(f"The last checkpoint could not be written to {self.checkpoints}.", style="yellow")
 
     async def _watch(self, store: Store, service: EmbeddedService, stop: asyncio.Event) -> None:
         name = self.compiled.spec.name

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from benchmarks.processes import RedisServer, free_port
 
@@ -79,6 +80,25 @@ def test_a_job_starts_from_a_file_of_weights(redis_server: RedisServer, job_file
     assert run("export", "started", str(tmp_path / "w.npz"), *redis).returncode == 0
     assert np.load(tmp_path / "w.npz")["w"].tolist() == [5, 6, 7, 8]
     assert run("stop", "started", *redis).returncode == 0
+
+
+def test_a_job_goes_on_from_a_checkpoint(redis_server: RedisServer, tmp_path: Path) -> None:
+    file, place = tmp_path / "kept.py", str(tmp_path / "checkpoints")
+    file.write_text(JOB.replace("ordered", "kept"))
+    redis = ("--redis", redis_server.url)
+    assert run("submit", str(file), *redis).returncode == 0
+    assert run("stop", "kept", *redis).returncode == 0
+    # The job has ended: the last checkpoint is written, and the command ends.
+    done = run("checkpoint", "kept", "--to", place, "--every", "5m", *redis)
+    assert done.returncode == 0, done.stderr
+    assert load_file(next(Path(place).glob("*/parameters.safetensors")))["w"].tolist() == [1, 2, 3, 4]
+    again = run("submit", str(file), "--checkpoint", place, *redis)
+    assert again.returncode == 0, again.stderr
+    assert "Goes on from version 0" in again.stderr
+    assert run("stop", "kept", *redis).returncode == 0
+    refused = run("submit", str(file), "--checkpoint", str(tmp_path), *redis)
+    assert (refused.returncode, "expects a checkpoint" in refused.stderr) == (1, True)
+    assert "Traceback" not in refused.stderr
 
 
 def test_an_unknown_job_is_named(redis_server: RedisServer) -> None:

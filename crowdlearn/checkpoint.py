@@ -1,0 +1,155 @@
+"""Keeps snapshots of a run in a folder, here or in a bucket, and reads them back. Knows no Redis.
+
+FOLDER/latest.json                                  which one is the newest
+FOLDER/VERSION-RUN/parameters.safetensors           the parameters, by their names
+FOLDER/VERSION-RUN/optimizer.safetensors            the optimizer's slots: `0/W1` is the first slot of `W1`
+FOLDER/VERSION-RUN/checkpoint.json                  all else; written last, so that what has it is whole
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import numpy as np
+
+from crowdlearn import files, weights
+from crowdlearn.errors import FileError, JobError
+from crowdlearn.files import Folder, Where
+from crowdlearn.snapshot import Snapshot, Work
+from crowdlearn.spec import JobSpec
+
+log = logging.getLogger(__name__)
+
+LATEST = "latest.json"
+ABOUT = "checkpoint.json"
+PARAMETERS = "parameters.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+
+FORMAT = 1
+"""Of checkpoint.json: a newer one is refused rather than misread."""
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """checkpoint.json: what of a snapshot is no array."""
+
+    format: int
+    written_seconds: float
+    """Unix seconds."""
+    versions: tuple[int, ...]
+    slots: int
+    work: Work
+    spec: JobSpec
+
+
+class Latest(msgspec.Struct, frozen=True, kw_only=True):
+    """latest.json."""
+
+    checkpoint: str
+    job: str
+    run: str
+    versions: tuple[int, ...]
+
+
+def name_of(snapshot: Snapshot) -> str:
+    """The name of a snapshot's checkpoint: names of one run sort by version."""
+    return f"{max(snapshot.versions):012d}-{snapshot.spec.run}"
+
+
+def write(folder: Folder, snapshot: Snapshot, now_seconds: float, keep: int) -> str:
+    """Writes a checkpoint, points `latest` at it and removes those of the same run beyond the newest `keep`.
+
+    Whoever reads meanwhile, or after a crash in between, finds a whole one. Returns its name.
+
+    Raises:
+        FileError: it could not be written; those before are untouched.
+    """
+    spec, name = snapshot.spec, name_of(snapshot)
+    about = spec.about(snapshot.versions)
+    parameters = weights.named(spec.parameters, snapshot.parameters)
+    slots = {
+        f"{index}/{array}": values
+        for index, slot in enumerate(snapshot.slots)
+        for array, values in weights.named(spec.parameters, slot).items()
+    }
+    folder.write(f"{name}/{PARAMETERS}", weights.pack(parameters, about))
+    folder.write(f"{name}/{OPTIMIZER}", weights.pack(slots, about))
+    description = About(
+        format=FORMAT,
+        written_seconds=now_seconds,
+        versions=snapshot.versions,
+        slots=len(snapshot.slots),
+        work=snapshot.work,
+        spec=spec,
+    )
+    folder.write(f"{name}/{ABOUT}", msgspec.json.format(msgspec.json.encode(description)))
+    latest = Latest(checkpoint=name, job=spec.name, run=spec.run, versions=snapshot.versions)
+    folder.write(LATEST, msgspec.json.format(msgspec.json.encode(latest)))
+    _remove_old(folder, spec.run, name, keep)
+    return name
+
+
+def latest(folder: Folder) -> Latest | None:
+    """Which checkpoint is the newest; None if there is none yet, or one that this version cannot read."""
+    data = folder.read(LATEST)
+    try:
+        return None if data is None else msgspec.json.decode(data, type=Latest)
+    except msgspec.MsgspecError:
+        return None
+
+
+def read(where: Where) -> Snapshot:
+    """Reads a checkpoint: one that `where` names itself, or the newest of the folder `where`.
+
+    Raises:
+        JobError: there is none, or it is damaged, or of another version of CrowdLearn.
+        FileError: it could not be read.
+    """
+    folder, prefix = files.folder(where), ""
+    data = folder.read(ABOUT)
+    if data is None:
+        newest = latest(folder)
+        if newest is None:
+            raise JobError(f"{where} expects a checkpoint ({ABOUT}) or a folder of some ({LATEST}), got neither")
+        prefix = f"{newest.checkpoint}/"
+        data = folder.read(prefix + ABOUT)
+        if data is None:
+            raise JobError(f"{where}/{LATEST} names {newest.checkpoint}, which is not there: name another one")
+    try:
+        about = msgspec.json.decode(data, type=About)
+    except msgspec.MsgspecError as error:
+        raise JobError(f"{where}: the checkpoint was written by another version of CrowdLearn: {error}") from error
+    if about.format != FORMAT:
+        raise JobError(f"{where}: the checkpoint expects format {FORMAT}, got {about.format}: update CrowdLearn")
+    return _snapshot(f"{str(where).rstrip('/')}/{prefix}", about)
+
+
+def _snapshot(address: str, about: About) -> Snapshot:
+    parameters = about.spec.parameters
+    arrays = weights.read(address + OPTIMIZER)
+    slots = [
+        weights.flatten(
+            {name.removeprefix(f"{index}/"): array for name, array in arrays.items() if name.startswith(f"{index}/")},
+            parameters,
+            f"{address}{OPTIMIZER}, slot {index},",
+        )
+        for index in range(about.slots)
+    ]
+    return Snapshot(
+        spec=about.spec,
+        versions=about.versions,
+        parameters=weights.load(address + PARAMETERS, parameters),
+        slots=tuple(np.ascontiguousarray(slot) for slot in slots),
+        work=about.work,
+    )
+
+
+def _remove_old(folder: Folder, run: str, newest: str, keep: int) -> None:
+    others = [name for name in folder.names() if name.endswith(f"-{run}") and name != newest]
+    whole = [name for name in others if folder.read(f"{name}/{ABOUT}") is not None]
+    # What is not whole is left of a writer that died.
+    for name in {*others} - {*whole[max(0, len(whole) - keep + 1) :]}:
+        try:
+            folder.remove(name)
+        except FileError as error:
+            log.warning("cannot remove an old checkpoint: %s", error)
