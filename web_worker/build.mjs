@@ -1,5 +1,5 @@
-// Builds dist/: worker.js (exports Replica), assets/ (what runs in the Web Worker, and the page). `--tests` builds the tests for node,
-// and dist/test/harness.js for a browser.
+// Builds dist/: worker.js (exports Replica), assets/ (what runs in the Web Worker, and the page), check/ (what `crowdlearn check`
+// loads). `--check` builds only that, `--tests` only the tests for node.
 import { build } from "esbuild";
 import { cp, mkdir, readdir, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -8,11 +8,21 @@ process.chdir(fileURLToPath(new URL(".", import.meta.url)));
 
 const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: "linked", logLevel: "warning" };
 
+/** A bundle of its own: shared chunks would make every replica load one file more. */
+async function buildCheck() {
+  await rm("dist/check", { recursive: true, force: true });
+  await build({
+    ...shared, sourcemap: false, minify: true, splitting: true,
+    entryPoints: ["src/check.ts"], outdir: "dist/check", chunkNames: "chunk-[hash]",
+  });
+}
+
 if (process.argv.includes("--tests")) {
   const tests = (await readdir("test")).filter((name) => name.endsWith(".test.ts"));
   await rm("dist/test", { recursive: true, force: true });
   await build({ ...shared, entryPoints: tests.map((name) => `test/${name}`), outdir: "dist/test", platform: "node", splitting: true });
-  await build({ ...shared, entryPoints: ["test/harness.ts"], outdir: "dist/test", splitting: true, chunkNames: "harness-[hash]" });
+} else if (process.argv.includes("--check")) {
+  await buildCheck();
 } else {
   await rm("dist/assets", { recursive: true, force: true });
   await mkdir("dist/assets", { recursive: true });
@@ -26,4 +36,5 @@ if (process.argv.includes("--tests")) {
     chunkNames: "chunk-[hash]",
   });
   await cp("page/index.html", "dist/index.html");
+  await buildCheck();
 }

@@ -29,9 +29,11 @@ FLAGS = [
 ]
 
 
-def find_chromium() -> str:
+def find_chromium(instead: str = "leave --browsers away and open the page in a browser of yours") -> str:
     """The path of a Chromium: `$CHROMIUM`, or the first that PATH has.
 
+    Args:
+        instead: what a person without one can do.
     Raises:
         SetupError: there is none; the message says how to get one.
     """
@@ -45,7 +47,7 @@ def find_chromium() -> str:
             return path
     raise SetupError(
         "no Chromium on this machine: install it (Debian: apt-get install chromium), name one in the environment "
-        "variable CHROMIUM, or leave --browsers away and open the page in a browser of yours"
+        f"variable CHROMIUM, or {instead}"
     )
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page
 
 from crowdlearn.program import Equation, Program, ValueType, encode, trace
 from crowdlearn.program.types import PRIMITIVES
-from tests.end_to_end.web_site import serving
+from services.cli.program_page import Answer, Case, Failure, ProgramPage, headless_chromium
 from tests.job import equations
 from tests.job.equations import EQUATIONS
 from tests.job.functions import FUNCTIONS, LOOKUPS
@@ -27,43 +25,30 @@ TOLERANCE = 1e-4
 """Of a gradient's norm. Most are within 1e-6: single precision, summed in another order."""
 
 WEB_WORKER = Path(__file__).parent.parent.parent / "web_worker"
-RUN_ALL = """async (cases) => {
-    const answers = [];
-    for (const [program, parameters, batch] of cases) {
-        const failed = ({ message }) => ({ failure: message });
-        answers.push(await runProgram(JSON.parse(program), parameters, batch).catch(failed));
-    }
-    return answers;
-}"""
-
-Case = tuple[Program, Iterable[np.ndarray], Iterable[np.ndarray]]
-Answers = Mapping[str, dict[str, Any]]
+Answers = Mapping[str, Answer | Failure]
 
 
 @pytest.fixture(scope="module")
-def executor(chromium: Browser) -> Iterator[Page]:
+def executor() -> Iterator[ProgramPage]:
     """A page with the replica's executor, of today's sources."""
-    subprocess.run(["node", "build.mjs", "--tests"], cwd=WEB_WORKER, check=True)
-    with serving(WEB_WORKER / "dist" / "test") as site, chromium.new_context() as context:
-        page = context.new_page()
-        page.goto(f"{site}harness.js")  # any page of the site will do
-        page.evaluate("import('/harness.js')")
-        yield page
+    subprocess.run(["node", "build.mjs", "--check"], cwd=WEB_WORKER, check=True)
+    with headless_chromium() as chromium, chromium.new_context() as context:
+        yield ProgramPage(context.new_page())
 
 
-def flat(arrays: Iterable[np.ndarray]) -> list[list[float]]:
-    return [np.asarray(array, np.float64).ravel().tolist() for array in arrays]
+def as_case(program: Program, parameters: Iterable[np.ndarray], batch: Iterable[np.ndarray]) -> Case:
+    flat = np.concatenate([np.asarray(array, np.float32).ravel() for array in parameters])
+    return Case(encode(program), flat, tuple(batch))
 
 
-def run(executor: Page, cases: Mapping[str, Case]) -> Answers:
-    """Runs all in one round trip."""
-    sent = [[encode(program).decode(), flat(w), flat(batch)] for program, w, batch in cases.values()]
-    return dict(zip(cases, executor.evaluate(RUN_ALL, sent), strict=True))
+def cut(answer: Answer, shapes: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """The flat gradient as one flat array for each of those it belongs to."""
+    return np.split(answer.gradient, np.cumsum([each.size for each in shapes])[:-1])
 
 
 def of_model(model: Model) -> Case:
     program = trace(model.loss, model.parameters, model.batch)
-    return program, jax.tree.leaves(model.parameters), [model.batch[name] for name in sorted(model.batch)]
+    return as_case(program, jax.tree.leaves(model.parameters), [model.batch[name] for name in sorted(model.batch)])
 
 
 def of_equation(case: equations.Equation, output: np.ndarray) -> Case:
@@ -85,37 +70,47 @@ def of_equation(case: equations.Equation, output: np.ndarray) -> Case:
         loss=loss,
         gradients=(converted,),
     )
-    return program, [np.zeros(output.shape)], [x for i, x in enumerate(case.inputs) if i not in constants]
+    return as_case(program, [np.zeros(output.shape)], [x for i, x in enumerate(case.inputs) if i not in constants])
 
 
 @pytest.fixture(scope="module")
-def gradients(executor: Page) -> Answers:
+def gradients(executor: ProgramPage) -> Answers:
     """The browser's losses and gradients."""
-    return run(executor, {name: of_model(each) for name, each in {**MODELS, **FUNCTIONS, **LOOKUPS}.items()})
+    return executor.run_all({name: of_model(each) for name, each in {**MODELS, **FUNCTIONS, **LOOKUPS}.items()}, "wasm")
 
 
 @pytest.fixture(scope="module")
-def outputs(executor: Page) -> Answers:
+def outputs(executor: ProgramPage) -> Answers:
     """The browser's values of single equations."""
-    return run(executor, {name: of_equation(each, equations_by_jax()[name]) for name, each in EQUATIONS.items()})
+    cases = {name: of_equation(each, equations_by_jax()[name]) for name, each in EQUATIONS.items()}
+    return executor.run_all(cases, "wasm")
+
+
+def require_gradients(answer: Answer | Failure, name: str) -> None:
+    """Compares with JAX's."""
+    assert isinstance(answer, Answer), answer
+    loss, wanted = gradients_by_jax()[name]
+    assert answer.loss == pytest.approx(loss, rel=TOLERANCE, abs=TOLERANCE)
+    for got, expected in zip(cut(answer, wanted), wanted, strict=True):
+        distance = np.linalg.norm(got - expected.ravel())
+        assert distance <= TOLERANCE * max(np.linalg.norm(expected), 1e-3)
+
+
+def require_value(answer: Answer | Failure, name: str, relative: float = 2e-5) -> None:
+    """Compares with that of `jax.lax`."""
+    assert isinstance(answer, Answer), answer
+    expected = equations_by_jax()[name].ravel().astype(np.float32)
+    np.testing.assert_allclose(answer.gradient, expected, rtol=relative, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", {**MODELS, **FUNCTIONS, **LOOKUPS})
 def test_a_browser_computes_the_loss_and_the_gradients_that_jax_does(name: str, gradients: Answers) -> None:
-    answer, (loss, wanted) = gradients[name], gradients_by_jax()[name]
-    assert "failure" not in answer, answer["failure"]
-    assert answer["loss"] == pytest.approx(loss, rel=TOLERANCE, abs=TOLERANCE)
-    for got, expected in zip(answer["gradients"], wanted, strict=True):
-        distance = np.linalg.norm(np.array(got) - expected.ravel())
-        assert distance <= TOLERANCE * max(np.linalg.norm(expected), 1e-3)
+    require_gradients(gradients[name], name)
 
 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_a_browser_gives_an_equation_the_value_that_jax_does(name: str, outputs: Answers) -> None:
-    answer, expected = outputs[name], equations_by_jax()[name]
-    assert "failure" not in answer, answer["failure"]
-    (got,) = answer["gradients"]
-    np.testing.assert_allclose(got, expected.ravel().astype(np.float32), rtol=2e-5, atol=1e-6)
+    require_value(outputs[name], name)
 
 
 def test_the_equations_cover_every_primitive() -> None:

@@ -15,28 +15,37 @@ export interface AdapterDescription {
   readonly description?: string;
 }
 
+/** Whether a GPU of this name is imitated in software. */
+export function isSoftware(name: string): boolean {
+  return SOFTWARE.test(name);
+}
+
 /** Whether this adapter is hardware. */
 export function isRealGpu(adapter: AdapterDescription): boolean {
   const { vendor = "", architecture = "", device = "", description = "" } = adapter;
-  return adapter.isFallbackAdapter !== true && !SOFTWARE.test([vendor, architecture, device, description].join(" "));
+  return adapter.isFallbackAdapter !== true && !isSoftware([vendor, architecture, device, description].join(" "));
 }
 
 interface Adapter { readonly isFallbackAdapter?: boolean; readonly info?: AdapterDescription }
 interface Gpu { requestAdapter(options: { powerPreference: string }): Promise<Adapter | null> }
 
-async function hasRealGpu(): Promise<boolean> {
+/** The GPU that WebGPU would use; null where there is none. */
+export async function describeAdapter(): Promise<AdapterDescription | null> {
   const { gpu } = navigator as Navigator & { readonly gpu?: Gpu };
   try {
     const adapter = (await gpu?.requestAdapter({ powerPreference: "high-performance" })) ?? null;
-    if (!adapter) return false;
-    const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info ?? {};
-    const isFallback = adapter.isFallbackAdapter ?? isFallbackAdapter ?? false;
-    return isRealGpu({ vendor: vendor ?? "", architecture: architecture ?? "", device: device ?? "",
-      description: description ?? "", isFallbackAdapter: isFallback });
+    if (!adapter) return null;
+    const { vendor = "", architecture = "", device = "", description = "", isFallbackAdapter = false } = adapter.info ?? {};
+    return { vendor, architecture, device, description, isFallbackAdapter: adapter.isFallbackAdapter ?? isFallbackAdapter };
   } catch {
     // A browser may have the interface and yet refuse: then it has no GPU for us.
-    return false;
+    return null;
   }
+}
+
+async function hasRealGpu(): Promise<boolean> {
+  const adapter = await describeAdapter();
+  return adapter !== null && isRealGpu(adapter);
 }
 
 /** The device for `backend`; what a person asks for by name is not second-guessed. */

@@ -1,0 +1,62 @@
+"""Computes a job's first gradient with JAX itself, on this machine's processor: what browsers are compared with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crowdlearn.codecs import Vector
+from crowdlearn.dataset import read_chunk
+from crowdlearn.job.compilation import CompiledJob
+from crowdlearn.job.parameters import initialise
+from crowdlearn.program.jax_import import import_jax
+
+if TYPE_CHECKING:
+    from crowdlearn.job.definition import Job
+
+
+@dataclass(frozen=True)
+class NativeStep:
+    """One gradient by JAX, and how long it takes."""
+
+    loss: float
+    gradient: Vector
+    """float32, flat, in the order of the job's parameters."""
+    step_milliseconds: tuple[float, ...]
+    """Of the steps after the first, which compiles; without copies between NumPy and JAX."""
+
+
+def first_batch(compiled: CompiledJob) -> dict[str, NDArray[Any]]:
+    """The first `batch_size` rows of the first training chunk, by name."""
+    layout = compiled.spec.batch
+    rows = read_chunk(next(iter(compiled.train)), layout.arrays)
+    return {name: array[: layout.rows] for name, array in rows.items()}
+
+
+def native_step(
+    job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]], steps: int, seconds: float
+) -> NativeStep:
+    """Loss and gradient of `batch` at the initial parameters, and the times of up to `steps` steps within `seconds`.
+
+    Raises:
+        SetupError: JAX is not installed.
+    """
+    jax = import_jax()
+    with jax.enable_x64(False), jax.default_device(jax.devices("cpu")[0]):
+        parameters = initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters))
+        inputs = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
+        compute = jax.jit(jax.value_and_grad(job.loss))
+        loss, gradient = compute(*inputs)
+        flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in jax.tree.leaves(gradient)])
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while len(times) < steps and time.perf_counter() < end:
+            started = time.perf_counter()
+            jax.block_until_ready(compute(*inputs))
+            times.append(1000 * (time.perf_counter() - started))
+    return NativeStep(float(loss), flat, tuple(times))

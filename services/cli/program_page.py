@@ -1,0 +1,179 @@
+"""Runs traced models in a tab of a headless Chromium, on any backend. Compares and judges nothing."""
+
+from __future__ import annotations
+
+import base64
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crowdlearn.codecs import Vector
+from crowdlearn.errors import SetupError
+from services.cli.browsers import FLAGS, find_chromium
+from services.gateway.bundle import Bundle
+from services.gateway.headers import ISOLATION
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+
+Backend = Literal["wasm", "webgpu", "webgl"]
+BACKENDS: tuple[Backend, ...] = ("wasm", "webgpu", "webgl")
+
+GPU_FLAGS = ["--enable-unsafe-webgpu"]
+"""WebGPU on Linux, and where there is no GPU, on SwiftShader, which imitates one. WebGL falls back to it by itself."""
+
+ORIGIN = "http://localhost/"
+"""A secure context, which WebGPU asks for. Nothing listens there: the tab's requests are answered in this process."""
+
+FOLDER = "check"
+"""Of the bundle. Gateways do not serve it."""
+
+PAGE = "<!doctype html><title>crowdlearn check</title>"
+CALL = """async ([name, given]) => {
+    const module = await import("/check.js");
+    return module[name](...given).catch(({ message }) => ({ failure: message }));
+}"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program and its inputs: the flat parameters, and the batch arrays in the program's order."""
+
+    program: bytes
+    parameters: Vector
+    batch: Sequence[NDArray[Any]]
+
+    def as_argument(self) -> dict[str, Any]:
+        """As web_worker/src/check.ts takes it."""
+        return {
+            "program": self.program.decode(),
+            "parameters": _base64(self.parameters.astype("<f4")),
+            "batch": [_base64(_held(array)) for array in self.batch],
+        }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A browser's loss and flat gradient, and its times: of the first step, which compiles, and of those after it."""
+
+    loss: float
+    gradient: Vector
+    first_milliseconds: float
+    step_milliseconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a browser gave no answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What a backend computes on, and whether software imitates it."""
+
+    name: str
+    is_software: bool
+
+
+class ProgramPage:
+    """A tab of `browser` that runs programs. Close it by closing its `page`."""
+
+    def __init__(self, page: Page, folder: Path | None = None) -> None:
+        self.page, self._bundle = page, Bundle(folder)
+        if self._bundle.file("check.js", FOLDER) is None:
+            raise SetupError(
+                "the browser bundle is missing: run `make setup`, or `npm ci && npm run build` in web_worker"
+            )
+        page.route(f"{ORIGIN}**", self._answer)
+        page.goto(ORIGIN)
+
+    def processor(self, backend: Backend) -> Processor | None:
+        """What `backend` computes on in this browser; None if it does not have it."""
+        found = self._call("describe", backend)
+        return None if not found or "failure" in found else Processor(found["name"], found["isSoftware"])
+
+    def run(self, case: Case, backend: Backend, steps: int = 0, seconds: float = 0.0) -> Answer | Failure:
+        """One step, and up to `steps` more within `seconds` to time them."""
+        return _answer(self._call("run", case.as_argument(), backend, steps, seconds))
+
+    def run_all(self, cases: Mapping[str, Case], backend: Backend) -> dict[str, Answer | Failure]:
+        """One step of each case, in one round trip."""
+        answers = self._call("runAll", [case.as_argument() for case in cases.values()], backend)
+        return {name: _answer(each) for name, each in zip(cases, answers, strict=True)}
+
+    def _call(self, name: str, *given: Any) -> Any:
+        from playwright.sync_api import Error
+
+        try:
+            return self.page.evaluate(CALL, [name, list(given)])
+        except Error as error:  # the tab crashed: out of memory, or its GPU process did
+            return {"failure": error.message.splitlines()[0]}
+
+    def _answer(self, route: Route) -> None:
+        name = urlsplit(route.request.url).path.removeprefix("/")
+        if not name:
+            route.fulfill(body=PAGE, content_type="text/html", headers=ISOLATION)
+            return
+        found = self._bundle.file(name, FOLDER)
+        if found is None:
+            route.fulfill(status=404)
+        else:
+            route.fulfill(body=found.body, content_type=found.media_type, headers=ISOLATION)
+
+
+@contextmanager
+def headless_chromium() -> Iterator[Browser]:
+    """A Chromium with every backend that this machine can offer.
+
+    Raises:
+        SetupError: no Chromium, or playwright is not installed.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise SetupError(
+            "running a model in a browser needs playwright: pip install 'crowdlearn[browsers]', or pass --no-browser"
+        ) from None
+    path = find_chromium("pass --no-browser")
+    # JAX warns of every fork; this child executes another program at once, which is safe.
+    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=[*FLAGS, *GPU_FLAGS], chromium_sandbox=os.geteuid() != 0
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def _base64(array: NDArray[Any]) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _held(array: NDArray[Any]) -> NDArray[Any]:
+    """The array in the type that an executor holds it in."""
+    if array.dtype.kind == "f":
+        return array.astype("<f4")
+    return array.astype("<u4" if array.dtype == np.uint32 else "<i4")
+
+
+def _answer(given: Mapping[str, Any]) -> Answer | Failure:
+    if "failure" in given:
+        return Failure(given["failure"])
+    return Answer(
+        float(given["loss"]),
+        np.frombuffer(base64.b64decode(given["gradient"]), "<f4").astype(np.float32),
+        given["firstMilliseconds"],
+        tuple(given["stepMilliseconds"]),
+    )

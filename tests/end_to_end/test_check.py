@@ -1,0 +1,143 @@
+"""`crowdlearn check`: a job is traced, and its gradient in a real Chromium compared with JAX, before anyone joins."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from services.cli.program_page import BACKENDS, ProgramPage
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parent.parent.parent
+HEAD = """
+import jax, jax.numpy as jnp, numpy as np
+from crowdlearn import Data, Job
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(64, 6)).astype(np.float32), rng.integers(0, 3, 64).astype(np.uint8)
+params = {"W": rng.normal(size=(6, 3)), "b": np.zeros(3)}
+def scores(p, batch):
+    return batch["x"] @ p["W"] + p["b"]
+"""
+TAIL = """
+job = Job(name="tried", params=params, loss=loss, data=Data(train={"x": x, "y": y}), batch_size=8)
+"""
+GOOD = """
+def loss(p, batch):
+    return -jnp.mean(jnp.sum(jax.nn.log_softmax(scores(p, batch)) * jax.nn.one_hot(batch["y"], 3), axis=1))
+"""
+CHAOTIC = """
+def loss(p, batch):
+    return jnp.mean(jnp.sin(1e7 * jnp.exp(scores(p, batch))))
+"""
+NOT_FINITE = """
+def loss(p, batch):
+    return jnp.mean(jnp.sqrt(scores(p, batch) ** 2 * 0))
+"""
+UNSUPPORTED = """
+def loss(p, batch):
+    return jnp.mean(jnp.linalg.svd(scores(p, batch), compute_uv=False))  # the line
+"""
+
+
+def check(folder: Path, loss: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    file = folder / "tried.py"
+    file.write_text(HEAD + loss + TAIL)
+    command = [sys.executable, "-m", "services.cli", "check", str(file), *options]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def checked(folder: Path, loss: str, *options: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    done = check(folder, loss, "--json", *options, **environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bundle() -> None:
+    """Of today's sources."""
+    subprocess.run(["node", "build.mjs", "--check"], cwd=ROOT / "web_worker", check=True)
+
+
+def test_a_sound_job_is_fit_on_every_backend(tmp_path: Path) -> None:
+    code, report = checked(tmp_path, GOOD, "--steps", "3")
+    assert (code, report["fit"]) == (0, True), report
+    assert list(report["backends"]) == ["wasm", "webgpu", "webgl"]
+    for backend in report["backends"].values():
+        assert backend["available"], backend
+        assert 0 < backend["max_relative_error"] < 1e-4
+        assert 0 < backend["fastest_step_ms"] <= backend["step_ms"]
+    assert report["native_step_ms"] > 0
+    assert report["verdict"].startswith("Fit for browsers: wasm, webgpu, webgl")
+
+
+def test_a_trace_alone_lists_what_a_job_takes_and_needs_no_browser(tmp_path: Path) -> None:
+    code, report = checked(tmp_path, GOOD, "--no-browser", CHROMIUM="/nowhere/chromium")
+    assert code == 0
+    assert report["primitives"]["dot_general"] == 2  # scores, and the gradient of W; that of x is nobody's wish
+    assert report["equations"] == sum(report["primitives"].values())
+    assert (report["parameters"], report["shards"]) == (6 * 3 + 3, 1)
+    assert report["batch"] == {"x": "float32[8,6]", "y": "uint8[8]"}
+    assert report["bytes_per_push"] == 40 + 4 + 21  # a header, a scale, an int8 for each parameter
+    assert report["bytes_per_fetch"] == 40 + 2 * 21
+    assert (report["backends"], report["native_step_ms"]) == ({}, None)
+
+
+def test_a_gradient_that_is_rounding_noise_is_not_fit(tmp_path: Path) -> None:
+    code, report = checked(tmp_path, CHAOTIC, "--backend", "wasm")
+    assert (code, report["fit"]) == (3, False)
+    assert report["backends"]["wasm"]["max_relative_error"] > 1e-4
+    assert report["verdict"].startswith("Not fit for browsers: wasm differs from JAX by")
+
+
+def test_a_gradient_that_is_not_finite_is_not_fit(tmp_path: Path) -> None:
+    code, report = checked(tmp_path, NOT_FINITE, "--backend", "wasm")
+    assert (code, report["fit"]) == (3, False)
+    assert report["backends"]["wasm"]["max_relative_error"] is None
+    assert "JAX's own gradient is not finite" in report["verdict"]
+
+
+def test_an_unsupported_primitive_is_refused_with_its_line_before_a_browser_starts(tmp_path: Path) -> None:
+    done = check(tmp_path, UNSUPPORTED, CHROMIUM="/nowhere/chromium")
+    line = 1 + (HEAD + UNSUPPORTED).splitlines().index(UNSUPPORTED.splitlines()[-1])
+    assert done.returncode == 1
+    assert f"tried.py:{line}" in done.stderr
+    assert "svd" in done.stderr
+    assert done.stdout == ""
+
+
+def test_without_chromium_it_says_what_to_install(tmp_path: Path) -> None:
+    done = check(tmp_path, GOOD, PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "apt-get install chromium" in done.stderr
+    assert "--no-browser" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_backend_is_named(tmp_path: Path) -> None:
+    done = check(tmp_path, GOOD, "--backend", "cuda")
+    assert done.returncode == 2
+    assert "cuda" in done.stderr
+
+
+def test_text_ends_with_the_verdict(tmp_path: Path) -> None:
+    done = check(tmp_path, GOOD, "--backend", "wasm")
+    assert "dot_general 2" in done.stdout
+    assert "JAX here" in done.stdout
+    assert done.stdout.strip().splitlines()[-1].startswith("Fit for browsers: wasm gives JAX's gradient")
+
+
+def test_a_backend_that_a_browser_lacks_has_no_processor(chromium: Browser) -> None:
+    with chromium.new_context() as context:
+        page = ProgramPage(context.new_page())
+        # This Chromium was started without the flag that lends WebGPU a GPU in software.
+        assert {name for name in BACKENDS if page.processor(name)} == {"wasm", "webgl"}
