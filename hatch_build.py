@@ -9,7 +9,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds web_worker/dist as services/gateway/bundle."""
+    """Adds web_worker/dist as services/gateway/bundle, and what runs in Node as crowdlearn/module/bundle."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before a wheel is built; `version` is `editable` or `standard`."""
@@ -19,3 +19,4 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
         if not bundle.is_dir():
             raise FileNotFoundError(f"{bundle} is missing: build it first with `npm ci && npm run build` in web_worker")
         build_data["force_include"][str(bundle)] = "services/gateway/bundle"
+        build_data["force_include"][str(bundle / "node")] = "crowdlearn/module/bundle"

@@ -77,10 +77,22 @@ class Chunks:
     def __len__(self) -> int:
         return -(-self.table.rows // self.chunk_rows)
 
+    @property
+    def sizes(self) -> set[int]:
+        """The numbers of rows that a chunk may have: a full one and the last."""
+        return {self.chunk_rows, self.table.rows % self.chunk_rows or self.chunk_rows}
+
     def __iter__(self) -> Iterator[bytes]:
         for start in range(0, self.table.rows, self.chunk_rows):
-            rows = self.order[start : start + self.chunk_rows]
-            yield b"".join(_little_endian(array[rows]).tobytes() for array in self.table.arrays.values())
+            yield self._encoded(start, self.chunk_rows)
+
+    def first(self, rows: int) -> bytes:
+        """The first `rows` rows, encoded like a chunk."""
+        return self._encoded(0, rows)
+
+    def _encoded(self, start: int, rows: int) -> bytes:
+        chosen = self.order[start : start + rows]
+        return b"".join(_little_endian(array[chosen]).tobytes() for array in self.table.arrays.values())
 
 
 def read(given: Mapping[str, Any], what: str) -> Table:
@@ -164,10 +176,7 @@ def read_chunk(body: bytes, layout: Sequence[BatchArray]) -> dict[str, Array]:
     Raises:
         JobError: the length is not a whole number of rows.
     """
-    row_bytes = sum(_values(array) * np.dtype(array.dtype).itemsize for array in layout)
-    rows, rest = divmod(len(body), row_bytes)
-    if rest:
-        raise JobError(f"a chunk expects a multiple of {row_bytes:,} bytes, got {len(body):,}")
+    rows = rows_of(body, layout)
     arrays, offset = {}, 0
     for array in layout:
         dtype = np.dtype(array.dtype).newbyteorder("<")
@@ -175,6 +184,15 @@ def read_chunk(body: bytes, layout: Sequence[BatchArray]) -> dict[str, Array]:
         arrays[array.name] = values.astype(array.dtype, copy=False).reshape(rows, *array.shape)
         offset += values.nbytes
     return arrays
+
+
+def rows_of(body: bytes, layout: Sequence[BatchArray]) -> int:
+    """How many rows a chunk has; raises JobError unless it is a whole number."""
+    row_bytes = sum(_values(array) * np.dtype(array.dtype).itemsize for array in layout)
+    rows, rest = divmod(len(body), row_bytes)
+    if rest:
+        raise JobError(f"a chunk expects a multiple of {row_bytes:,} bytes, got {len(body):,}")
+    return rows
 
 
 def _values(array: BatchArray) -> int:

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -31,7 +32,8 @@ def load(path: str | Path) -> Job:
     if not isinstance(job, Job):
         got = "no such name" if job is None else f"a {type(job).__name__}"
         raise JobError(f"{file} expects a variable `{NAME} = Job(...)`, got {got}")
-    return job
+    # Paths in a job file mean what lies beside it, wherever the command runs.
+    return job if job.model is None else replace(job, model=file.parent / job.model)
 
 
 def _run(file: Path) -> ModuleType:

@@ -1,5 +1,6 @@
 // Builds dist/: worker.js (exports Replica), assets/ (what runs in the Web Worker, and the page), check/ (what `crowdlearn check`
-// loads). `--check` builds only that, `--tests` only the tests for node.
+// loads), node/ (what runs models that are ES modules for the Python side). `--check` builds only that, `--tests` only the tests
+// for node.
 import { build } from "esbuild";
 import { cp, mkdir, readdir, rm } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -34,6 +35,10 @@ if (process.argv.includes("--tests")) {
     entryPoints: { "replica-worker": "src/replica-worker.ts", page: "page/main.ts", style: "page/style.css" },
     outdir: "dist/assets",
     chunkNames: "chunk-[hash]",
+  });
+  await build({
+    ...shared, sourcemap: false, minify: true, platform: "node",
+    entryPoints: { module: "node/main.ts" }, outdir: "dist/node", outExtension: { ".js": ".mjs" },
   });
   await cp("page/index.html", "dist/index.html");
   await buildCheck();

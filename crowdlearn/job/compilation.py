@@ -10,9 +10,9 @@ from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Chunks, Table
 from crowdlearn.errors import JobError
-from crowdlearn.job import scoring
+from crowdlearn.job import modules, scoring
+from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
-from crowdlearn.job.scoring import Scoring
 from crowdlearn.program import encode, trace
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.protocol import BatchLayout
@@ -28,7 +28,7 @@ class CompiledJob:
 
     spec: JobSpec
     program: bytes
-    """The traced model, JSON: docs/program.md."""
+    """The model: a traced program (JSON, docs/program.md), or an ES module (docs/modules.md), as `spec.model` says."""
     metrics: bytes | None
     """The scoring function: crowdlearn.job.scoring."""
     parameters: Vector
@@ -37,6 +37,8 @@ class CompiledJob:
     """The training chunks, encoded one at a time; can be iterated again."""
     held_out: Iterable[bytes]
     """The held-out chunks, likewise."""
+    warnings: tuple[str, ...] = ()
+    """What its author should know although it can be trained."""
 
 
 def compile_job(job: Job, run: str, now: float) -> CompiledJob:
@@ -44,12 +46,17 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
     parameters = initialise(job.params, job.seed)
     train = _train(job)
     held_out = _held_out(job, train.table)
-    program = _trace(job, parameters, train.table)
-    scored = _scoring(job, parameters, held_out) if held_out else None
+    model = (
+        modules.compile_module(job, parameters, train, held_out)
+        if job.model
+        else _model(job, parameters, train, held_out)
+    )
+    scored = model.scored
     spec = JobSpec(
         name=job.name,
         run=run,
         created_seconds=now,
+        model=model.kind,
         parameters=parameters.arrays,
         shards=sharding.cut(parameters.flat.size, job.downpour.shard_size),
         batch=BatchLayout(job.batch_size, train.table.layout),
@@ -63,15 +70,16 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         held_out_chunk_rows=held_out.chunk_rows if held_out else 1,
         held_out_arrays=tuple(held_out.table.arrays) if held_out else (),
         metrics=scored.names if scored else (),
-        until=_target(job, scored),
+        until=_target(job, model),
     )
     return CompiledJob(
         spec=spec,
-        program=program,
+        program=model.program,
         metrics=scored.data if scored else None,
         parameters=parameters.flat,
         train=train,
         held_out=held_out or (),
+        warnings=model.warnings,
     )
 
 
@@ -97,23 +105,30 @@ def _held_out(job: Job, train: Table) -> Chunks | None:
     return dataset.in_order(table, dataset.held_out_chunk_rows(table))
 
 
+def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
+    program = _trace(job, parameters, train.table)
+    return CompiledModel("program", program, _scoring(job, parameters, held_out) if held_out else None)
+
+
 def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
     shape = import_jax().ShapeDtypeStruct
     batch = {array.name: shape((job.batch_size, *array.shape), array.dtype) for array in train.layout}
+    assert job.loss is not None
     tree = parameters.tree([shape(array.shape, "float32") for array in parameters.arrays])
     return encode(trace(job.loss, tree, batch))
 
 
-def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> Scoring:
-    rows = held_out.table.rows
-    sizes = {held_out.chunk_rows, rows % held_out.chunk_rows or held_out.chunk_rows}
-    return scoring.export(job.loss, job.metrics, parameters, held_out.table.layout, sizes)
+def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:
+    assert job.loss is not None
+    return scoring.export(job.loss, job.metrics, parameters, held_out.table.layout, held_out.sizes)
 
 
-def _target(job: Job, scored: Scoring | None) -> Target | None:
-    if job.until is None or scored is None:
+def _target(job: Job, model: CompiledModel) -> Target | None:
+    if job.until is None:
         return None
-    target = parse_target(job.until)
+    target, scored = parse_target(job.until), model.scored
+    if scored is None:
+        raise JobError(f"until {job.until!r} expects that somebody scores held-out data: {'; '.join(model.warnings)}")
     if target.metric not in scored.names:
         raise JobError(f"until expects one of {', '.join(scored.names)}, got {target.metric!r} in {job.until!r}")
     return target

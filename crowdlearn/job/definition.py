@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from crowdlearn.dataset import Data
@@ -30,8 +31,10 @@ class Job:
     params: Any
     """The parameters: names to `Normal(shape, mean, std)`, to `{"shape": .., "init_mean": .., "init_std": ..}` or to
     arrays; any pytree of those; or a function, of nothing or of a JAX key, that returns a pytree of arrays."""
-    loss: Loss
+    loss: Loss | None = None
     """`loss(params, batch)`: the mean loss of a minibatch, one float32. `batch` holds arrays by the names in `data`."""
+    model: str | Path | None = None
+    """Instead of `loss`: the file of an ES module that exports one (docs/modules.md), relative to the job file."""
     data: Data
     """The training and held-out arrays."""
     metrics: Metrics | None = None
@@ -53,10 +56,15 @@ class Job:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(JOB_NAME, self.name):
             raise JobError(f"a job's name expects up to 63 of a-z, 0-9 and -, not - first, got {self.name!r}")
+        if (self.loss is None) == (self.model is None):
+            got = "neither" if self.loss is None else "both"
+            raise JobError(f"a job expects either loss (a function) or model (a JavaScript file), got {got}")
         for function in ("loss", "metrics"):
             value = getattr(self, function)
-            if not callable(value) and not (function == "metrics" and value is None):
+            if not callable(value) and value is not None:
                 raise JobError(f"{function} expects a function of (params, batch), got {value!r:.80}")
+        if not isinstance(self.model, str | Path | None):
+            raise JobError(f"model expects the path of a JavaScript file, got {self.model!r:.80}")
         for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):
             if not isinstance(getattr(self, name), kind):
                 raise JobError(f"{name} expects {_EXAMPLES[name]}, got {getattr(self, name)!r:.80}")
@@ -69,7 +77,7 @@ class Job:
                 raise JobError(f"until {self.until!r} expects held-out data, got none")
 
     def compile(self, run: str | None = None, now: float | None = None) -> CompiledJob:
-        """Traces the model and lays out its data.
+        """Traces the model, or tries its module, and lays out its data.
 
         Args:
             run: 12 hex digits; None draws them.

@@ -1,8 +1,8 @@
 """The scoring function of a job: written as bytes by whoever submits it, run by the evaluator. Needs JAX in both.
 
 Bytes: a u32 length, a JSON header of that length, then one `jax.export` function for each number of rows that a
-held-out chunk may have. Each takes the flat parameters and the chunk's arrays and returns a float32 vector: the loss,
-then the metrics.
+held-out chunk may have. Each takes the flat parameters and the chunk's arrays and returns a float32 vector: the loss
+(unless the model is an ES module), then the metrics. A module that scores itself has a header and no functions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,9 +19,11 @@ from crowdlearn.codecs import Vector
 from crowdlearn.dataset import read_chunk
 from crowdlearn.errors import JobError
 from crowdlearn.job.parameters import Parameters
+from crowdlearn.module import ModuleScorer, Source
 from crowdlearn.program.jax_import import import_export, import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
 from crowdlearn.protocol import BatchArray
+from crowdlearn.spec import JobSpec
 
 PLATFORMS = ("cpu", "cuda")
 """Where an evaluator may run."""
@@ -41,6 +43,7 @@ class _Header(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     arrays: tuple[BatchArray, ...]
     functions: tuple[_Function, ...]
+    by: Literal["jax", "module"] = "jax"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Scoring:
 
 
 def export(
-    loss: Callable[[Any, Mapping[str, Any]], Any],
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None,
     metrics: Metrics | None,
     parameters: Parameters,
     arrays: tuple[BatchArray, ...],
@@ -61,7 +64,7 @@ def export(
     """Writes the scoring of held-out chunks as bytes.
 
     Args:
-        loss, metrics: the user's functions of (parameters, batch).
+        loss, metrics: the user's functions of (parameters, batch); at least one of them.
         arrays: of a held-out row.
         chunk_sizes: the numbers of rows that a chunk may have: a full one and the last.
     Raises:
@@ -71,16 +74,30 @@ def export(
     functions, names = [], tuple[str, ...]()
     for rows in sorted(set(chunk_sizes)):
         batch = {a.name: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype) for a in arrays}
-        names = _names(jax, metrics, parameters, batch)
+        names = (LOSS,) * (loss is not None) + _names(jax, metrics, parameters, batch)
         functions.append((rows, _export(jax, loss, metrics, parameters, batch, names)))
     header = _Header(names, arrays, tuple(_Function(rows, len(data)) for rows, data in functions))
+    return Scoring(names, _headed(header) + b"".join(data for _, data in functions))
+
+
+def by_module(names: tuple[str, ...], arrays: tuple[BatchArray, ...]) -> Scoring:
+    """The scoring of a model that is an ES module and measures `names` itself."""
+    return Scoring(names, _headed(_Header(names, arrays, (), "module")))
+
+
+def _headed(header: _Header) -> bytes:
     head = msgspec.json.encode(header)
-    return Scoring(names, struct.pack("<I", len(head)) + head + b"".join(data for _, data in functions))
+    return struct.pack("<I", len(head)) + head
+
+
+def _header(data: bytes) -> tuple[_Header, int]:
+    (length,) = struct.unpack_from("<I", data)
+    return msgspec.json.decode(data[4 : 4 + length], type=_Header), 4 + length
 
 
 def _names(jax: Any, metrics: Metrics | None, parameters: Parameters, batch: Mapping[str, Any]) -> tuple[str, ...]:
     if metrics is None:
-        return (LOSS,)
+        return ()
     flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
     with jax.enable_x64(False), blamed_on("metrics", f"the batch has {', '.join(sorted(batch))}"):
         results = jax.eval_shape(lambda flat, batch: metrics(parameters.cut(flat), batch), flat, batch)
@@ -94,12 +111,12 @@ def _names(jax: Any, metrics: Metrics | None, parameters: Parameters, batch: Map
             )
         if getattr(result, "shape", None) != ():
             raise JobError(f"metric {name} expects a scalar, got {result!r:.80} from {line}")
-    return (LOSS, *sorted(results))
+    return tuple(sorted(results))
 
 
 def _export(
     jax: Any,
-    loss: Callable[[Any, Mapping[str, Any]], Any],
+    loss: Callable[[Any, Mapping[str, Any]], Any] | None,
     metrics: Metrics | None,
     parameters: Parameters,
     batch: Mapping[str, Any],
@@ -107,7 +124,7 @@ def _export(
 ) -> bytes:
     def score(flat: Any, batch: Mapping[str, Any]) -> Any:
         tree = parameters.cut(flat)
-        values = {LOSS: loss(tree, batch), **(metrics(tree, batch) if metrics else {})}
+        values = {**({LOSS: loss(tree, batch)} if loss else {}), **(metrics(tree, batch) if metrics else {})}
         return jax.numpy.stack([jax.numpy.asarray(values[name], "float32") for name in names])
 
     flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
@@ -128,11 +145,9 @@ class Scorer:
     def __init__(self, data: bytes) -> None:
         jax, deserialize = import_jax(), import_export().deserialize
         try:
-            (length,) = struct.unpack_from("<I", data)
-            header = msgspec.json.decode(data[4 : 4 + length], type=_Header)
+            header, offset = _header(data)
             self.names, self.arrays = header.names, header.arrays
             self._functions: dict[int, Any] = {}
-            offset = 4 + length
             for function in header.functions:
                 exported = deserialize(bytearray(data[offset : offset + function.size]))
                 self._functions[function.rows] = jax.jit(exported.call)
@@ -161,12 +176,32 @@ class Scorer:
         Raises:
             JobError: a chunk does not fit, or there is none.
         """
-        return self.mean([self.score_chunk(flat, chunk) for chunk in chunks])
+        return mean(self.names, [self.score_chunk(flat, chunk) for chunk in chunks])
 
-    def mean(self, scored: Sequence[tuple[int, Vector]]) -> dict[str, float]:
-        """What `score_chunk` gave for each chunk, as one; see `score`."""
-        if not scored:
-            raise JobError("scoring expects at least 1 held-out chunk, got 0")
-        rows = [count for count, _ in scored]
-        mean = np.average(np.array([values for _, values in scored], np.float64), axis=0, weights=rows)
-        return dict(zip(self.names, mean.tolist(), strict=True))
+
+def mean(names: Sequence[str], scored: Sequence[tuple[int, Vector]]) -> dict[str, float]:
+    """What `score_chunk` gave for each chunk, as one: weighed by rows. Raises JobError if there is none."""
+    if not scored:
+        raise JobError("scoring expects at least 1 held-out chunk, got 0")
+    rows = [count for count, _ in scored]
+    values = np.average(np.array([values for _, values in scored], np.float64), axis=0, weights=rows)
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def read(data: bytes, spec: JobSpec, program: bytes) -> Scorer | ModuleScorer:
+    """The scoring function that a run stored.
+
+    Args:
+        program: the run's model.
+    Raises:
+        JobError: this version of JAX cannot read it; or the module fails.
+        SetupError: JAX is not installed; or Node, for a module that scores itself.
+    """
+    try:
+        header, _ = _header(data)
+    except (struct.error, msgspec.MsgspecError) as error:
+        raise JobError(f"expected a scoring function of this version of CrowdLearn: {error}") from error
+    if header.by == "jax":
+        return Scorer(data)
+    source = Source("model.js", program.decode())
+    return ModuleScorer(source, spec.parameters, header.arrays, header.names, spec.training.seed)

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator
 from crowdlearn import metrics
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
+from crowdlearn.job import scoring
 from crowdlearn.job.scoring import Scorer
+from crowdlearn.module import ModuleScorer
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 
@@ -24,7 +26,7 @@ KEEP_BYTES = 256 << 20
 class Evaluation:
     """What the evaluator knows of one run."""
 
-    def __init__(self, store: Store, spec: JobSpec, scorer: Scorer) -> None:
+    def __init__(self, store: Store, spec: JobSpec, scorer: Scorer | ModuleScorer) -> None:
         self._store, self._spec, self._scorer = store, spec, scorer
         self._scored: list[int] | None = None
         self._values: dict[str, float] = {}
@@ -38,14 +40,16 @@ class Evaluation:
         """The evaluation of a run; None when there is nothing to score, or an earlier evaluator has scored it all.
 
         Raises:
-            JobError: this version of JAX cannot read the scoring function.
+            JobError: this version of JAX cannot read the scoring function, or the job's module fails.
+            SetupError: the module scores itself, and Node is missing.
         """
-        scoring = await store.jobs.metrics(spec.run)
-        if scoring is None or not spec.held_out_rows:
+        data = await store.jobs.metrics(spec.run)
+        if data is None or not spec.held_out_rows:
             return None
         if not always and await _is_scored(store, spec):
             return None
-        return cls(store, spec, await asyncio.to_thread(Scorer, scoring))
+        program = await store.jobs.program(spec.run)
+        return cls(store, spec, await asyncio.to_thread(scoring.read, data, spec, program))
 
     async def step(self) -> bool:
         """Scores the newest version if it is new; True when the run has ended and nothing new has come."""
@@ -99,7 +103,7 @@ class Evaluation:
 
     async def _score(self, flat: Vector) -> dict[str, float]:
         scored = [await asyncio.to_thread(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]
-        return self._scorer.mean(scored)
+        return scoring.mean(self._scorer.names, scored)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         for index in range(self._spec.held_out_chunks):

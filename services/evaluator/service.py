@@ -7,7 +7,7 @@ import contextlib
 import logging
 
 from crowdlearn import metrics
-from crowdlearn.errors import JobError, StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import JobError, SetupError, StoreUnavailableError, UnknownJobError
 from crowdlearn.program.jax_import import import_export
 from crowdlearn.settings import EvaluatorSettings
 from crowdlearn.spec import JobSpec
@@ -124,6 +124,6 @@ class Evaluator:
         except UnknownJobError:
             log.info("job=%s run=%s went away", spec.name, spec.run)
             self._evaluations.pop(life, None)
-        except JobError as error:
+        except (JobError, SetupError) as error:
             log.error("job=%s run=%s cannot be scored: %s", spec.name, spec.run, error)
             self._evaluations[life] = None

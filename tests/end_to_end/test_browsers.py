@@ -77,6 +77,37 @@ def test_up_trains_the_demo_in_memory_and_writes_the_weights(tmp_path: Path) -> 
 
 
 @pytest.mark.browser
+def test_up_trains_a_model_that_is_a_module(tmp_path: Path) -> None:
+    file = tmp_path / "module.safetensors"
+    outcome = crowdlearn("up", "examples/mnist_module.py", "--browsers", "2", "--port", "0", "--out", str(file))
+    assert outcome["reason"] == "until"
+    assert outcome["metrics"]["accuracy"] >= 0.93
+    assert load_file(file)["W1"].shape == (784, 100)
+
+
+@pytest.mark.browser
+def test_a_page_says_which_line_of_a_module_failed(
+    redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+) -> None:
+    # Without Node nobody tries the module before browsers do.
+    (tmp_path / "broken.js").write_text(
+        "export function loss(params, batch, { np }) {\n  return np.dott(params.w);\n}\n"
+    )
+    (tmp_path / "job.py").write_text(
+        "import shutil\nimport numpy as np\nfrom crowdlearn import Data, Job\nshutil.which = lambda name: None\n"
+        "job = Job(name='broken', model='broken.js', params={'w': np.zeros(2)}, data=Data({'x': np.zeros((4, 2))}),"
+        " batch_size=2)\n"
+    )
+    crowdlearn("submit", str(tmp_path / "job.py"), "--redis", redis_server.url)
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
+    with running(gateway), chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{gateway.url}/?job=broken&join")
+        failure = page.get_by_text("loss of model.js raised TypeError at model.js:2: np.dott is not a function")
+        expect(failure).to_be_visible(timeout=TRAINING_SECONDS * 1000)
+
+
+@pytest.mark.browser
 def test_a_page_of_another_origin_can_embed_a_replica(
     redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
 ) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import sys
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +81,41 @@ async def test_a_burst_scores_the_current_version_once(store):
     await evaluator.run(store, SETTINGS, burst=True)
     (point,) = await scored(store, run)
     assert (point.version, point.values) == (0, {"accuracy": 0.25, "loss": 7.0})
+
+
+# The accuracy of this module is its first parameter, and its loss the second.
+MODULE = """
+export const loss = ({ w }, { x }, { np }) => np.sum(w.slice(1)).add(np.sum(x).mul(0));
+export const metrics = ({ w }) => ({ accuracy: w.slice(0) });
+"""
+
+
+def module_job(folder: Path) -> Job:
+    (folder / "model.js").write_text(MODULE)
+    return replace(JOB, loss=None, metrics=None, model=folder / "model.js")
+
+
+async def test_a_module_is_scored_and_ends_at_its_target(store, tmp_path):
+    run = (await submit(store, module_job(tmp_path))).spec.run
+    evaluating = Evaluator(store)
+    await evaluating.look()
+    for accuracy in (0.95, 0.96):
+        await commit(store, run, accuracy, 3.0)
+        await evaluating.look()
+    values = [point.values for point in await scored(store, run)]
+    assert [value["loss"] for value in values] == [7.0, 3.0, 3.0]
+    assert [value["accuracy"] for value in values] == pytest.approx([0.25, 0.95, 0.96])
+    assert (await store.jobs.state(run)).reason == "until"
+
+
+async def test_an_evaluator_without_node_says_so_and_scores_other_jobs(store, tmp_path, monkeypatch, caplog):
+    module = (await submit(store, module_job(tmp_path))).spec.run
+    other = (await submit(store, replace(JOB, name="other"))).spec.run
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    await evaluator.run(store, SETTINGS, burst=True)
+    assert await scored(store, module) == []
+    assert len(await scored(store, other)) == 1
+    assert "cannot be scored: to run a model that is an ES module here, Node 20 or newer is expected" in caplog.text
 
 
 async def test_a_new_version_of_any_shard_is_scored_and_an_old_one_is_not_again(store):

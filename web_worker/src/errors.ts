@@ -23,6 +23,22 @@ export class ProgramError extends Error {
 /** A model that is an ES module breaks docs/modules.md, or one of its functions fails. */
 export class ModelError extends Error {
   override name = "ModelError";
+
+  /** An error of the module's own code, told with the line in `file` that it came from; a ModelError stays what it is. */
+  static from(error: unknown, file: string, what: string): ModelError {
+    if (error instanceof ModelError) return error;
+    const line = lineOf(error, file);
+    const kind = error instanceof Error ? error.name : "an error";
+    return new ModelError(`${what} raised ${kind}${line ? ` at ${line}` : ""}: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** The first line of `file` in an error's stack, as `model.js:12`. */
+function lineOf(error: unknown, file: string): string | null {
+  const stack = error instanceof Error ? (error.stack ?? "") : "";
+  const escaped = file.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const line = new RegExp(`(?:^|[\\s(@/])${escaped}:(\\d+)`, "m").exec(stack)?.[1];
+  return line === undefined ? null : `${file}:${line}`;
 }
 
 /** What an unknown thrown value says, for logs and for people. */

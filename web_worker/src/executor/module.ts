@@ -3,7 +3,7 @@
 
 import { lax, nn, numpy as np, random, valueAndGrad } from "@jax-js/jax";
 
-import { ModelError, reasonOf } from "../errors";
+import { ModelError } from "../errors";
 import type { BatchLayout, ParameterArray } from "../protocol";
 
 /** Arrays by name, nested as the job's parameters are. Reading an array hands out an owner of it. */
@@ -95,23 +95,12 @@ export function arrange(names: readonly string[], arrays: readonly np.Array[]): 
   return grow(branchesOf(names), arrays);
 }
 
-/** The line of the module in an error's stack, as `model.js:12`, or null. */
-function lineOf(error: unknown, file: string): string | null {
-  const stack = error instanceof Error ? (error.stack ?? "") : "";
-  const escaped = file.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  const line = new RegExp(`(?:^|[\\s(@/])${escaped}:(\\d+)`, "m").exec(stack)?.[1];
-  return line === undefined ? null : `${file}:${line}`;
-}
-
 /** Calls one of the module's functions; whatever it throws becomes a ModelError with the module's line. */
 function call<T>(file: string, name: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
-    if (error instanceof ModelError) throw error;
-    const where = lineOf(error, file);
-    const kind = error instanceof Error ? error.name : "an error";
-    throw new ModelError(`${name} of ${file} raised ${kind}${where ? ` at ${where}` : ""}: ${reasonOf(error)}`, { cause: error });
+    throw ModelError.from(error, file, `${name} of ${file}`);
   }
 }
 

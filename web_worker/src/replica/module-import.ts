@@ -1,6 +1,6 @@
 // Turns a module's text into its functions. Fetches and traces nothing.
 
-import { ModelError, reasonOf } from "../errors";
+import { ModelError } from "../errors";
 import { readModule, type ModelModule } from "../executor/module";
 
 /** What people are told that a job's module is called: its real name stays with the operator. */
@@ -18,8 +18,7 @@ export async function importModule(source: string): Promise<ModelModule> {
   try {
     return readModule((await import(address)) as Record<string, unknown>, FILE);
   } catch (error) {
-    if (error instanceof ModelError) throw error;
-    throw new ModelError(`${FILE} cannot be loaded: ${reasonOf(error)}`, { cause: error });
+    throw ModelError.from(error, FILE, FILE);
   } finally {
     URL.revokeObjectURL(address);
   }
