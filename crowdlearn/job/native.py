@@ -1,9 +1,13 @@
-"""Computes a job's first gradient with JAX itself, on this machine's processor: what browsers are compared with."""
+"""Computes a job's first gradient on this machine's processor, with JAX itself: what browsers are compared with.
+
+A model that is an ES module knows no JAX: its gradient is computed by jax-js, on WebAssembly in Node.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from crowdlearn.codecs import Vector
 from crowdlearn.dataset import read_chunk
 from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.parameters import initialise
+from crowdlearn.module import RunningModule, Source
 from crowdlearn.program.jax_import import import_jax
 
 if TYPE_CHECKING:
@@ -22,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NativeStep:
-    """One gradient by JAX, and how long it takes."""
+    """One gradient, and how long it takes JAX."""
 
     loss: float
     gradient: Vector
     """float32, flat, in the order of the job's parameters."""
     step_milliseconds: tuple[float, ...]
-    """Of the steps after the first, which compiles; without copies between NumPy and JAX."""
+    """Of the steps after the first, which compiles; without copies between NumPy and JAX. Empty for a module."""
 
 
 def first_batch(compiled: CompiledJob) -> dict[str, NDArray[Any]]:
@@ -36,6 +41,22 @@ def first_batch(compiled: CompiledJob) -> dict[str, NDArray[Any]]:
     layout = compiled.spec.batch
     rows = read_chunk(next(iter(compiled.train)), layout.arrays)
     return {name: array[: layout.rows] for name, array in rows.items()}
+
+
+def module_step(compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> NativeStep:
+    """Loss and gradient of `batch` at the initial parameters, of a job whose model is an ES module.
+
+    Raises:
+        JobError: the module fails.
+        SetupError: Node is missing.
+    """
+    spec = compiled.spec
+    rows = b"".join(
+        batch[array.name].astype(np.dtype(array.dtype).newbyteorder("<")).tobytes() for array in spec.batch.arrays
+    )
+    source = Source("model.js", compiled.program.decode())
+    with closing(RunningModule(source, spec.parameters, spec.batch.arrays)) as module:
+        return NativeStep(*module.step(compiled.parameters, spec.batch.rows, rows, seed=0), ())
 
 
 def native_step(
@@ -50,6 +71,7 @@ def native_step(
     with jax.enable_x64(False), jax.default_device(jax.devices("cpu")[0]):
         parameters = initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters))
         inputs = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
+        assert job.loss is not None
         compute = jax.jit(jax.value_and_grad(job.loss))
         loss, gradient = compute(*inputs)
         flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in jax.tree.leaves(gradient)])

@@ -2,7 +2,7 @@
 
 from crowdlearn.module.check import Checked, Rows, check
 from crowdlearn.module.process import missing
-from crowdlearn.module.scorer import ModuleScorer
+from crowdlearn.module.scorer import ModuleScorer, RunningModule
 from crowdlearn.module.source import Source, read
 
-__all__ = ["Checked", "ModuleScorer", "Rows", "Source", "check", "missing", "read"]
+__all__ = ["Checked", "ModuleScorer", "Rows", "RunningModule", "Source", "check", "missing", "read"]

@@ -16,7 +16,7 @@ from rich.console import Console
 from crowdlearn import codecs
 from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.job import CompiledJob, Job
-from crowdlearn.job.native import NativeStep, first_batch, native_step
+from crowdlearn.job.native import NativeStep, first_batch, module_step, native_step
 from crowdlearn.job_file import load
 from crowdlearn.program import decode
 from crowdlearn.program.survey import survey
@@ -83,18 +83,24 @@ def _backends(given: list[str] | None) -> tuple[Backend, ...]:
 
 
 def _traced(compiled: CompiledJob) -> Report:
-    spec, found = compiled.spec, survey(decode(compiled.program))
+    spec = compiled.spec
+    is_module = spec.model == "module"
+    found = None if is_module else survey(decode(compiled.program))
     fetch = codecs.BY_NAME[spec.training.fetch_codec]
     return Report(
         job=spec.name,
         fit=True,
-        verdict="Traced: browsers have every primitive that it uses. Nothing was run.",
+        verdict="A module: it ran in Node, and in no browser yet."
+        if is_module
+        else "Traced: browsers have every primitive that it uses. Nothing was run.",
         notes=[],
-        primitives=found.primitives,
-        equations=found.equations,
-        flops=found.flops,
-        largest_value=f"{found.largest} of {found.largest_primitive}",
-        largest_value_bytes=4 * found.largest.size,
+        model=spec.model,
+        reference="Node" if is_module else "JAX",
+        primitives=found.primitives if found else {},
+        equations=found.equations if found else None,
+        flops=found.flops if found else None,
+        largest_value=f"{found.largest} of {found.largest_primitive}" if found else None,
+        largest_value_bytes=4 * found.largest.size if found else None,
         parameters=spec.size,
         parameter_arrays=len(spec.parameters),
         shards=len(spec.shards),
@@ -117,8 +123,9 @@ def _measured(
     from services.cli.program_page import ProgramPage, headless_chromium  # only this needs the bundle
 
     batch = first_batch(compiled)
-    with headless_chromium() as chromium, console.status("Running a step in JAX") as status:
-        native = native_step(job, compiled, batch, steps, TIMED_SECONDS)
+    with headless_chromium() as chromium, console.status(f"Running a step in {report.reference}") as status:
+        is_module = report.model == "module"
+        native = module_step(compiled, batch) if is_module else native_step(job, compiled, batch, steps, TIMED_SECONDS)
         found: dict[str, BackendReport] = {}
         for name in wanted:
             status.update(f"Running a step in Chromium on {name}")
@@ -126,8 +133,8 @@ def _measured(
             with chromium.new_context() as context:
                 page = ProgramPage(context.new_page())
                 found[name] = _on_backend(page, name, compiled, batch, native, steps)
-    fit, verdict = judge(found)
-    native_ms = statistics.median(native.step_milliseconds)
+    fit, verdict = judge(found, report.reference)
+    native_ms = statistics.median(native.step_milliseconds) if native.step_milliseconds else None
     measured = msgspec.structs.replace(report, fit=fit, verdict=verdict, native_step_ms=native_ms, backends=found)
     return msgspec.structs.replace(measured, notes=notes(measured))
 
@@ -140,12 +147,14 @@ def _on_backend(
     native: NativeStep,
     steps: int,
 ) -> BackendReport:
-    from services.cli.program_page import Case, Failure
+    from services.cli.program_page import Case, Failure, ModuleLayout
 
     processor = page.processor(name)
     if processor is None:
         return BackendReport(available=False, reason=f"this Chromium has no {name} on this machine")
-    case = Case(compiled.program, compiled.parameters, tuple(batch.values()))
+    spec = compiled.spec
+    layout = ModuleLayout(spec.parameters, spec.batch) if spec.model == "module" else None
+    case = Case(compiled.program, compiled.parameters, tuple(batch.values()), layout)
     answer = page.run(case, name, steps, TIMED_SECONDS)
     described = BackendReport(available=True, processor=processor.name, is_software=processor.is_software)
     if isinstance(answer, Failure):
@@ -156,7 +165,9 @@ def _on_backend(
 def _compared(compiled: CompiledJob, answer: Answer, native: NativeStep) -> dict[str, Any]:
     error, worst = worst_error(compiled.spec.parameters, (answer.loss, native.loss), (answer.gradient, native.gradient))
     step_ms = statistics.median(answer.step_milliseconds)
-    whose = "the browser's" if np.isfinite(native.loss) and np.isfinite(native.gradient).all() else "JAX's own"
+    reference = "Node" if compiled.spec.model == "module" else "JAX"
+    is_sound = np.isfinite(native.loss) and np.isfinite(native.gradient).all()
+    whose = "the browser's" if is_sound else f"{reference}'s own"
     return {
         "reason": None if error is not None else f"{whose} gradient is not finite, see {worst}",
         "max_relative_error": error,
@@ -164,5 +175,5 @@ def _compared(compiled: CompiledJob, answer: Answer, native: NativeStep) -> dict
         "step_ms": step_ms,
         "fastest_step_ms": min(answer.step_milliseconds),
         "first_step_ms": answer.first_milliseconds,
-        "ratio_to_native": step_ms / statistics.median(native.step_milliseconds),
+        "ratio_to_native": step_ms / statistics.median(native.step_milliseconds) if native.step_milliseconds else None,
     }

@@ -28,6 +28,9 @@ def _contents(report: Report) -> Table:
     table.add_row("parameters", arrays)
     table.add_row("minibatch", ", ".join(f"{name} {kind}" for name, kind in report.batch.items()))
     table.add_row("a push", f"{_size(report.bytes_per_push)} up; a fetch {_size(report.bytes_per_fetch)} down")
+    if report.equations is None or report.flops is None or report.largest_value_bytes is None:
+        table.add_row("module", f"{_size(report.program_bytes)} of JavaScript")
+        return table
     table.add_row("program", f"{_many(report.equations, 'equation')}, {_size(report.program_bytes)} of JSON")
     table.add_row("arithmetic", f"about {report.flops / 1e6:,.1f} million operations a step")
     table.add_row("largest value", f"{report.largest_value}, {_size(report.largest_value_bytes)}")
@@ -55,7 +58,7 @@ def _cells(backend: BackendReport) -> tuple[str, ...]:
         _milliseconds(backend.step_ms),
         _milliseconds(backend.fastest_step_ms),
         _milliseconds(backend.first_step_ms),
-        f"{backend.ratio_to_native:,.1f}",
+        "" if backend.ratio_to_native is None else f"{backend.ratio_to_native:,.1f}",
         "software in place of a GPU" if backend.is_software else str(backend.processor),
     )
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import SetupError
+from crowdlearn.protocol import BatchLayout, ParameterArray
 from services.cli.browsers import FLAGS, find_chromium
 from services.gateway.bundle import Bundle
 from services.gateway.headers import ISOLATION
@@ -44,17 +46,30 @@ CALL = """async ([name, given]) => {
 
 
 @dataclass(frozen=True)
+class ModuleLayout:
+    """The arrays that a module's functions are given: see web_worker/src/executor/module.ts."""
+
+    parameters: tuple[ParameterArray, ...]
+    batch: BatchLayout
+
+
+@dataclass(frozen=True)
 class Case:
-    """A program and its inputs: the flat parameters, and the batch arrays in the program's order."""
+    """A program and its inputs: the flat parameters, and the batch arrays in the program's order.
+
+    With `module` the program is an ES module, whose functions are given these arrays.
+    """
 
     program: bytes
     parameters: Vector
     batch: Sequence[NDArray[Any]]
+    module: ModuleLayout | None = None
 
     def as_argument(self) -> dict[str, Any]:
         """As web_worker/src/check.ts takes it."""
         return {
             "program": self.program.decode(),
+            "module": msgspec.to_builtins(self.module),
             "parameters": _base64(self.parameters.astype("<f4")),
             "batch": [_base64(_held(array)) for array in self.batch],
         }

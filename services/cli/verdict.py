@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.codecs import Vector
-from crowdlearn.protocol import ParameterArray
+from crowdlearn.protocol import ModelKind, ParameterArray
 
 TOLERANCE = 1e-4
 """Of a gradient's norm. Most are within 1e-6: single precision, summed in another order."""
@@ -66,11 +67,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fit: bool
     verdict: str
     notes: list[str]
+    model: ModelKind = "program"
+    reference: Literal["JAX", "Node"] = "JAX"
+    """What browsers are compared with: a module's gradient is computed by jax-js in Node."""
     primitives: dict[str, int]
-    equations: int
-    flops: int
-    largest_value: str
-    largest_value_bytes: int
+    """Empty for a module, as what follows is null: it is traced by browsers."""
+    equations: int | None
+    flops: int | None
+    largest_value: str | None
+    largest_value_bytes: int | None
     parameters: int
     parameter_arrays: int
     shards: int
@@ -107,26 +112,23 @@ def _relative(got: NDArray[np.float64], expected: NDArray[np.float64], floor: fl
     return distance / scale if scale > 0 else (0.0 if distance == 0 else math.inf)
 
 
-def judge(backends: dict[str, BackendReport]) -> tuple[bool, str]:
-    """Whether browsers can train the job, and a sentence that says so."""
+def judge(backends: dict[str, BackendReport], reference: str = "JAX") -> tuple[bool, str]:
+    """Whether browsers can train the job, and a sentence that says so; `reference` is what they were compared with."""
     ran = {name: each for name, each in backends.items() if each.available}
     if not ran:
         return False, "Not checked: no backend could be tried here."
-    wrong = [_difference(name, each) for name, each in ran.items() if not each.agrees]
+    wrong = [_difference(name, each, reference) for name, each in ran.items() if not each.agrees]
     if wrong:
         return False, f"Not fit for browsers: {'; '.join(wrong)}."
     largest = max(each.max_relative_error or 0.0 for each in ran.values())
-    return (
-        True,
-        f"Fit for browsers: {', '.join(ran)} give{'s' if len(ran) == 1 else ''} JAX's gradient, within {largest:.1g}.",
-    )
+    gives = "gives" if len(ran) == 1 else "give"
+    return True, f"Fit for browsers: {', '.join(ran)} {gives} {reference}'s gradient, within {largest:.1g}."
 
 
-def _difference(name: str, backend: BackendReport) -> str:
+def _difference(name: str, backend: BackendReport, reference: str) -> str:
     if backend.max_relative_error is not None:
-        return (
-            f"{name} differs from JAX by {backend.max_relative_error:.2g} in {backend.worst}, more than {TOLERANCE:g}"
-        )
+        distance = f"{backend.max_relative_error:.2g} in {backend.worst}, more than {TOLERANCE:g}"
+        return f"{name} differs from {reference} by {distance}"
     return f"{name} failed: {backend.reason}"
 
 
@@ -142,9 +144,10 @@ def _about_time(report: Report) -> Iterator[str]:
         yield f"A step takes {seconds:.1f} s on WebAssembly: choose a smaller model or batch_size, or count on GPUs."
     if (wasm.first_step_ms or 0) > SLOW_START_MILLISECONDS:
         seconds = (wasm.first_step_ms or 0) / 1000
+        what = "the model" if report.equations is None else f"{report.equations:,} equations"
         yield (
-            f"The first step takes {seconds:.0f} s, with the compilation of {report.equations:,} equations: "
-            "unrolled loops (lax.scan) make the most of them."
+            f"The first step takes {seconds:.0f} s, with the compilation of {what}: "
+            "unrolled loops (lax.scan) make the most of it."
         )
     imitated = [name for name, each in report.backends.items() if each.available and each.is_software]
     if imitated:
@@ -152,8 +155,8 @@ def _about_time(report: Report) -> Iterator[str]:
 
 
 def _about_size(report: Report) -> Iterator[str]:
-    if report.largest_value_bytes > LARGE_VALUE_BYTES:
-        size = report.largest_value_bytes / (1 << 20)
+    if (report.largest_value_bytes or 0) > LARGE_VALUE_BYTES:
+        size = (report.largest_value_bytes or 0) / (1 << 20)
         yield f"The largest value, {report.largest_value}, has {size:,.0f} MiB: phones may lack the memory for it."
     if report.bytes_per_push > LARGE_PUSH_BYTES:
         size = report.bytes_per_push / 1e6

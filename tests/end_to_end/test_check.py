@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from services.cli.program_page import BACKENDS, ProgramPage
+from crowdlearn.job.native import first_batch, native_step
+from crowdlearn.job_file import load
+from services.cli.program_page import BACKENDS, Answer, Backend, Case, ModuleLayout, ProgramPage, headless_chromium
 
 pytestmark = pytest.mark.browser
 
@@ -41,23 +44,32 @@ NOT_FINITE = """
 def loss(p, batch):
     return jnp.mean(jnp.sqrt(scores(p, batch) ** 2 * 0))
 """
+MODULE = """
+const scores = (p, batch, { np }) => np.dot(batch.x, p.W).add(p.b);
+export function loss(p, batch, context) {
+  const { np, nn } = context;
+  return np.mean(np.sum(nn.logSoftmax(scores(p, batch, context)).mul(nn.oneHot(batch.y, 3)), 1)).neg();
+}
+"""
 UNSUPPORTED = """
 def loss(p, batch):
     return jnp.mean(jnp.linalg.svd(scores(p, batch), compute_uv=False))  # the line
 """
 
 
-def check(folder: Path, loss: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def check(
+    folder: Path, loss: str, *options: str, tail: str = TAIL, **environment: str
+) -> subprocess.CompletedProcess[str]:
     file = folder / "tried.py"
-    file.write_text(HEAD + loss + TAIL)
+    file.write_text(HEAD + loss + tail)
     command = [sys.executable, "-m", "services.cli", "check", str(file), *options]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
 
 
-def checked(folder: Path, loss: str, *options: str, **environment: str) -> tuple[int, dict[str, Any]]:
-    done = check(folder, loss, "--json", *options, **environment)
+def checked(folder: Path, loss: str, *options: str, tail: str = TAIL, **environment: str) -> tuple[int, dict[str, Any]]:
+    done = check(folder, loss, "--json", *options, tail=tail, **environment)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -78,6 +90,38 @@ def test_a_sound_job_is_fit_on_every_backend(tmp_path: Path) -> None:
         assert 0 < backend["fastest_step_ms"] <= backend["step_ms"]
     assert report["native_step_ms"] > 0
     assert report["verdict"].startswith("Fit for browsers: wasm, webgpu, webgl")
+
+
+def test_a_module_is_compared_with_node_on_every_backend(tmp_path: Path) -> None:
+    (tmp_path / "tried.js").write_text(MODULE)
+    code, report = checked(tmp_path, "", "--steps", "3", tail=TAIL.replace("loss=loss", "model='tried.js'"))
+    assert (code, report["fit"]) == (0, True), report
+    assert list(report["backends"]) == ["wasm", "webgpu", "webgl"]
+    for backend in report["backends"].values():
+        assert backend["max_relative_error"] < 1e-4
+        assert backend["step_ms"] > 0
+    assert (report["model"], report["reference"], report["native_step_ms"]) == ("module", "Node", None)
+    assert (report["primitives"], report["equations"]) == ({}, None)
+    assert report["verdict"].startswith("Fit for browsers: wasm, webgpu, webgl give Node's gradient")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_browser_gives_a_module_the_gradient_of_the_same_model_in_jax(backend: Backend, tmp_path: Path) -> None:
+    for name, loss, tail in (("js", "", TAIL.replace("loss=loss", "model='tried.js'")), ("py", GOOD, TAIL)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tried.js").write_text(MODULE)
+        (tmp_path / name / "tried.py").write_text(HEAD + loss + tail)
+    module, traced = (load(tmp_path / name / "tried.py") for name in ("js", "py"))
+    compiled = module.compile()
+    batch = first_batch(compiled)
+    expected = native_step(traced, traced.compile(), batch, 0, 0)
+    layout = ModuleLayout(compiled.spec.parameters, compiled.spec.batch)
+    with headless_chromium() as chromium, chromium.new_context() as context:
+        case = Case(compiled.program, compiled.parameters, tuple(batch.values()), layout)
+        answer = ProgramPage(context.new_page()).run(case, backend)
+    assert isinstance(answer, Answer), answer
+    assert answer.loss == pytest.approx(expected.loss, rel=1e-5)
+    assert np.linalg.norm(answer.gradient - expected.gradient) <= 1e-5 * np.linalg.norm(expected.gradient)
 
 
 def test_a_trace_alone_lists_what_a_job_takes_and_needs_no_browser(tmp_path: Path) -> None:

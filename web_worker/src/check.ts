@@ -3,13 +3,17 @@
 import type { Device } from "@jax-js/jax";
 
 import { Executor, type BatchData, type Floats } from "./executor/executor";
+import { ModuleModel, type ModelLayout } from "./executor/module";
 import { readProgram, type ValueType } from "./program";
 import { describeAdapter, isRealGpu, isSoftware } from "./replica/device";
+import { importModule } from "./replica/module-import";
 
 /** A program with its inputs; bytes as base64, little-endian. */
 export interface Case {
-  /** JSON: docs/program.md. */
+  /** JSON: docs/program.md. With `module` the text of one: docs/modules.md. */
   readonly program: string;
+  /** What a module's functions are given; null for a program. */
+  readonly module: ModelLayout | null;
   /** The flat vector, float32. */
   readonly parameters: string;
   /** For each batch input float32, int32 or uint32, whichever holds its type; booleans as 0 and 1. */
@@ -34,7 +38,7 @@ export interface BackendDescription {
   readonly isSoftware: boolean;
 }
 
-/** What can compute one case's gradient again and again. A model that is no program would be another one of these. */
+/** What can compute one case's gradient again and again. */
 interface Model {
   step(gradient: Floats): Promise<number>;
   readonly size: number;
@@ -62,8 +66,13 @@ function arrayOf(base64: string, { dtype }: ValueType): BatchData {
   return dtype === "uint32" ? new Uint32Array(bytes) : new Int32Array(bytes);
 }
 
+async function executorOf({ program, module }: Case, device: Device): Promise<Executor> {
+  if (!module) return Executor.create(readProgram(JSON.parse(program)), device);
+  return Executor.ofModule(new ModuleModel(await importModule(program), module), device);
+}
+
 async function prepare(given: Case, device: Device): Promise<Model> {
-  const executor = await Executor.create(readProgram(JSON.parse(given.program)), device);
+  const executor = await executorOf(given, device);
   const parameters = new Float32Array(bytesOf(given.parameters));
   const batch = executor.batchTypes.map((type, i) => arrayOf(given.batch[i]!, type));
   return {
