@@ -172,9 +172,10 @@ class Leased(Message, frozen=True, kw_only=True, tag="leased"):
 
 
 class Wait(Message, frozen=True, kw_only=True, tag="wait"):
-    """No chunk is free now."""
+    """No chunk is free now. `reason` is `warmup` while one replica trains alone at first."""
 
     seconds: float
+    reason: Literal["warmup"] | None = None
 
 
 class Finished(Message, frozen=True, kw_only=True, tag="finished"):

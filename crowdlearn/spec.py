@@ -105,6 +105,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     training: ReplicaTraining
     optimizer: OptimizerSpec
     staleness: StalenessSpec
+    warmup: int = 0
+    """Versions of each shard that one replica makes alone, before the others are let in."""
     epochs: int
     train_rows: int
     chunk_rows: int

@@ -63,6 +63,7 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         training=job.downpour.training(job.optimizer.learning_rate, job.seed),
         optimizer=job.optimizer.spec(),
         staleness=job.downpour.staleness(),
+        warmup=job.downpour.warmup,
         epochs=job.epochs,
         train_rows=train.table.rows,
         chunk_rows=train.chunk_rows,

@@ -123,6 +123,8 @@ class Downpour:
     max_ahead: int = 2
     """At most so many gradients of its own are missing in a replica's parameters; beyond, it waits for newer ones (up
     to a second), so that few gradients are stale however fast it computes: bounded staleness, Ho et al. 2013."""
+    warmup: int = 0
+    """So many gradients one replica makes alone before the others are let in: Dean et al. 2012, section 4.1."""
     shard_size: int = 131_072
     """The most parameters in a shard; 131,072 make a frame of 128 KiB as int8, and of 256 KiB as f16."""
     push_codec: CodecName = "int8"
@@ -137,6 +139,7 @@ class Downpour:
     def __post_init__(self) -> None:
         for name in ("n_push", "n_fetch", "max_accumulate", "max_ahead"):
             count(name, getattr(self, name), 1)
+        count("warmup", self.warmup, 0)
         count("shard_size", self.shard_size, INT8_BLOCK)
         count("expected_staleness", self.expected_staleness, 0)
         count("staleness_limit", self.staleness_limit, self.expected_staleness)

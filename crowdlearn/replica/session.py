@@ -131,7 +131,7 @@ class Session:
             return self.training.answered(message, now)
         if isinstance(message, Leased):
             return self.training.granted(message.leases, now)
-        return self.training.waited(message.seconds, None, now)
+        return self.training.waited(message.seconds, message.reason, now)
 
     def _welcomed(self, welcome: Welcome, now: float) -> list[Action]:
         if welcome.model != "program":

@@ -10,7 +10,7 @@ from crowdlearn.store.announcements import Announcement, JobChanged, Resync, Ver
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.connection import Connection, open_connection
 from crowdlearn.store.curve import Curve
-from crowdlearn.store.data import Data, Exhausted, NoneFree, Progress
+from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Progress, WarmingUp
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
@@ -20,6 +20,7 @@ from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Stream
 
 __all__ = [
     "START",
+    "WARMUP_SECONDS",
     "Announcement",
     "Appended",
     "Applied",
@@ -38,6 +39,7 @@ __all__ = [
     "Store",
     "StreamEntry",
     "VersionAnnounced",
+    "WarmingUp",
     "connect",
     "open_store",
     "position",

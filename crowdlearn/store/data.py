@@ -10,6 +10,12 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
 
+FIRST_WARMUP_SECONDS = 30.0
+"""The right to warm a run up lasts so long before the first gradient: a phone loads and compiles the model first."""
+
+WARMUP_SECONDS = 10.0
+"""And so long after each gradient: a replica that hangs, or died with its gateway, holds the others up no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
@@ -21,6 +27,11 @@ class NoneFree:
     """All that is left is leased to others; the first of these leases expires in `seconds`."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WarmingUp:
+    """Another replica warms the run up; nobody else trains meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +59,34 @@ class Data:
         chunk: bytes | None = await self._connection.call("GET", keys.held_out_chunk(run, index))
         return chunk
 
-    async def lease(self, spec: JobSpec, count: int, lease_seconds: float) -> list[int] | Exhausted | NoneFree:
-        """Leases up to `count` ordinals: expired leases first, then new ones, in order, until all epochs are leased."""
+    async def lease(
+        self, spec: JobSpec, count: int, lease_seconds: float, warmed_by: str | None = None
+    ) -> list[int] | Exhausted | NoneFree | WarmingUp:
+        """Leases up to `count` ordinals: expired leases first, then new ones, in order, until all epochs are leased.
+
+        While a run is warmed up, `warmed_by` names the replica that asks: it gets leases only if nobody else has the
+        right to warm the run up, which it then has for FIRST_WARMUP_SECONDS.
+        """
         total = spec.epochs * spec.train_chunks
-        names = (keys.work(spec.run), keys.leases(spec.run))
+        names = (keys.work(spec.run), keys.leases(spec.run), keys.warmup(spec.run))
         first_expiry, *ordinals = await self._connection.run(
-            scripts.LEASE_CHUNKS, names, count, total, round(lease_seconds * 1000)
-        )
+            scripts.LEASE_CHUNKS, names, count, total, round(lease_seconds * 1000),
+            warmed_by or "", round(FIRST_WARMUP_SECONDS * 1000),
+        )  # fmt: skip
         if ordinals:
             return list(ordinals)
+        if first_expiry == -2:
+            return WarmingUp()
         return Exhausted() if first_expiry < 0 else NoneFree(first_expiry / 1000)
+
+    async def warm_up(self, run: str, replica: str) -> bool:
+        """Takes or extends the right to warm a run up, for a replica that has a gradient; False if another has it."""
+        right = round(WARMUP_SECONDS * 1000)
+        return bool(await self._connection.run(scripts.WARM_UP, (keys.warmup(run),), replica, right))
+
+    async def end_warm_up(self, run: str, replica: str) -> bool:
+        """Gives the right to warm a run up back; False if the replica did not have it."""
+        return bool(await self._connection.run(scripts.END_WARM_UP, (keys.warmup(run),), replica))
 
     async def extend(self, run: str, ordinals: Sequence[int], lease_seconds: float) -> None:
         """Extends leases that are still outstanding."""

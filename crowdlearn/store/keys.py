@@ -39,6 +39,10 @@ def leases(run: str) -> str:
     return f"crowdlearn:{{{run}}}:leases"
 
 
+def warmup(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:warmup"
+
+
 def replicas(run: str) -> str:
     return f"crowdlearn:{{{run}}}:replicas"
 

@@ -16,6 +16,10 @@ MAX_REFUSED = 64
 """Refused frames of one shard that a socket may leave behind: a good replica accumulates after the first few."""
 
 
+WARMUP_RETRY_SECONDS = 2.0
+"""When a gradient that came while another replica warms the run up may come again."""
+
+
 @dataclass(slots=True)
 class Lane:
     """What one socket has sent of one shard, by sequence number.
@@ -75,13 +79,14 @@ class Conditions:
     """What the gateway knows when a frame of a shard comes.
 
     `newest` is the newest version it has heard of, `remembered` whether the shard still knows what it applied of the
-    replica; `asked` tells that Redis was asked for both just now. `room` tells whether stream and intake take another
-    frame. `retry_seconds` is when to try again what is busy.
+    replica, `may_train` whether nobody else warms the run up; `asked` tells that Redis was asked for all just now.
+    `room` tells whether stream and intake take another frame. `retry_seconds` is when to try again what is busy.
     """
 
     running: bool
     newest: int
     remembered: bool
+    may_train: bool
     asked: bool
     room: bool
     retry_seconds: float
@@ -144,6 +149,8 @@ def admit(frame: Frame, codec: Codec, lane: Lane, conditions: Conditions) -> Ver
         return reject(frame, "expired") if conditions.asked else ASK_REDIS
     if frame.version > conditions.newest:
         return reject(frame, "future-version") if conditions.asked else ASK_REDIS
+    if not conditions.may_train:
+        return busy(frame.shard, frame.sequence, WARMUP_RETRY_SECONDS) if conditions.asked else ASK_REDIS
     if not conditions.room:
         return busy(frame.shard, frame.sequence, conditions.retry_seconds)
     return ADMIT if _finite(frame, codec) else reject(frame, "not-finite")

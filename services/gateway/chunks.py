@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 from crowdlearn.protocol import Grant, Leased, Wait
 from crowdlearn.schedule import chunk_of
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Exhausted, NoneFree, Store
+from crowdlearn.store import Exhausted, NoneFree, Store, WarmingUp
 from services.gateway import session as actions
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
@@ -16,6 +18,10 @@ MAX_HELD = 32
 
 MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.2, 2.0
 """Leases may be given back at any time, so a replica without one asks more often than they expire."""
+
+WARMUP_WAIT_SECONDS, WARMUP_ASKS_PER_SECOND = 2.0, 250
+"""While another replica warms the run up, the others ask again after two seconds, for it may leave; all of a gateway at
+most so often a second. When it is over they are told."""
 
 RETURN_SECONDS = 10.0
 """A replica that lost its socket has so long to come back before its chunks go to others."""
@@ -27,6 +33,9 @@ class Leases:
     def __init__(self, store: Store, settings: GatewaySettings) -> None:
         self._store, self._settings = store, settings
         self.held: set[int] = set()
+        self.replica = ""
+        """Who asks; known once it is welcome."""
+        self.waits_for_warmup = False
         self._unreported: list[int] = []
 
     async def perform(self, action: actions.Action, run: Run, outbox: Outbox) -> None:
@@ -36,7 +45,7 @@ class Leases:
             self._unreported.append(action.lease)
         await self._report(run.spec)
         if isinstance(action, actions.Take) and run.running:
-            outbox.say(await self._take(run.spec, action.count))
+            outbox.say(await self._take(run, action.count))
         elif isinstance(action, actions.GiveBack):
             returned = self.held.intersection(action.leases)
             self.held -= returned
@@ -52,6 +61,8 @@ class Leases:
         """The socket is gone: others get its chunks unless the replica comes back soon."""
         held, self.held = sorted(self.held), set()
         await self._report(run.spec)
+        if run.warming:
+            await self._store.data.end_warm_up(run.spec.run, self.replica)
         await self._store.data.extend(run.spec.run, held, min(RETURN_SECONDS, self._settings.lease_seconds))
 
     async def _report(self, spec: JobSpec) -> None:
@@ -62,12 +73,19 @@ class Leases:
             self._unreported.pop(0)
             self.held.discard(lease)
 
-    async def _take(self, spec: JobSpec, count: int) -> Leased | Wait:
+    async def _take(self, run: Run, count: int) -> Leased | Wait:
+        spec = run.spec
+        self.waits_for_warmup = False
         wanted = min(count, MAX_HELD - len(self.held))
         if wanted < 1:
             return Wait(seconds=MAX_WAIT_SECONDS)
         seconds = self._settings.lease_seconds
-        taken = await self._store.data.lease(spec, wanted, seconds)
+        taken = await self._store.data.lease(spec, wanted, seconds, self.replica if run.warming else None)
+        if isinstance(taken, WarmingUp):
+            self.waits_for_warmup = True
+            longest = max(WARMUP_WAIT_SECONDS, len(run.members) / WARMUP_ASKS_PER_SECOND)
+            # It may have ended while Redis was asked, and nobody would tell this replica any more.
+            return Wait(seconds=random.uniform(0.5, 1) * longest if run.warming else 0.0, reason="warmup")
         if isinstance(taken, NoneFree):
             return Wait(seconds=min(max(taken.seconds, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
         if isinstance(taken, Exhausted):

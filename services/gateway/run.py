@@ -23,6 +23,10 @@ MIN_BACKLOG = 256
 """A stream may always hold so many gradients, however short a job's patience with stale ones is."""
 
 
+LET_IN_PER_SECOND = 500
+"""After the warm-up so many replicas a second are asked to come: each takes a lease from Redis and loads chunks."""
+
+
 class Member(Protocol):
     """A socket on the run."""
 
@@ -37,6 +41,9 @@ class Member(Protocol):
 
     def hang_up(self, code: Close | int, message: str) -> None:
         """The socket is to be closed."""
+
+    def let_in(self, seconds: float) -> bool:
+        """The warm-up is over: asks a replica that waits for that to come after so long; False if it does not wait."""
 
 
 @dataclass(slots=True)
@@ -59,6 +66,8 @@ class Run:
         self.channels = [Channel(spec, shard) for shard in range(len(spec.shards))]
         self._intake, self._settings = intake, settings
         self._shards = [Shard(manifest.version, manifest.forgotten) for manifest in manifests]
+        self.warming = self._is_warming()
+        """Whether one replica still trains alone: a shard has fewer versions than the job's warm-up."""
         self._warn_of_large_frames()
 
     @property
@@ -108,6 +117,7 @@ class Run:
         if shard < len(self._shards):
             known = self._shards[shard]
             known.newest = max(known.newest, version)
+            self._note_warmup()
             self.channels[shard].announce(version, fence)
 
     def looked(self, manifests: Sequence[Manifest]) -> None:
@@ -118,6 +128,7 @@ class Run:
     def learned(self, shard: int, manifest: Manifest) -> None:
         """One manifest was read."""
         self._shards[shard].newest, self._shards[shard].forgotten = manifest.version, manifest.forgotten
+        self._note_warmup()
         self.channels[shard].announce(manifest.version, manifest.fence)
 
     def finish(self, reason: str) -> None:
@@ -135,6 +146,17 @@ class Run:
         self.reason = "stopped"
         for member in list(self.members):
             member.hang_up(Close.UNKNOWN_JOB, f"job {self.spec.name} is no longer there")
+
+    def _is_warming(self) -> bool:
+        return any(shard.newest < self.spec.warmup for shard in self._shards)
+
+    def _note_warmup(self) -> None:
+        was, self.warming = self.warming, self._is_warming()
+        if was and not self.warming:
+            log.info("warmed up job=%s run=%s", self.spec.name, self.spec.run)
+            waiting = 0
+            for member in list(self.members):
+                waiting += member.let_in(waiting / LET_IN_PER_SECOND)
 
     def _warn_of_large_frames(self) -> None:
         codec = BY_NAME[self.spec.training.push_codec]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,10 @@ VOUCH_SECONDS = 10.0
 """How long it is believed that a shard remembers a replica: far less than any sensible `remember_seconds`."""
 
 
+WARM_SECONDS = 2.0
+"""How long it is believed that a replica is the one that warms the run up: far less than the store's WARMUP_SECONDS."""
+
+
 class RunView(Protocol):
     """What a session reads of its run; the gateway keeps it current."""
 
@@ -39,6 +44,10 @@ class RunView(Protocol):
 
     def has_room(self, shard: int, frame_bytes: int) -> bool:
         """Whether the shard's stream and the intake take another frame."""
+
+    @property
+    def warming(self) -> bool:
+        """Whether one replica still trains alone."""
 
     def forgotten(self, shard: int) -> int:
         """Replicas born at or before this (Unix seconds) are refused unless the shard remembers them."""
@@ -71,6 +80,8 @@ class Append:
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Ask Redis for the shard's manifest, call `Session.vouch` if it remembers the replica, then `Session.frame` again.
+
+    While the run is warmed up, ask for the right to do that too, and call `Session.warm` if the replica has it.
 
     When Redis does not answer call `Session.postpone`.
     """
@@ -140,6 +151,7 @@ class Session:
         self._lanes: list[Lane] = []
         self.replica = ""
         self._birth_seconds = 0
+        self._warms_until = -math.inf
 
     def open(self, run: RunView, replica: str, applied: list[int]) -> None:
         """The hello was good: `applied` are the replica's committed sequence numbers, one a shard."""
@@ -150,6 +162,10 @@ class Session:
     def vouch(self, shard: int, now: float) -> None:
         """Redis has just said that the shard remembers the replica."""
         self._lanes[shard].vouched_until = now + VOUCH_SECONDS
+
+    def warm(self, now: float) -> None:
+        """Redis has just said that the replica is the one that warms the run up."""
+        self._warms_until = now + WARM_SECONDS
 
     def close(self) -> None:
         """Whatever comes from now on is ignored."""
@@ -244,6 +260,7 @@ class Session:
             running=run.running,
             newest=run.newest(shard),
             remembered=self._birth_seconds > run.forgotten(shard) or now < lane.vouched_until,
+            may_train=not run.warming or now < self._warms_until,
             asked=asked,
             room=room and pause == 0,
             retry_seconds=max(pause, self._settings.busy_retry_seconds),

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crowdlearn import metrics
 from crowdlearn.errors import StoreUnavailableError, UnknownJobError
-from crowdlearn.protocol import Ack, Close, Finished, Hello
+from crowdlearn.protocol import Ack, Close, Finished, Hello, Wait
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.store import Entry, Store
 from services.gateway import session as actions
@@ -80,6 +80,13 @@ class ReplicaSocket:
         """Says why, if there is something to say, and closes."""
         self._session.close()
         self.outbox.hang_up(code, message)
+
+    def let_in(self, seconds: float) -> bool:
+        """The warm-up is over: a replica that waits for that is asked to come after so long."""
+        waits, self._leases.waits_for_warmup = self._leases.waits_for_warmup, False
+        if waits:
+            self.outbox.say(Wait(seconds=round(seconds, 3)))
+        return waits
 
     def landed(self, shard: int, sequence: int, backlog_entries: int) -> None:
         """A frame is in the stream."""
@@ -160,6 +167,7 @@ class ReplicaSocket:
             return
         replica, applied = await gateway.runs.past(run, hello, gateway.unix_time())
         self._session.open(run, replica, applied)
+        self._leases.replica = replica
         self.outbox.say(welcome(run, replica, applied, gateway.settings))
         log.info("joined job=%s run=%s replica=%s backend=%r", run.spec.name, run.spec.run, replica, hello.backend)
         if run.reason is not None:
@@ -170,6 +178,8 @@ class ReplicaSocket:
         now = self._gateway.monotonic
         if await self._gateway.runs.ask(self._run, shard, self._session.replica):
             self._session.vouch(shard, now())
+        if self._run.warming and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
+            self._session.warm(now())
         await self._perform(self._session.frame(data, now(), asked=True), data)
 
     def _append(self, action: actions.Append) -> None:

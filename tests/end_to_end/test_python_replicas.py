@@ -28,7 +28,7 @@ def whole_numbers() -> np.ndarray:
     return np.random.default_rng(5).integers(-4, 5, (ROWS, WIDTH)).astype(np.float32)
 
 
-def linear_job(name: str) -> Job:
+def linear_job(name: str, warmup: int = 0) -> Job:
     """A loss whose gradient is the mean row, whatever the parameters: a row lost or trained twice would show."""
     return Job(
         name=name,
@@ -38,7 +38,9 @@ def linear_job(name: str) -> Job:
         batch_size=BATCH,
         epochs=EPOCHS,
         optimizer=SGD(learning_rate=1.0, clip_norm=None),
-        downpour=Downpour(push_codec="f32", fetch_codec="f32", expected_staleness=10**6, staleness_limit=10**6),
+        downpour=Downpour(
+            push_codec="f32", fetch_codec="f32", expected_staleness=10**6, staleness_limit=10**6, warmup=warmup
+        ),
     )
 
 
@@ -86,6 +88,41 @@ async def test_with_gateways_killed_in_mid_run_every_row_is_trained_once_an_epoc
     assert summary.reconnects >= 4 * 3
     assert (summary.steps, summary.rejected, summary.dropped) == (EPOCHS * ROWS // BATCH, 0, 0)
     assert min(runner.session.counters.steps for runner in fleet.runners) > 0, "every replica takes part"
+
+
+@pytest.mark.redis
+async def test_a_gateway_killed_in_the_warm_up_lets_nobody_else_in(redis_server: RedisServer, logs: Path) -> None:
+    compiled = linear_job("warm", warmup=120).compile()
+    spec = compiled.spec
+    store = await connect(redis_server.url)
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
+    aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
+    try:
+        await store.jobs.submit(spec, compiled.program, None, compiled.parameters, list(compiled.train), [])
+        for service in (gateway, aggregator):
+            service.start()
+        await asyncio.to_thread(gateway.wait_until_ready)
+        fleet = Fleet(ReplicaGateway(gateway.url), "warm", 4, step_seconds=0.02)
+        async with asyncio.timeout(120):
+            training = asyncio.create_task(fleet.run(asyncio.Event()))
+            await at_version(store, spec.run, 30)
+            states = sorted(runner.state.message[:10] for runner in fleet.runners)
+            gateway.kill()
+            gateway.start()
+            await at_version(store, spec.run, 80)
+            steps = [runner.session.counters.steps for runner in fleet.runners]
+            assert await training
+            steps_at_the_end = [runner.session.counters.steps for runner in fleet.runners]
+            await at_version(store, spec.run, fleet.summary().pushes)
+        values, _ = await store.shards.flat(spec)
+    finally:
+        for service in (gateway, aggregator):
+            await asyncio.to_thread(service.stop)
+        await store.close()
+    assert sorted(steps)[:3] == [0, 0, 0]
+    assert states == ["Computing ", "Warming up", "Warming up", "Warming up"]
+    assert min(steps_at_the_end) > 0
+    np.testing.assert_array_equal(values, -EPOCHS * whole_numbers().sum(axis=0) / BATCH)
 
 
 def run_cli(*arguments: str) -> dict[str, Any]:

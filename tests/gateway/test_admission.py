@@ -18,7 +18,9 @@ from tests.gateway.gateway_harness import make_spec
 
 SPEC = make_spec(shards=(Shard(0, 4), Shard(4, 4)), push_codec="f32")
 GOOD = Frame(Kind.GRADIENT, 0, 1, 4, 7, 10, 0.5, 2, 1, np.ones(4, "<f4").tobytes())
-CALM = Conditions(running=True, newest=10, remembered=True, asked=False, room=True, retry_seconds=0.25)
+CALM = Conditions(
+    running=True, newest=10, remembered=True, may_train=True, asked=False, room=True, retry_seconds=0.25
+)  # fmt: skip
 
 
 def busy(sequence: int) -> Ack:

@@ -28,6 +28,7 @@ class Run:
     version: int = 10
     room: bool = True
     forgotten_until: int = 0
+    warming: bool = False
 
     def newest(self, shard: int) -> int:
         return self.version

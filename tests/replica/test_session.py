@@ -292,6 +292,16 @@ def test_a_replica_without_work_fetches_no_versions() -> None:
     assert Fetch(have=[4, 7]) in stage.said()
 
 
+def test_a_wait_for_the_warm_up_is_told_until_there_is_work() -> None:
+    stage = Stage().welcome().tell(Wait(seconds=1.5, reason="warmup"))
+    assert stage.session.training is not None
+    assert stage.session.training.wait_reason == "warmup"
+    # The gateway says that it is over.
+    stage.clear().tell(Wait(seconds=0.0)).tick(0.0)
+    assert stage.said() == [Lease(count=2)]
+    assert stage.session.training.wait_reason is None
+
+
 def test_a_useless_gradient_is_dropped_and_all_is_fetched_anew() -> None:
     stage = ready()
     assert stage.step(1, float("nan"), 3)

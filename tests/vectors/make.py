@@ -69,6 +69,7 @@ def messages() -> list[dict[str, Any]]:
           for reason in ("not-finite", "future-version", "not-running", "expired")),
         ("leased", "gateway", p.Leased(leases=[p.Grant(3, 1, 0, 512, 60.0), p.Grant(4, 1, 2, 100, 60.0)])),
         ("wait", "gateway", p.Wait(seconds=1.0)),
+        ("wait for the warm-up", "gateway", p.Wait(seconds=1.5, reason="warmup")),
         ("finished", "gateway", p.Finished(reason="until")),
         ("an error", "gateway", p.ErrorMessage(code=4004, message="no job named 'nope'")),
     ]  # fmt: skip

@@ -83,7 +83,7 @@ const fromGateway = {
     version: optional(nullable(natural), null),
   }),
   leased: object({ type: oneOf("leased"), leases: list(grant) }),
-  wait: object({ type: oneOf("wait"), seconds: number }),
+  wait: object({ type: oneOf("wait"), seconds: number, reason: optional(nullable(text()), null) }),
   finished: object({ type: oneOf("finished"), reason: text() }),
   error: object({ type: oneOf("error"), code: integer(), message: text() }),
 };

@@ -50,7 +50,7 @@ test("training that waits for chunks asks for more of them, up to sixteen", () =
 test("after wait it asks when the time has come", () => {
   const leases = new Leases();
   leases.ask(0, 0);
-  leases.wait(1.5, 1000);
+  leases.wait(1.5, null, 1000);
   assert.equal(leases.isDry, true);
   assert.equal(leases.ask(0, 2499), 0);
   assert.equal(leases.ask(0, 2500), 2);

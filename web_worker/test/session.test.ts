@@ -341,3 +341,22 @@ test("a close that is final says why in the gateway's words", () => {
   const stage = new Stage().tell({ type: "error", code: 4004, message: "no job named 'x'" });
   assert.deepEqual(stage.session.closed(4004), [{ do: "end", state: { state: "failed", message: "no job named 'x'" } }]);
 });
+
+test("a wait for the warm-up says so, and a second wait replaces it", () => {
+  const stage = new Stage().welcome().tell({ type: "wait", seconds: 60, reason: "warmup" });
+  assert.equal(stage.session.training!.waitReason, "warmup");
+  stage.clear().tell({ type: "wait", seconds: 0 });
+  stage.actions.push(...stage.session.tick(stage.now));
+  assert.deepEqual(stage.messages(), [{ type: "lease", count: 2 }]);
+  assert.equal(stage.session.training!.waitReason, null);
+});
+
+test("a replica without work fetches no versions until it has some", () => {
+  const stage = new Stage().welcome().tell({ type: "wait", seconds: 60 });
+  stage.session.prepared(WELCOME.run);
+  stage.parameters(0, 4, [10, 20]).parameters(1, 7, [30]).clear();
+  assert.equal(stage.step(), false);
+  assert.deepEqual(stage.messages(), []);
+  stage.chunk(1, 20);
+  assert.deepEqual(stage.messages()[0], { type: "fetch", have: [4, 7] });
+});

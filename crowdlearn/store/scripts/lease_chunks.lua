@@ -1,9 +1,18 @@
 -- Leases chunks: expired leases first, then ordinals never leased.
--- KEYS: work, leases   ARGV: count, total, lease (ms)
--- Returns the ordinals after a first number: ms until the next lease expires, or -1 when none is outstanding.
+-- KEYS: work, leases, warmup   ARGV: count, total, lease (ms), replica ('' unless the run is warmed up), right (ms)
+-- Returns the ordinals after a first number: ms until the next lease expires, -1 when none is outstanding, or -2 when
+-- another replica warms the run up.
 -- Redis's clock and not the callers': gateways need not agree on the time.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if ARGV[4] ~= '' then
+  local owner = redis.call('GET', KEYS[3])
+  if not owner then
+    redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[5])
+  elseif owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
+    return {-2}
+  end
+end
 local count, total = tonumber(ARGV[1]), tonumber(ARGV[2])
 local ordinals = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count)
 local following = tonumber(redis.call('HGET', KEYS[1], 'next') or '0')

@@ -15,6 +15,7 @@ export class Leases {
   #isAsked = false;
   #askAtMilliseconds = 0;
   #isDry = false;
+  #reason: string | null = null;
   #ahead = FEWEST_AHEAD;
 
   /** The leases that are not trained yet. */
@@ -25,6 +26,11 @@ export class Leases {
   /** Whether the gateway last said that no chunk is free: what is in hand is all there is. */
   get isDry(): boolean {
     return this.#isDry;
+  }
+
+  /** Why no chunk is free, if the gateway said so. */
+  get reason(): string | null {
+    return this.#reason;
   }
 
   /** When to ask again after `wait`, or null when an answer is due or the chunks suffice. */
@@ -48,13 +54,15 @@ export class Leases {
   grant(grants: readonly Grant[]): void {
     this.#isAsked = false;
     this.#isDry = false;
+    this.#reason = null;
     for (const { lease, rows } of grants) this.#rowsLeft.set(lease, rows);
   }
 
   /** The gateway has no chunk free for so long. */
-  wait(seconds: number, nowMilliseconds: number): void {
+  wait(seconds: number, reason: string | null, nowMilliseconds: number): void {
     this.#isAsked = false;
     this.#isDry = true;
+    this.#reason = reason;
     this.#askAtMilliseconds = nowMilliseconds + 1000 * seconds;
   }
 

@@ -101,7 +101,7 @@ export class Session {
       case "welcome": return this.#welcomed(message, now);
       case "ack": return message.reason === "expired" ? this.#startAnew() : (this.#training?.answered(message, now) ?? []);
       case "leased": return this.#training?.granted(message.leases, now) ?? [];
-      case "wait": return this.#training?.waited(message.seconds, now) ?? [];
+      case "wait": return this.#training?.waited(message.seconds, message.reason, now) ?? [];
       case "finished": return end({ state: "finished", message: FINISHED[message.reason] ?? "The job has ended. Thank you!" });
       case "error":
         this.#gatewaysReason = message.message;

@@ -10,6 +10,7 @@ import type { Training } from "./training";
 
 const TRAINING: State = { state: "training", message: "Computing gradients." };
 const IDLE = "Waiting for the service to hand out more work.";
+const WARMING_UP = "Warming up: one device trains alone at first. Yours joins in soon.";
 
 /** Trains one session; `perform` carries out its actions. */
 export class Trainer {
@@ -66,7 +67,11 @@ export class Trainer {
     this.reporter.progress(this.progress, now());
   }
 
+  get #idle(): string {
+    return this.session.training?.waitReason === "warmup" ? WARMING_UP : IDLE;
+  }
+
   #showIdle(): void {
-    if (this.session.isOpen && this.executor) this.reporter.waiting(IDLE, this.progress);
+    if (this.session.isOpen && this.executor) this.reporter.waiting(this.#idle, this.progress);
   }
 }

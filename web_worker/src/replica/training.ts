@@ -54,6 +54,11 @@ export class Training {
     this.#uniforms = new Float32Array(Math.max(...welcome.shards.map(({ size }) => size)));
   }
 
+  /** Why the gateway gave no chunk when it was last asked, if it said so. */
+  get waitReason(): string | null {
+    return this.#leases.reason;
+  }
+
   /** The gateway has said `welcome`, for the first time or again under the same identity. */
   connected(welcome: Welcome, now: number): Action[] {
     this.#isConnected = true;
@@ -81,8 +86,8 @@ export class Training {
     return [...load, ...this.#fetch(), ...this.#askForChunks(now)];
   }
 
-  waited(seconds: number, now: number): Action[] {
-    this.#leases.wait(seconds, now);
+  waited(seconds: number, reason: string | null, now: number): Action[] {
+    this.#leases.wait(seconds, reason, now);
     return [];
   }
 
@@ -128,7 +133,9 @@ export class Training {
 
   /** Adopts parameters if that is due, and gives the next minibatch, or null when there is nothing to train now. */
   next(now: number): { batch: Batch | null; actions: Action[] } {
-    const adopted = this.#stepsToFetch === 0 || this.#isAhead(now) ? this.#adoptAndFetch() : [];
+    const isDue = this.#stepsToFetch === 0 || this.#isAhead(now);
+    // Without rows nothing is fetched: a crowd that waits for work would load every version for nothing.
+    const adopted = isDue && this.#hasRows ? this.#adoptAndFetch() : [];
     if (this.#mustWait(now) || !this.parameters.complete || !this.#hasRows) {
       this.#noteHunger();
       return { batch: null, actions: [...adopted, ...this.#pushIfDue(now), ...this.#askForChunks(now)] };

@@ -1,0 +1,124 @@
+"""A run's first gradients come from one replica, whatever the others send, on fakeredis and on a real Redis."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crowdlearn.protocol import Ack, Lease, Leased, Wait
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import Store, data
+from services.gateway.bundle import Bundle
+from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit
+from tests.scripted_replica import ScriptedReplica
+
+ONES = np.ones(2024, np.float32)
+
+
+@pytest.fixture
+async def job(store: Store) -> JobSpec:
+    """A job of two shards that is warmed up for five versions."""
+    return await submit(store, make_spec(warmup=5))
+
+
+async def ask(replica: ScriptedReplica) -> Leased | Wait:
+    await replica.say(Lease(count=1))
+    return await replica.expect(Leased | Wait)  # type: ignore[arg-type]
+
+
+async def test_the_second_replica_is_told_to_wait_for_the_warm_up(job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as first, ScriptedReplica("small", service.url) as second:
+        assert isinstance(await ask(first), Leased)
+        answer = await ask(second)
+        assert isinstance(answer, Wait)
+        assert answer.reason == "warmup"
+        assert 1 <= answer.seconds <= 2
+        assert isinstance(await ask(first), Leased)
+
+
+async def test_when_every_shard_is_warm_those_who_wait_are_told_one_after_the_other(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    first, second, third = (ScriptedReplica("small", service.url) for _ in range(3))
+    async with first, second, third:
+        for replica in (first, second, third):
+            await ask(replica)
+        await commit(store, job.run, 0, 1.0, version=5)
+        assert isinstance(await ask(third), Wait), "the second shard is not warm yet"
+        await commit(store, job.run, 1, 1.0, version=6)
+        told = [await replica.expect(Wait) for replica in (second, third)]
+        assert [wait.reason for wait in told] == [None, None]
+        assert sorted(wait.seconds for wait in told) == [0.0, 0.002]
+        assert isinstance(await ask(second), Leased)
+
+
+async def test_a_gradient_of_another_replica_is_busy_during_the_warm_up(job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as first, ScriptedReplica("small", service.url) as second:
+        await ask(first)
+        await first.push(ONES)
+        await first.settle()
+        await second.push(ONES)
+        ack = await second.expect(Ack)
+        assert (ack.status, ack.retry_seconds) == ("busy", 2.0)
+        await first.push(ONES)
+        await first.settle()
+    assert first.accepted == [{1, 2}, {1, 2}]
+
+
+async def test_when_the_replica_leaves_another_warms_the_run_up(job: JobSpec, service: Service) -> None:
+    async with ScriptedReplica("small", service.url) as second:
+        async with ScriptedReplica("small", service.url) as first:
+            await ask(first)
+            await first.push(ONES)
+            await first.settle()
+        while isinstance(answer := await ask(second), Wait):
+            # The gateway may notice the close of the first after this question.
+            pass
+        assert isinstance(answer, Leased)
+        await second.push(ONES)
+        await second.settle()
+
+
+async def test_a_replica_whose_gateway_died_goes_on_at_another_one(
+    store: Store, bundle: Bundle, job: JobSpec, service: Service
+) -> None:
+    async with serve(store, bundle) as other:
+        first = ScriptedReplica("small", service.url, other.url)
+        await first.connect()
+        await ask(first)
+        await first.push(ONES)
+        await first.settle()
+        await store.data.warm_up(job.run, first.replica or "")
+        # As after a kill: the right is still the replica's, and no gateway has given it back.
+        await first.connect()
+        async with ScriptedReplica("small", other.url) as second:
+            assert isinstance(await ask(second), Wait)
+        await first.push(ONES)
+        await first.settle()
+        await first.socket.close()
+
+
+async def test_a_replica_that_hangs_is_replaced_and_its_late_gradient_waits(
+    store: Store, job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "WARMUP_SECONDS", 0.02)
+    monkeypatch.setattr("services.gateway.session.WARM_SECONDS", 0.01)
+    async with ScriptedReplica("small", service.url) as first, ScriptedReplica("small", service.url) as second:
+        await first.push(ONES)
+        await first.settle()
+        # Nothing comes of the first any more.
+        while isinstance(await ask(second), Wait):
+            pass
+        monkeypatch.setattr(data, "WARMUP_SECONDS", 10.0)
+        await second.push(ONES)
+        await second.settle()
+        await first.push(ONES)
+        assert (await first.expect(Ack)).status == "busy"
+
+
+async def test_a_run_that_is_warm_lets_everybody_train(store: Store, job: JobSpec, service: Service) -> None:
+    for shard in (0, 1):
+        await commit(store, job.run, shard, 1.0, version=5)
+    async with ScriptedReplica("small", service.url) as first, ScriptedReplica("small", service.url) as second:
+        assert isinstance(await ask(first), Leased)
+        assert isinstance(await ask(second), Leased)
