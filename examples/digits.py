@@ -44,6 +44,7 @@ job = Job(
     },
     loss=loss,
     metrics=metrics,
+    predict=predict,
     data=Data(
         train={"image": images[train], "label": labels[train]},
         held_out={"image": images[held_out], "label": labels[held_out]},

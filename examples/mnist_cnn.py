@@ -56,6 +56,7 @@ job = Job(
     },
     loss=loss,
     metrics=metrics,
+    predict=predict,
     data=Data(train, held_out),
     batch_size=100,
     epochs=20,

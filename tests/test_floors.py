@@ -35,6 +35,7 @@ ONLY_IN = {
     "uvicorn": ("services.gateway",),
     "playwright": ("services.cli",),
     "fsspec": ("crowdlearn.files",),
+    "onnx": ("crowdlearn.program",),
     "jax": ("crowdlearn.program", "crowdlearn.job", "crowdlearn.dataset", "services.evaluator"),
 }
 

@@ -14,6 +14,7 @@ from crowdlearn.errors import JobError
 from crowdlearn.job.compilation import CompiledJob, compile_job
 from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer, count
 from crowdlearn.job.scoring import Metrics
+from crowdlearn.program.onnx_export import Predict
 from crowdlearn.program.trace import Loss
 from crowdlearn.spec import JOB_NAME, parse_target
 
@@ -40,6 +41,9 @@ class Job:
     metrics: Metrics | None = None
     """`metrics(params, batch)`: scalars by name, of a held-out chunk; chunks are averaged, weighed by their rows. The
     loss is measured without being asked for."""
+    predict: Predict | None = None
+    """`predict(params, batch)`: what the model says of rows, an array or arrays by name; `crowdlearn export` writes it
+    as ONNX."""
     batch_size: int = 100
     """Rows of a minibatch."""
     epochs: int = 10
@@ -59,7 +63,7 @@ class Job:
         if (self.loss is None) == (self.model is None):
             got = "neither" if self.loss is None else "both"
             raise JobError(f"a job expects either loss (a function) or model (a JavaScript file), got {got}")
-        for function in ("loss", "metrics"):
+        for function in ("loss", "metrics", "predict"):
             value = getattr(self, function)
             if not callable(value) and value is not None:
                 raise JobError(f"{function} expects a function of (params, batch), got {value!r:.80}")

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from crowdlearn.errors import CrowdLearnError
-from services.cli import check, jobs, replica, services, up
+from services.cli import check, exporting, jobs, replica, services, up
 
 app = typer.Typer(
     name="crowdlearn",
@@ -20,6 +20,7 @@ up.register(app)
 services.register(app)
 replica.register(app)
 jobs.register(app)
+exporting.register(app)
 check.register(app)
 
 

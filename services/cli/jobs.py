@@ -1,16 +1,14 @@
-"""`crowdlearn submit`, `status`, `export`, `stop` and `resume`: what an operator does to jobs, straight on Redis."""
+"""`crowdlearn submit`, `status`, `stop` and `resume`: what an operator does to jobs, straight on Redis."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -27,16 +25,16 @@ from crowdlearn.store import Store, connect
 from crowdlearn.store import resume as resume_job
 from crowdlearn.store.status import status as read_status
 from crowdlearn.weights import load as load_weights
-from crowdlearn.weights import save
 from services.cli import loop
 from services.cli.options import AsJson, CheckpointAddress, JobFile, RedisUrl, WeightsFile
+from services.cli.output import in_words, print_json
 
 JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
-    for command in (submit, status, export, stop, resume):
+    for command in (submit, status, stop, resume):
         app.command(rich_help_panel="Jobs")(command)
 
 
@@ -57,7 +55,7 @@ def submit(
 
     loop.run(main)
     if as_json:
-        _print_json({"job": compiled.spec.name, "run": compiled.spec.run})
+        print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
         console.print(
             f"Job [bold]{compiled.spec.name}[/] is running. Every browser that opens a gateway's page can take part."
@@ -114,7 +112,7 @@ def status(
 
     found = loop.run(main)
     if as_json:
-        _print_json(found[0] if job is not None else {"jobs": found})
+        print_json(found[0] if job is not None else {"jobs": found})
     elif found:
         Console().print(_table(found))
     else:
@@ -138,41 +136,6 @@ def _table(found: list[JobStatus]) -> Table:
     return table
 
 
-def export(
-    job: JobName,
-    file: Annotated[str | None, typer.Argument(help="The same as --out.", metavar="[FILE]")] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            help="Where to write: .safetensors or .npz, here or in a bucket. [default: JOB.safetensors]", metavar="FILE"
-        ),
-    ] = None,
-    redis: RedisUrl = DEFAULT_REDIS_URL,
-    as_json: AsJson = False,
-) -> None:
-    """Write a job's weights to a file, at any time: those that met its target, or else the current ones."""
-    target = out or file or f"{job}.safetensors"
-
-    async def main(_: asyncio.Event) -> tuple[JobSpec, list[int]]:
-        async with _store(redis) as store:
-            spec = await store.jobs.spec(job)
-            flat, versions = await store.shards.result(spec)
-            save(target, spec.parameters, flat, spec.about(versions))
-            return spec, list(versions)
-
-    spec, versions = loop.run(main)
-    if as_json:
-        _print_json({"job": job, "run": spec.run, "file": target, "versions": versions})
-    else:
-        Console().print(f"Wrote {target}: run {spec.run}, {in_words(versions)}.", highlight=False)
-
-
-def in_words(versions: Sequence[int]) -> str:
-    """`version 812`, or of shards that differ, `versions 811 to 812`."""
-    low, high = min(versions), max(versions)
-    return f"version {high:,}" if low == high else f"versions {low:,} to {high:,} of {len(versions)} shards"
-
-
 def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
     """End a job. Its weights stay in Redis for `export`, and all of it for `resume`."""
 
@@ -182,7 +145,7 @@ def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = Fa
 
     stopped = loop.run(main)
     if as_json:
-        _print_json({"job": job, "stopped": stopped})
+        print_json({"job": job, "stopped": stopped})
     else:
         Console().print(f"Job {job} is stopped." if stopped else f"Job {job} had ended already.")
 
@@ -209,7 +172,7 @@ def resume(
     spec, versions = loop.run(main)
     if as_json:
         target = str(spec.until) if spec.until else None
-        _print_json({"job": job, "run": spec.run, "versions": versions, "epochs": spec.epochs, "until": target})
+        print_json({"job": job, "run": spec.run, "versions": versions, "epochs": spec.epochs, "until": target})
     else:
         Console().print(
             f"Job {job} goes on after {max(versions):,} gradients. Pages that took part have to join again."
@@ -223,7 +186,3 @@ async def _store(redis: str | None) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")

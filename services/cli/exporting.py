@@ -1,0 +1,123 @@
+"""`crowdlearn export`: a job's weights as a file, or its forward pass with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from crowdlearn import files, weights
+from crowdlearn.codecs import Vector
+from crowdlearn.errors import JobError
+from crowdlearn.job import Job
+from crowdlearn.job_file import load
+from crowdlearn.protocol import ParameterArray
+from crowdlearn.settings import DEFAULT_REDIS_URL
+from crowdlearn.store import connect
+from services.cli import loop
+from services.cli.options import AsJson, RedisUrl
+from services.cli.output import in_words, print_json
+
+ONNX = ".onnx"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    app.command(rich_help_panel="Jobs")(export)
+
+
+def export(
+    job: Annotated[str, typer.Argument(help="The job's name; for ONNX its file.", metavar="JOB|JOB.py")],
+    file: Annotated[str | None, typer.Argument(help="The same as --out.", metavar="[FILE]")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to write: .safetensors, .npz or .onnx, here or in a bucket. [default: JOB.safetensors]",
+            metavar="FILE",
+        ),
+    ] = None,
+    from_weights: Annotated[
+        str | None, typer.Option("--weights", help="ONNX of these weights instead of the service's.", metavar="FILE")
+    ] = None,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Write a job's weights to a file, at any time: those that met its target, or else the current ones.
+
+    With a job file and FILE.onnx: its forward pass `predict` with them.
+    """
+    defined = load(job) if job.endswith(".py") else None
+    name = defined.name if defined else job
+    target = out or file or f"{name}.safetensors"
+    if not target.endswith(ONNX):
+        if from_weights is not None:
+            raise JobError(f"--weights are for ONNX, got {target}: copy the file, or name a .onnx")
+        exported = loop.run(lambda _: _from_service(name, redis))
+        weights.save(target, exported.parameters, exported.flat, exported.about)
+        _say(Console(), as_json, {"job": name, **exported.told, "file": target}, f"Wrote {target}: {exported.words}.")
+        return
+    if defined is None:
+        raise JobError(f"ONNX holds the function predict of the job's file: crowdlearn export {job}.py --out ...")
+    _export_onnx(defined, target, from_weights, redis, as_json)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The weights that a service holds of a job."""
+
+    parameters: Sequence[ParameterArray]
+    flat: Vector
+    about: Mapping[str, str]
+    run: str
+    versions: list[int]
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What --json says of them."""
+        return {"run": self.run, "versions": self.versions}
+
+    @property
+    def words(self) -> str:
+        """What a person reads."""
+        return f"run {self.run}, {in_words(self.versions)}"
+
+
+async def _from_service(job: str, redis: str | None) -> Exported:
+    store = await connect(redis or DEFAULT_REDIS_URL)
+    try:
+        spec = await store.jobs.spec(job)
+        flat, versions = await store.shards.result(spec)
+    finally:
+        await store.close()
+    return Exported(spec.parameters, flat, spec.about(versions), spec.run, list(versions))
+
+
+def _export_onnx(job: Job, target: str, from_weights: str | None, redis: str | None, as_json: bool) -> None:
+    from crowdlearn.job.prediction import to_onnx
+
+    if from_weights is not None:
+        arrays, source, words = weights.read(from_weights), from_weights, from_weights
+        about: Mapping[str, str] = {"job": job.name, "weights": Path(from_weights).name}
+        told: dict[str, object] = {"weights": from_weights}
+    else:
+        exported = loop.run(lambda _: _from_service(job.name, redis))
+        arrays = weights.named(exported.parameters, exported.flat)
+        about, told, words = exported.about, exported.told, exported.words
+        source = f"job {job.name}, run {exported.run},"
+    model = to_onnx(job, arrays, source, about)
+    files.write(target, model.data)
+    told |= {"job": job.name, "file": target, "inputs": model.inputs, "outputs": model.outputs, "rows": model.rows}
+    rows = "any number of rows" if model.rows is None else f"exactly {model.rows} rows, on which the model depends"
+    sentence = f"Wrote {target}: {words}; from {', '.join(model.inputs)} to {', '.join(model.outputs)}, {rows}."
+    _say(Console(), as_json, told, sentence)
+
+
+def _say(console: Console, as_json: bool, told: dict[str, object], sentence: str) -> None:
+    if as_json:
+        print_json(told)
+    else:
+        console.print(sentence, highlight=False, soft_wrap=True)
