@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from crowdlearn.errors import SetupError
@@ -53,12 +53,83 @@ class RedisServer:
                 return
         raise SetupError(f"redis-server ended with {self.process.wait()} before it was ready: {' '.join(command)}")
 
+    def cli(self, *command: object) -> str:
+        """What `redis-cli` prints for a command."""
+        words = ["redis-cli", "-p", str(self.port), *map(str, command)]
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
     def kill(self) -> None:
         """SIGKILL, as a crash would be."""
         if self.process is not None:
             self.process.kill()
             self.process.communicate()
             self.process = None
+
+
+class RedisCluster:
+    """Several redis-servers in one cluster: `masters` of them, and a replica of each if `replicated`."""
+
+    NODE_TIMEOUT_MILLISECONDS = 1000
+    """After so long a silent master is failed over; Redis's own default is 15 s."""
+
+    def __init__(
+        self, folder: Path, masters: int = 3, *, replicated: bool = False, options: Sequence[str] = ()
+    ) -> None:
+        self.masters = [self._node(folder / f"master{index}", options) for index in range(masters)]
+        self.replicas = [
+            self._node(folder / f"replica{index}", options) for index in range(masters if replicated else 0)
+        ]
+
+    @property
+    def nodes(self) -> list[RedisServer]:
+        """Masters as they were at the start, then their replicas in the same order."""
+        return [*self.masters, *self.replicas]
+
+    @property
+    def url(self) -> str:
+        """Its address for crowdlearn.store.connect."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    def start(self) -> None:
+        """Starts it and returns when every node agrees that all slots are served."""
+        for node in self.nodes:
+            node.start()
+        for index, node in enumerate(self.masters):
+            first, last = (16384 * i // len(self.masters) for i in (index, index + 1))
+            node.cli("cluster", "addslotsrange", first, last - 1)
+            node.cli("config", "set", "cluster-announce-ip", "127.0.0.1")
+            node.cli("cluster", "set-config-epoch", index + 1)
+        for node in self.nodes[1:]:
+            node.cli("cluster", "meet", "127.0.0.1", self.nodes[0].port, self._bus_port(self.nodes[0]))
+        self._wait_until(lambda: all(self._known(node) == len(self.nodes) for node in self.nodes))
+        for master, replica in zip(self.masters, self.replicas, strict=False):
+            replica.cli("cluster", "replicate", master.cli("cluster", "myid"))
+        self._wait_until(lambda: all("cluster_state:ok" in node.cli("cluster", "info") for node in self.nodes))
+        for replica in self.replicas:
+            self._wait_until(lambda replica=replica: "master_link_status:up" in replica.cli("info", "replication"))  # type: ignore[misc]
+
+    def stop(self) -> None:
+        """SIGKILL to every node."""
+        for node in self.nodes:
+            node.kill()
+
+    def _node(self, folder: Path, options: Sequence[str]) -> RedisServer:
+        folder.mkdir(parents=True, exist_ok=True)
+        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(self.NODE_TIMEOUT_MILLISECONDS))
+        return RedisServer(folder, *cluster, "--cluster-port", str(free_port()), *options)
+
+    def _bus_port(self, node: RedisServer) -> str:
+        return node.options[node.options.index("--cluster-port") + 1]
+
+    def _known(self, node: RedisServer) -> int:
+        return sum("handshake" not in line for line in node.cli("cluster", "nodes").splitlines())
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                raise SetupError(f"the cluster is not whole after {START_SECONDS:g} s")
+            time.sleep(0.05)
 
 
 class Service:

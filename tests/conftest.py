@@ -1,4 +1,4 @@
-"""Servers that tests share: a real redis-server on a free port, and the two stores every promise is tested on."""
+"""Servers that tests share: a real redis-server, a real cluster, and the three stores every promise is tested on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import RedisServer
+from benchmarks.processes import RedisCluster, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +34,27 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
-@pytest.fixture(params=["fakeredis", "redis"])
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """One cluster of three masters for the whole run."""
+    with tempfile.TemporaryDirectory(prefix="crowdlearn-cluster-") as folder:
+        cluster = RedisCluster(Path(folder))
+        cluster.start()
+        yield cluster
+        cluster.stop()
+
+
+@pytest.fixture(params=["fakeredis", "redis", "cluster"])
 def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address of an empty store: once fakeredis, once the real redis-server."""
+    """The address of an empty store: once fakeredis, once the real redis-server, once a cluster of three masters."""
     if request.param == "fakeredis":
         yield f"fake://{uuid.uuid4().hex}"
+        return
+    if request.param == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        yield cluster.url
+        for node in cluster.nodes:
+            node.cli("flushall")
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     yield server.url

@@ -6,9 +6,10 @@ import time
 from collections.abc import AsyncIterator
 
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.store.announcements import Announcement, JobChanged, Resync, VersionAnnounced, announcements
+from crowdlearn.store.addresses import open_connection
+from crowdlearn.store.announcements import Announcement, Announcements, JobChanged, Resync, VersionAnnounced
 from crowdlearn.store.backoff import Backoff
-from crowdlearn.store.connection import Connection, open_connection
+from crowdlearn.store.connection import Connection
 from crowdlearn.store.curve import Curve
 from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Progress, WarmingUp
 from crowdlearn.store.fleet import Fleet
@@ -49,7 +50,7 @@ __all__ = [
 
 
 class Store:
-    """One Redis. Every method of it and of its parts may raise StoreUnavailableError."""
+    """One Redis, or one cluster. Every method of it and of its parts may raise StoreUnavailableError."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -59,6 +60,7 @@ class Store:
         self.streams = Streams(connection)
         self.fleet = Fleet(connection)
         self.curve = Curve(connection)
+        self._announcements = Announcements(connection)
 
     @property
     def address(self) -> str:
@@ -74,10 +76,19 @@ class Store:
 
         Without `versions` only jobs that start and end: a few a day instead of a hundred a second.
         """
-        return announcements(self._connection, versions)
+        return self._announcements.listen(versions)
+
+    def follow(self, run: str, shards: int) -> None:
+        """`announcements` are to tell versions of the run's first `shards` shards. Without it they may or may not."""
+        self._announcements.follow(run, shards)
+
+    def forget(self, run: str) -> None:
+        """Versions of the run are not wanted any more."""
+        self._announcements.forget(run)
 
     async def close(self) -> None:
         """Closes the connections."""
+        await self.streams.close()
         await self._connection.close()
 
 
@@ -93,7 +104,8 @@ def open_store(url: str) -> Store:
 async def connect(url: str, *, wait_seconds: float = 0.0) -> Store:
     """Opens the Redis at `url` and waits up to `wait_seconds` (may be infinite) until it answers.
 
-    `url` is `redis://`, `rediss://` or `unix://` as redis-py reads them, or `fake://NAME`: a fakeredis in this process.
+    `url` is `redis://`, `rediss://` or `unix://` as redis-py reads them; `redis+cluster://HOST:PORT,HOST:PORT` or
+    `rediss+cluster://` for a cluster, of which any hosts are named; or `fake://NAME`: a fakeredis in this process.
 
     Raises:
         SetupError: `url` is not such an address.

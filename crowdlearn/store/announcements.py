@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio.client import PubSub
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import keys
 from crowdlearn.store.backoff import Backoff
+from crowdlearn.store.cluster import ClusterConnection
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.shard_channels import ShardChannels
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +50,73 @@ class Resync:
 Announcement = VersionAnnounced | JobChanged | Resync
 
 
-async def announcements(connection: Connection, versions: bool) -> AsyncIterator[Announcement]:
-    """Yields announcements for ever, a Resync after each connection; waits and connects again when Redis is away."""
-    channels = (keys.JOBS_CHANNEL, keys.VERSIONS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
-    backoff = Backoff()
-    while True:
+class Announcements:
+    """What others announce. On a cluster versions come over sharded channels, and only of runs that are followed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._followed: dict[str, int] = {}
+        self._changed: set[asyncio.Event] = set()
+
+    def follow(self, run: str, shards: int) -> None:
+        """Versions of the run's first `shards` shards are wanted; one node announces those of all runs anyway."""
+        self._followed[run] = shards
+        self._tell()
+
+    def forget(self, run: str) -> None:
+        """Versions of the run are not wanted any more."""
+        if self._followed.pop(run, None) is not None:
+            self._tell()
+
+    async def listen(self, versions: bool) -> AsyncIterator[Announcement]:
+        """Yields announcements for ever, a Resync after each connection; connects again when Redis is back."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with aclosing(self._listen(versions, backoff.reset)) as events:
+                    async for event in events:
+                        yield event
+            except StoreUnavailableError as error:
+                if backoff.fresh:
+                    log.warning("announcements are interrupted: %s", error)
+                await backoff.wait()
+
+    def _listen(self, versions: bool, connected: Callable[[], None]) -> AsyncGenerator[Announcement]:
+        if isinstance(self._connection, ClusterConnection):
+            return self._listen_to_cluster(self._connection, versions, connected)
+        channels = (keys.JOBS_CHANNEL, keys.VERSIONS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
+        return _listen_to_node(self._connection, channels, connected)
+
+    async def _listen_to_cluster(
+        self, connection: ClusterConnection, versions: bool, connected: Callable[[], None]
+    ) -> AsyncGenerator[Announcement]:
+        changed = asyncio.Event()
+        self._changed.add(changed)
+        channels = ShardChannels(connection, keys.JOBS_CHANNEL)
         try:
-            async with aclosing(_listen(connection, channels, backoff.reset)) as events:
-                async for event in events:
-                    yield event
-        except StoreUnavailableError as error:
-            if backoff.fresh:
-                log.warning("announcements are interrupted: %s", error)
-            await backoff.wait()
+            await channels.open()
+            while True:
+                if await channels.want(self._channels() if versions else set()):
+                    connected()
+                    yield Resync()
+                changed.clear()
+                while not changed.is_set():
+                    message = await channels.next(LISTEN_SECONDS, changed)
+                    if message is not None:
+                        yield _announcement(message)
+        finally:
+            self._changed.discard(changed)
+            await channels.close()
+
+    def _channels(self) -> set[str]:
+        return {keys.versions_channel(run, shard) for run, count in self._followed.items() for shard in range(count)}
+
+    def _tell(self) -> None:
+        for changed in self._changed:
+            changed.set()
 
 
-async def _listen(
+async def _listen_to_node(
     connection: Connection, channels: tuple[str, ...], connected: Callable[[], None]
 ) -> AsyncGenerator[Announcement]:
     subscriber = connection.subscriber()
@@ -71,20 +126,22 @@ async def _listen(
             connected()
             yield Resync()
             while True:
-                event = await _next(subscriber)
-                if event is not None:
-                    yield event
+                message = await _next(subscriber)
+                if message is not None:
+                    yield _announcement(message)
     finally:
         await subscriber.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it without annotations
 
 
-async def _next(subscriber: PubSub) -> Announcement | None:
-    message = await subscriber.get_message(timeout=LISTEN_SECONDS)
-    if message is None or message["type"] != "message":
-        return None
+async def _next(subscriber: PubSub) -> Mapping[str, Any] | None:
+    message: Mapping[str, Any] | None = await subscriber.get_message(timeout=LISTEN_SECONDS)
+    return message if message is not None and message["type"] == "message" else None
+
+
+def _announcement(message: Mapping[str, Any]) -> Announcement:
     fields = message["data"].decode().split(" ")
-    if message["channel"] == keys.VERSIONS_CHANNEL.encode():
-        run, shard, version, fence = fields
-        return VersionAnnounced(run, int(shard), int(version), int(fence))
-    run, state = fields
-    return JobChanged(run, state)
+    if message["channel"] == keys.JOBS_CHANNEL.encode():
+        run, state = fields
+        return JobChanged(run, state)
+    run, shard, version, fence = fields
+    return VersionAnnounced(run, int(shard), int(version), int(fence))

@@ -1,19 +1,18 @@
-"""Talks to one Redis: opens clients, sends commands, and turns failures into StoreUnavailableError. Knows no key."""
+"""Talks to one Redis: sends commands, and turns failures into StoreUnavailableError. Knows no key.
+
+Clients are opened in addresses; what is different on Redis Cluster is in cluster.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
-import fakeredis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store.scripts import Script
@@ -21,20 +20,8 @@ from crowdlearn.store.scripts import Script
 Command = Sequence[Any]
 """A command's name and arguments: str, bytes, int or float."""
 
-SCHEMES = ("redis", "rediss", "unix", "fake")
-
 COMMAND_TIMEOUT_SECONDS = 5.0
 """A healthy Redis answers in milliseconds; after this long it is as good as away."""
-
-NO_SOCKET_TIMEOUT = None
-"""Connection times commands itself. With a timeout of its own redis-py sends within asyncio.wait_for, which before
-Python 3.12 swallows a cancellation now and then: a cancelled service would go on."""
-
-MAX_CONNECTIONS = 64
-"""Further commands wait for a free connection: 10,000 sockets that say hello at once must not open as many."""
-
-READ_BYTES = 1 << 18
-"""One read of the socket takes several gradients."""
 
 UNAVAILABLE = (
     exceptions.ConnectionError,
@@ -44,21 +31,24 @@ UNAVAILABLE = (
     exceptions.ClusterDownError,
     exceptions.MasterDownError,
     exceptions.TryAgainError,
+    exceptions.ClusterError,
+    exceptions.SlotNotCoveredError,
     OSError,
 )
 """What passes by itself, or when the operator acts; everything else is a mistake of ours."""
 
-UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
-"""The same, which redis-py tells apart by the first word: a full disk, too few replicas, a script that runs long."""
-
-_fake_servers: dict[str, Any] = {}
+UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
+"""The same, told apart by the first word: a full disk, too few replicas, a script that runs long, a failover."""
 
 
 class Connection:
-    """The clients of one Redis. Every method may raise StoreUnavailableError.
+    """The clients of one Redis node. Every method may raise StoreUnavailableError.
 
     Nothing is retried: a write whose answer was lost may have been done, and a second XADD would be a second gradient.
     """
+
+    clustered: ClassVar[bool] = False
+    """Whether keys are spread over several nodes: one command then names keys of one slot only."""
 
     def __init__(self, commands: redis.asyncio.Redis, blocking: redis.asyncio.Redis, address: str) -> None:
         self._commands = commands
@@ -145,63 +135,13 @@ class Connection:
         """Turns a failure to answer into StoreUnavailableError."""
         try:
             yield
+        except exceptions.MovedError as error:
+            raise SetupError(
+                f"{self.address} is a node of a cluster: name it redis+cluster://, or rediss+cluster://"
+            ) from error
         except UNAVAILABLE as error:
             raise self.unavailable(error) from error
         except exceptions.ResponseError as error:
             if not str(error).startswith(UNAVAILABLE_CODES):
                 raise
             raise self.unavailable(error) from error
-
-
-def open_connection(url: str) -> Connection:
-    """Opens clients for `url` without connecting yet.
-
-    Raises:
-        SetupError: `url` is not an address of a Redis.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
-        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-        raise SetupError(f"a Redis address starts with one of {schemes}; got {_without_password(url)!r}")
-    if parts.scheme == "fake":
-        server = _fake_servers.setdefault(parts.netloc, fakeredis.FakeServer())
-        return Connection(_fake_client(server), _fake_client(server), url)
-    try:
-        commands, blocking = _client(url), _client(url)
-    except ValueError as error:
-        raise SetupError(f"a Redis address is like redis://HOST:6379/0, got {_without_password(url)!r}") from error
-    return Connection(commands, blocking, _without_password(url))
-
-
-def fake_server(name: str) -> Any:
-    """The fakeredis server behind `fake://NAME`: tests switch its `connected` off."""
-    return _fake_servers.setdefault(name, fakeredis.FakeServer())
-
-
-def _fake_client(server: Any) -> redis.asyncio.Redis:
-    client = fakeredis.FakeAsyncRedis(server=server, socket_timeout=NO_SOCKET_TIMEOUT)
-    return cast(redis.asyncio.Redis, client)
-
-
-def _client(url: str) -> redis.asyncio.Redis:
-    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=COMMAND_TIMEOUT_SECONDS,
-        socket_timeout=NO_SOCKET_TIMEOUT,
-        socket_connect_timeout=COMMAND_TIMEOUT_SECONDS,
-        socket_keepalive=True,
-        socket_read_size=READ_BYTES,
-        protocol=2,  # one shape of answers on Redis, Valkey and fakeredis
-        retry=Retry(NoBackoff(), 0),
-    )
-    return redis.asyncio.Redis.from_pool(pool)
-
-
-def _without_password(url: str) -> str:
-    # redis-py also reads a password from the query.
-    credentials, at, rest = url.partition("?")[0].rpartition("@")
-    if not at:
-        return rest
-    scheme = credentials.partition("://")[0]
-    return f"{scheme}://{rest}"

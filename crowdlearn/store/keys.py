@@ -81,3 +81,8 @@ def applied(run: str, shard: int) -> str:
 
 def lease(run: str, shard: int) -> str:
     return f"crowdlearn:{{{run}/{shard}}}:lease"
+
+
+def versions_channel(run: str, shard: int) -> str:
+    """On a cluster: a sharded channel must lie in the slot of the script that publishes to it."""
+    return f"crowdlearn:{{{run}/{shard}}}:versions"

@@ -221,7 +221,7 @@ class Shards:
         after = commit.manifest
         names = _commit_keys(run, shard, commit.base.blob, after.blob)
         blobs = _blob_commands(run, shard, commit) if after.blob != commit.base.blob else []
-        arguments = _commit_arguments(run, shard, commit)
+        arguments = _commit_arguments(run, shard, commit, self._connection.clustered)
         answer = (await self._connection.run_after(blobs, scripts.COMMIT, names, *arguments))[-1]
         if answer[0] != b"committed":
             raise _refused(run, shard, commit.base, answer)
@@ -248,11 +248,13 @@ def _commit_keys(run: str, shard: int, old: str, new: str) -> list[str]:
     ]
 
 
-def _commit_arguments(run: str, shard: int, commit: Commit) -> list[Any]:
+def _commit_arguments(run: str, shard: int, commit: Commit, clustered: bool) -> list[Any]:
     base, after = commit.base, commit.manifest
     fixed: list[Any] = [base.fence, base.version, after.version, after.offset, after.blob, after.forgotten]
     fixed += [following(after.offset), _milliseconds(OLD_BLOB_TTL_SECONDS)]
-    fixed += [keys.VERSIONS_CHANNEL, f"{run} {shard} {after.version} {after.fence}", len(commit.applied)]
+    # An ordinary PUBLISH would go to every node of a cluster, a hundred times a second.
+    fixed += ["SPUBLISH", keys.versions_channel(run, shard)] if clustered else ["PUBLISH", keys.VERSIONS_CHANNEL]
+    fixed += [f"{run} {shard} {after.version} {after.fence}", len(commit.applied)]
     for replica, applied in commit.applied.items():
         fixed += [replica, f"{applied.sequence}:{applied.milliseconds}"]
     return [*fixed, *commit.forget]

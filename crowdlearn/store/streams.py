@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import keys
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.slot_reads import SlotReads
 
 START = "0-0"
 """The offset before the first entry of a stream."""
@@ -67,6 +69,12 @@ class Streams:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._slot_reads = SlotReads(connection) if connection.clustered else None
+
+    async def close(self) -> None:
+        """Ends reads that wait."""
+        if self._slot_reads is not None:
+            await self._slot_reads.close()
 
     async def append(self, entries: Sequence[Entry]) -> list[Appended | StoreUnavailableError]:
         """Appends frames in the given order, in one pipeline; returns one outcome an entry.
@@ -104,16 +112,21 @@ class Streams:
         """
         if not offsets:
             return {}
-        # One XREAD names streams of many slots. On Redis Cluster this must become one a slot; only here.
-        shard_of = {keys.stream(*shard).encode(): shard for shard in offsets}
-        tail = ("STREAMS", *shard_of, *offsets.values())
+        shard_of = {keys.stream(*shard): shard for shard in offsets}
+        names = dict(zip(shard_of, offsets.values(), strict=True))
+        read = self._slot_reads.read if self._slot_reads is not None else self._read_together
+        found = await read(names, count, block_seconds)
+        return {shard_of[stream]: _entries(raw) for stream, raw in found.items()}
+
+    async def _read_together(self, offsets: Mapping[str, str], count: int, block_seconds: float) -> dict[str, Any]:
+        tail = ("STREAMS", *offsets, *offsets.values())
         if block_seconds > 0:
             # BLOCK 0 would wait for ever, and a wait below a millisecond rounds to it.
             block = max(1, round(block_seconds * 1000))
             answer = await self._connection.wait(block_seconds, "XREAD", "COUNT", count, "BLOCK", block, *tail)
         else:
             answer = await self._connection.call("XREAD", "COUNT", count, *tail)
-        return {shard_of[stream]: _entries(raw) for stream, raw in answer or ()}
+        return {stream.decode(): raw for stream, raw in answer or ()}
 
     async def backlog(self, run: str, shards: int) -> list[int]:
         """Entries that each of the first `shards` streams holds."""

@@ -109,6 +109,8 @@ class Evaluator:
         """Scores every job that has a version which is not scored yet."""
         specs = {_life(spec): spec for spec in await self._store.jobs.specs() if self._only in (None, spec.run)}
         # Runs that a newer one replaced are forgotten: nothing here grows with the runs ever seen.
+        for run in {life[0] for life in self._evaluations} - {spec.run for spec in specs.values()}:
+            self._store.forget(run)
         self._evaluations = {life: each for life, each in self._evaluations.items() if life in specs}
         for spec in specs.values():
             await self._look_at(spec)
@@ -117,6 +119,8 @@ class Evaluator:
         life = _life(spec)
         try:
             if life not in self._evaluations:
+                # One shard\'s versions tell when to look at all.
+                self._store.follow(spec.run, 1)
                 self._evaluations[life] = await Evaluation.begin(self._store, spec, always=self._always)
             evaluation = self._evaluations[life]
             if evaluation is not None and await evaluation.step():

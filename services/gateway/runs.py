@@ -63,6 +63,7 @@ class Runs:
         for channel in run.channels:
             channel.forget(member.outbox)
         if not run.members and self._runs.pop(run.spec.run, None) is not None:
+            self._store.forget(run.spec.run)
             for channel in run.channels:
                 channel.close()
             await self._report(run)
@@ -152,6 +153,7 @@ class Runs:
         if state.state == "finished":
             run.reason = state.reason or "stopped"
         self._runs[spec.run] = run
+        self._store.follow(spec.run, len(spec.shards))
         for channel in run.channels:
             self._tasks.create_task(self._follow(channel))
 

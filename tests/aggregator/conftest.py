@@ -82,6 +82,7 @@ async def burst(store: Store, **settings: float) -> None:
 async def until_version(store: Store, spec: JobSpec, version: int) -> None:
     """Returns when every shard has that version."""
     async with asyncio.timeout(20):
+        store.follow(spec.run, len(spec.shards))
         events = store.announcements()
         async for _ in events:
             manifests = await store.shards.manifests(spec.run, len(spec.shards))

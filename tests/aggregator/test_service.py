@@ -18,7 +18,7 @@ from benchmarks.processes import RedisServer
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Entry, Store, connect, keys, resume
-from crowdlearn.store.connection import fake_server
+from crowdlearn.store.addresses import fake_server
 from crowdlearn.store.shards import first_commands
 from services.aggregator import Aggregator, run
 from tests.aggregator.conftest import OTHER, burst, gradient, ones, push, submitted, until_version

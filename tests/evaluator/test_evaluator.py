@@ -309,7 +309,7 @@ async def test_it_starts_before_redis_does(own_redis):
 
 async def connect_later(url: str) -> Store:
     """A store whose Redis may not be there yet."""
-    from crowdlearn.store.connection import open_connection
+    from crowdlearn.store.addresses import open_connection
 
     return Store(open_connection(url))
 

@@ -15,7 +15,7 @@ from crowdlearn.errors import SetupError
 from crowdlearn.frames import unpack
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
-from crowdlearn.store.connection import open_connection
+from crowdlearn.store.addresses import open_connection
 from services import gateway
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import SETTINGS, make_spec, serve, submit, until

@@ -1,8 +1,9 @@
-"""A store on fakeredis and on Redis, and a small job in it."""
+"""A store on fakeredis, on Redis and on a cluster, and a small job in it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from crowdlearn.protocol import BatchArray, BatchLayout, ParameterArray, Replica
 from crowdlearn.sharding import cut
 from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec
 from crowdlearn.store import Store, connect
+from crowdlearn.store.cluster import ClusterConnection
 
 REPLICA = "67414f80a1b2c3d4"
 OTHER = "67414f90ffffffff"
@@ -57,3 +59,14 @@ async def submit(store: Store, spec: JobSpec) -> JobSpec:
 async def spec(store: Store) -> JobSpec:
     """A submitted job."""
     return await submit(store, small_spec())
+
+
+async def everywhere(store: Store, *command: Any) -> list[Any]:
+    """The answers of every node to one command; of KEYS, all keys."""
+    connection = store._connection
+    if isinstance(connection, ClusterConnection):
+        nodes = await connection.masters()
+        answers = [await connection._cluster.execute_command(*command, target_nodes=node) for node in nodes]
+    else:
+        answers = [await connection.call(*command)]
+    return [each for answer in answers for each in answer] if command[0] == "KEYS" else answers

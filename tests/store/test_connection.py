@@ -12,7 +12,7 @@ import pytest
 from benchmarks.processes import RedisServer, free_port
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store import Resync, Store, connect
-from crowdlearn.store.connection import fake_server
+from crowdlearn.store.addresses import fake_server
 
 
 async def test_two_stores_of_one_fake_name_share_their_data() -> None:

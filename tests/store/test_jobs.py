@@ -14,7 +14,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, JobChanged, Resync, State, Store, keys, scripts, status
 from crowdlearn.store.connection import Command, Connection
 from crowdlearn.store.scripts import Script
-from tests.store.conftest import REPLICA, small_spec, submit
+from tests.store.conftest import REPLICA, everywhere, small_spec, submit
 
 
 async def test_a_submitted_job_is_found_by_name_and_by_run(store: Store, spec: JobSpec) -> None:
@@ -65,7 +65,7 @@ async def test_every_key_of_a_replaced_run_expires(store: Store, spec: JobSpec) 
     await store.fleet.report_replicas(spec.run, "gateway", 1)
     await store.jobs.finish(spec.run, "stopped")
     await submit(store, small_spec(run="00000000000a"))
-    names = await store._connection.call("KEYS", f"*{spec.run}*")
+    names = await everywhere(store, "KEYS", f"*{spec.run}*")
     ages = await store._connection.batch([("TTL", name) for name in names])
     # spec, state, program, metrics, curve, work, leases, replicas; 4 chunks; 3 shards of manifest and two blobs.
     assert len(ages) == 8 + 4 + 9
@@ -84,7 +84,7 @@ async def test_a_commit_to_a_replaced_run_leaves_nothing_for_good(store: Store, 
 
 async def ages_of(store: Store, run: str) -> list[int]:
     """The TTL of every key of a run, in seconds; -1 for one that stays."""
-    names = await store._connection.call("KEYS", f"*{run}*")
+    names = await everywhere(store, "KEYS", f"*{run}*")
     return await store._connection.batch([("TTL", name) for name in names])
 
 
@@ -122,7 +122,7 @@ async def test_every_key_of_a_submission_that_dies_before_its_end_expires(
 
 
 async def test_nothing_of_a_running_job_expires(store: Store, spec: JobSpec) -> None:
-    names = await store._connection.call("KEYS", "*")
+    names = await everywhere(store, "KEYS", "*")
     assert set(await store._connection.batch([("TTL", name) for name in names])) == {-1}
 
 

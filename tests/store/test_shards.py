@@ -24,7 +24,7 @@ from crowdlearn.store import (
     keys,
     shards,
 )
-from tests.store.conftest import OTHER, REPLICA
+from tests.store.conftest import OTHER, REPLICA, everywhere
 
 
 async def claimed(store: Store, spec: JobSpec, member: str = "a") -> ShardState:
@@ -158,7 +158,7 @@ async def test_promise_2_commits_follow_one_another(store: Store, spec: JobSpec)
 
 async def test_promise_2_a_shard_that_does_not_exist_cannot_be_claimed(store: Store) -> None:
     assert await store.shards.claim("00000000000a", 0, "a", 60) is None
-    assert await store._connection.call("KEYS", "*") == []
+    assert await everywhere(store, "KEYS", "*") == []
 
 
 async def test_promise_3_the_offset_is_in_the_manifest_of_the_parameters(store: Store, spec: JobSpec) -> None:
@@ -226,6 +226,7 @@ async def test_promise_6_a_curve_keeps_its_newest_points(
 
 async def test_a_commit_announces_its_version(store: Store, spec: JobSpec) -> None:
     state = await claimed(store, spec)
+    store.follow(spec.run, len(spec.shards))
     events = store.announcements()
     assert await anext(events) == Resync()
     await store.shards.commit(spec.run, 0, plus_one(state))
@@ -240,6 +241,6 @@ async def test_a_missing_shard_is_an_error_that_names_it(store: Store) -> None:
 
 async def test_a_script_is_sent_again_to_a_redis_that_forgot_it(store: Store, spec: JobSpec) -> None:
     state = await claimed(store, spec)
-    await store._connection.call("SCRIPT", "FLUSH")
+    await everywhere(store, "SCRIPT", "FLUSH")
     await store.shards.commit(spec.run, 0, plus_one(state))
     assert (await store.shards.manifest(spec.run, 0)).version == 1

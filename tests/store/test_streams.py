@@ -8,7 +8,7 @@ import uuid
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import START, Appended, Entry, Store, connect, position
-from crowdlearn.store.connection import fake_server
+from crowdlearn.store.addresses import fake_server
 from crowdlearn.store.streams import following
 from tests.store.conftest import OTHER, REPLICA
 

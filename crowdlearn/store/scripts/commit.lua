@@ -1,7 +1,7 @@
 -- Makes one commit of a shard visible, or nothing of it.
 -- KEYS: manifest, applied, stream, new parameters, new slots, old parameters, old slots
 -- ARGV: expected fence, expected version, version, offset, blob, forgotten, MINID to trim to, TTL of the old blobs (ms),
---       channel, announcement, n, n pairs of replica and sequence:milliseconds, then replicas to forget
+--       PUBLISH or SPUBLISH, channel, announcement, n, n pairs of replica and sequence:milliseconds, then replicas to forget
 local held = redis.call('HMGET', KEYS[1], 'fence', 'version')
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
   return {'outdated', held[1] or 'none', held[2] or 'none'}
@@ -18,10 +18,10 @@ if KEYS[4] ~= KEYS[6] then
   -- The old blobs live on for a moment: a reader may have seen the old manifest just now.
   redis.call('PEXPIRE', KEYS[6], ARGV[8])
   redis.call('PEXPIRE', KEYS[7], ARGV[8])
-  redis.call('PUBLISH', ARGV[9], ARGV[10])
+  redis.call(ARGV[9], ARGV[10], ARGV[11])
 end
-local last = 11 + 2 * tonumber(ARGV[11])
-for i = 12, last, 2 do
+local last = 12 + 2 * tonumber(ARGV[12])
+for i = 13, last, 2 do
   redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
 end
 for i = last + 1, #ARGV do

@@ -1,0 +1,110 @@
+"""Opens the clients that an address names: one node, a cluster, or a fakeredis in this process. Sends no command."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import fakeredis
+import redis.asyncio
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from crowdlearn.errors import SetupError
+from crowdlearn.store.cluster import MAX_NODE_CONNECTIONS, ClusterConnection
+from crowdlearn.store.connection import COMMAND_TIMEOUT_SECONDS, Connection
+
+CLUSTER = "+cluster"
+
+SCHEMES = ("redis", "rediss", f"redis{CLUSTER}", f"rediss{CLUSTER}", "unix", "fake")
+
+NO_SOCKET_TIMEOUT = None
+"""Connection times commands itself. With a timeout of its own redis-py sends within asyncio.wait_for, which before
+Python 3.12 swallows a cancellation now and then: a cancelled service would go on."""
+
+MAX_CONNECTIONS = 64
+"""Further commands wait for a free connection: 10,000 sockets that say hello at once must not open as many."""
+
+READ_BYTES = 1 << 18
+"""One read of the socket takes several gradients."""
+
+_fake_servers: dict[str, Any] = {}
+
+
+def open_connection(url: str) -> Connection:
+    """Opens clients for `url` without connecting yet.
+
+    Raises:
+        SetupError: `url` is not an address of a Redis.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in SCHEMES or "://" not in url:
+        schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise SetupError(f"a Redis address starts with one of {schemes}; got {without_password(url)!r}")
+    if scheme == "fake":
+        server = fake_server(urlsplit(url).netloc)
+        return Connection(_fake_client(server), _fake_client(server), url)
+    try:
+        if scheme.endswith(CLUSTER):
+            return ClusterConnection(_cluster(url), _cluster(url), without_password(url))
+        return Connection(_client(url), _client(url), without_password(url))
+    except ValueError as error:
+        raise SetupError(f"a Redis address is like redis://HOST:6379/0, got {without_password(url)!r}") from error
+
+
+def fake_server(name: str) -> Any:
+    """The fakeredis server behind `fake://NAME`: tests switch its `connected` off."""
+    return _fake_servers.setdefault(name, fakeredis.FakeServer())
+
+
+def _fake_client(server: Any) -> redis.asyncio.Redis:
+    client = fakeredis.FakeAsyncRedis(server=server, socket_timeout=NO_SOCKET_TIMEOUT)
+    return cast(redis.asyncio.Redis, client)
+
+
+def _client(url: str) -> redis.asyncio.Redis:
+    pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
+        url, max_connections=MAX_CONNECTIONS, timeout=COMMAND_TIMEOUT_SECONDS, **_OPTIONS
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def _cluster(url: str) -> RedisCluster:
+    """A client of the cluster that any of the hosts, separated by commas, belongs to."""
+    scheme, _, rest = url.partition("://")
+    credentials, at, hosts = rest.partition("?")[0].rpartition("@")
+    query = url.partition("?")[2]
+    first, *others = hosts.rstrip("/").split(",")
+    options: dict[str, Any] = {**parse_url(f"{scheme.removesuffix(CLUSTER)}://{credentials}{at}{first}?{query}")}
+    if options.pop("connection_class", None) is not None:
+        options["ssl"] = True
+    nodes = [ClusterNode(options.pop("host"), options.pop("port", 6379)), *map(_node, others)]
+    return RedisCluster(startup_nodes=nodes, max_connections=MAX_NODE_CONNECTIONS, **options, **_OPTIONS)
+
+
+def _node(host: str) -> ClusterNode:
+    parts = urlsplit(f"//{host}")
+    if not parts.hostname:
+        raise ValueError(host)
+    return ClusterNode(parts.hostname, parts.port or 6379)
+
+
+_OPTIONS: dict[str, Any] = {
+    "socket_timeout": NO_SOCKET_TIMEOUT,
+    "socket_connect_timeout": COMMAND_TIMEOUT_SECONDS,
+    "socket_keepalive": True,
+    "socket_read_size": READ_BYTES,
+    "protocol": 2,  # one shape of answers on Redis, Valkey and fakeredis
+    "retry": Retry(NoBackoff(), 0),
+}
+
+
+def without_password(url: str) -> str:
+    """The address as it may be shown; redis-py also reads a password from the query, which goes as well."""
+    credentials, at, rest = url.partition("?")[0].rpartition("@")
+    if not at:
+        return rest
+    scheme = credentials.partition("://")[0]
+    return f"{scheme}://{rest}"

@@ -1,0 +1,122 @@
+"""What is different on Redis Cluster and Valkey Cluster: each command goes to the node that has its key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from redis import exceptions
+from redis.asyncio.cluster import ClusterNode, ClusterPubSub, RedisCluster
+
+from crowdlearn.errors import SetupError
+from crowdlearn.store.connection import COMMAND_TIMEOUT_SECONDS, Command, Connection
+
+MAX_COMMANDS = 64
+"""Further commands wait: 10,000 sockets that say hello at once must not open as many connections."""
+
+MAX_NODE_CONNECTIONS = 1 << 16
+"""redis-py refuses beyond this where a pool of one node would wait; MAX_COMMANDS is what bounds them. Of blocking reads
+there is one a shard."""
+
+KEYLESS = frozenset({"PING", "PUBLISH"})
+"""Any master may answer these: the bus of the cluster carries a PUBLISH to all nodes."""
+
+NOT_A_CLUSTER = "Cluster mode is not enabled"
+
+
+class ClusterConnection(Connection):
+    """The clients of one cluster. Redirections are followed, for a redirected command was not executed."""
+
+    clustered: ClassVar[bool] = True
+
+    def __init__(self, commands: RedisCluster, blocking: RedisCluster, address: str) -> None:
+        self._cluster = commands
+        self._blocking_cluster = blocking
+        self._room = asyncio.Semaphore(MAX_COMMANDS)
+        self.address = address
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._cluster.aclose()
+        await self._blocking_cluster.aclose()
+
+    async def call(self, *command: Any) -> Any:
+        """Sends one command."""
+        with self.answering():
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._room:
+                node = await self._node(self._cluster, command)
+                return await self._cluster.execute_command(*command, target_nodes=node)
+
+    async def wait(self, seconds: float, *command: Any) -> Any:
+        """Sends one command that blocks for up to `seconds`; any number of them may wait."""
+        with self.answering():
+            async with asyncio.timeout(seconds + COMMAND_TIMEOUT_SECONDS):
+                node = await self._node(self._blocking_cluster, command)
+                return await self._blocking_cluster.execute_command(*command, target_nodes=node)
+
+    async def _pipeline(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
+        with self.answering():
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._room:
+                nodes = [await self._node(self._cluster, command) for command in commands]
+                pipeline = self._cluster.pipeline(transaction=transaction)
+                for command, node in zip(commands, nodes, strict=True):
+                    if transaction:
+                        pipeline.execute_command(*command)
+                    else:
+                        pipeline.execute_command(*command, target_nodes=node)
+                return await pipeline.execute(raise_on_error=transaction)
+
+    def cluster_subscriber(self) -> ClusterPubSub:
+        """A pub/sub client of its own, for sharded channels or others; use it within `answering`, and close it."""
+        return self._blocking_cluster.pubsub(ignore_subscribe_messages=True)
+
+    async def masters(self) -> list[ClusterNode]:
+        """The masters, as they are known now."""
+        with self.answering():
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+                await self._blocking_cluster.initialize()
+                return self._blocking_cluster.get_primaries()
+
+    async def look_again(self) -> None:
+        """Asks the cluster which node has which slot."""
+        with self.answering():
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+                await self._blocking_cluster.nodes_manager.initialize()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Turns a failure to answer into StoreUnavailableError."""
+        with super().answering():
+            try:
+                yield
+            except exceptions.SlotNotCoveredError:
+                raise
+            except exceptions.RedisClusterException as error:
+                if NOT_A_CLUSTER in str(error.__cause__ or error):
+                    raise SetupError(f"{self.address} is no cluster: name it redis://, or rediss://") from error
+                raise self.unavailable(error) from error
+
+    async def _node(self, client: RedisCluster, command: Command) -> ClusterNode:
+        # redis-py would ask the server for the keys of an XREAD, each time.
+        await client.initialize()
+        key = key_of(command)
+        return client.get_random_primary_node() if key is None else _owner(client, key)
+
+
+def _owner(client: RedisCluster, key: str) -> ClusterNode:
+    node = client.get_node_from_key(key)
+    if node is None:
+        raise exceptions.SlotNotCoveredError(f"no node has the slot of {key}")
+    return node
+
+
+def key_of(command: Command) -> str | None:
+    """The first key of a command of ours; None for one without."""
+    name = command[0]
+    if name in KEYLESS:
+        return None
+    if name in ("EVAL", "EVALSHA"):
+        return str(command[3])
+    return str(command[command.index("STREAMS") + 1 if name == "XREAD" else 1])
