@@ -108,6 +108,29 @@ class RedisCluster:
         for replica in self.replicas:
             self._wait_until(lambda replica=replica: "master_link_status:up" in replica.cli("info", "replication"))  # type: ignore[misc]
 
+    def move_slot(self, slot: int, source: RedisServer, target: RedisServer) -> None:
+        """Moves a slot with its keys from one master to another, as `redis-cli --cluster reshard` does."""
+        ids = {node.port: node.cli("cluster", "myid") for node in (source, target)}
+        target.cli("cluster", "setslot", slot, "importing", ids[source.port])
+        source.cli("cluster", "setslot", slot, "migrating", ids[target.port])
+        while keys := source.cli("cluster", "getkeysinslot", slot, 10).split():
+            source.cli("migrate", "127.0.0.1", target.port, "", 0, 5000, "keys", *keys)
+        for node in (target, source, *self.masters):
+            node.cli("cluster", "setslot", slot, "node", ids[target.port])
+
+    def slot_of(self, key: str) -> int:
+        """The slot of a key."""
+        return int(self.masters[0].cli("cluster", "keyslot", key))
+
+    def owner_of(self, slot: int) -> RedisServer:
+        """The master that has a slot, as it says itself."""
+        for node in self.nodes:
+            if node.process is not None and any(
+                first <= slot <= last for first, last in _slots(node.cli("cluster", "nodes"))
+            ):
+                return node
+        raise SetupError(f"no node has slot {slot}")
+
     def stop(self) -> None:
         """SIGKILL to every node."""
         for node in self.nodes:
@@ -130,6 +153,15 @@ class RedisCluster:
             if time.monotonic() > deadline:
                 raise SetupError(f"the cluster is not whole after {START_SECONDS:g} s")
             time.sleep(0.05)
+
+
+def _slots(nodes: str) -> list[tuple[int, int]]:
+    """The ranges of slots of `myself`, from what CLUSTER NODES says. Slots on their way are in brackets."""
+    mine = next(line.split() for line in nodes.splitlines() if "myself" in line)
+    if "master" not in mine[2]:
+        return []
+    ranges = [word.partition("-") for word in mine[8:] if not word.startswith("[")]
+    return [(int(first), int(last or first)) for first, _, last in ranges]
 
 
 class Service:

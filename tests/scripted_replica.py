@@ -21,6 +21,10 @@ RECONNECT_SECONDS = 0.02
 """Short, for tests kill gateways many times; browsers wait longer."""
 
 
+class TurnedAway(AssertionError):
+    """The gateway said `error` where something else was expected."""
+
+
 class ScriptedReplica:
     """Speaks docs/protocol.md over one socket at a time.
 
@@ -108,7 +112,7 @@ class ScriptedReplica:
             try:
                 await self.connect()
                 return
-            except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError):
+            except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError, TurnedAway):
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def step(self) -> None:
@@ -191,7 +195,7 @@ class ScriptedReplica:
             if isinstance(message, kind):
                 return message
             if isinstance(message, ErrorMessage):
-                raise AssertionError(f"expected {kind.__name__}, got {message}")
+                raise TurnedAway(f"expected {kind.__name__}, got {message}")
 
     async def closed(self) -> tuple[int, str]:
         """Reads until the gateway closes; returns the code and the last error's message."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from redis import exceptions
 from redis.asyncio.cluster import ClusterNode, ClusterPubSub, RedisCluster
 
-from crowdlearn.errors import SetupError
+from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store.connection import COMMAND_TIMEOUT_SECONDS, Command, Connection
 
 MAX_COMMANDS = 64
@@ -22,6 +22,9 @@ there is one a shard."""
 
 KEYLESS = frozenset({"PING", "PUBLISH"})
 """Any master may answer these: the bus of the cluster carries a PUBLISH to all nodes."""
+
+REDIRECTED = (exceptions.AskError, exceptions.TryAgainError, exceptions.ExecAbortError, exceptions.WatchError)
+"""The slot is with another node, or on its way there."""
 
 NOT_A_CLUSTER = "Cluster mode is not enabled"
 
@@ -35,12 +38,16 @@ class ClusterConnection(Connection):
         self._cluster = commands
         self._blocking_cluster = blocking
         self._room = asyncio.Semaphore(MAX_COMMANDS)
+        self._outdated = False
         self.address = address
 
     async def close(self) -> None:
         """Closes every connection."""
-        await self._cluster.aclose()
-        await self._blocking_cluster.aclose()
+        for cluster in (self._cluster, self._blocking_cluster):
+            await cluster.aclose()
+            # After a failure redis-py believes that there is nothing to close.
+            for nodes in ("nodes_cache", "startup_nodes"):
+                await cluster.nodes_manager.aclose(nodes)
 
     async def call(self, *command: Any) -> Any:
         """Sends one command."""
@@ -56,17 +63,31 @@ class ClusterConnection(Connection):
                 node = await self._node(self._blocking_cluster, command)
                 return await self._blocking_cluster.execute_command(*command, target_nodes=node)
 
+    async def snapshot(self, commands: Sequence[Command]) -> list[Any]:
+        """Sends commands on keys of one slot as a transaction: nothing happens between them."""
+        with self.answering():
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+                while True:
+                    # redis-py does not follow a transaction whose slot has moved; nothing of it was executed.
+                    with contextlib.suppress(*REDIRECTED):
+                        return await self._send(commands, transaction=True)
+                    await self._look_again()
+
     async def _pipeline(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
         with self.answering():
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._room:
-                nodes = [await self._node(self._cluster, command) for command in commands]
-                pipeline = self._cluster.pipeline(transaction=transaction)
-                for command, node in zip(commands, nodes, strict=True):
-                    if transaction:
-                        pipeline.execute_command(*command)
-                    else:
-                        pipeline.execute_command(*command, target_nodes=node)
-                return await pipeline.execute(raise_on_error=transaction)
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
+                return await self._send(commands, transaction=transaction)
+
+    async def _send(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
+        async with self._room:
+            if self._outdated:
+                await self._look_again()
+            pipeline = self._cluster.pipeline(transaction=transaction)
+            for command in commands:
+                # A transaction finds its node by itself, and takes no other word for it.
+                target = {} if transaction else {"target_nodes": await self._node(self._cluster, command)}
+                pipeline.execute_command(*command, **target)
+            return await pipeline.execute(raise_on_error=transaction)
 
     def cluster_subscriber(self) -> ClusterPubSub:
         """A pub/sub client of its own, for sharded channels or others; use it within `answering`, and close it."""
@@ -83,14 +104,35 @@ class ClusterConnection(Connection):
         """Asks the cluster which node has which slot."""
         with self.answering():
             async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-                await self._blocking_cluster.nodes_manager.initialize()
+                await self._look_again()
 
-    @contextmanager
+    async def _look_again(self) -> None:
+        self._outdated = False
+        try:
+            for cluster in (self._cluster, self._blocking_cluster):
+                await cluster.nodes_manager.initialize()
+        except BaseException:
+            self._outdated = True
+            raise
+
+    @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Turns a failure to answer into StoreUnavailableError."""
+        """Turns a failure to answer into StoreUnavailableError; after one, asks anew who has which slot."""
+        try:
+            with self._translated():
+                yield
+        except StoreUnavailableError:
+            # Of pipelines redis-py itself does so only if it may retry them.
+            self._outdated = True
+            raise
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
         with super().answering():
             try:
                 yield
+            except REDIRECTED as error:
+                raise self.unavailable(error) from error
             except exceptions.SlotNotCoveredError:
                 raise
             except exceptions.RedisClusterException as error:
@@ -99,8 +141,10 @@ class ClusterConnection(Connection):
                 raise self.unavailable(error) from error
 
     async def _node(self, client: RedisCluster, command: Command) -> ClusterNode:
-        # redis-py would ask the server for the keys of an XREAD, each time.
         await client.initialize()
+        if self._outdated:
+            await self._look_again()
+        # redis-py would ask the server for the keys of an XREAD, each time.
         key = key_of(command)
         return client.get_random_primary_node() if key is None else _owner(client, key)
 
