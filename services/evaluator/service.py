@@ -119,7 +119,7 @@ class Evaluator:
         life = _life(spec)
         try:
             if life not in self._evaluations:
-                # One shard\'s versions tell when to look at all.
+                # One shard's versions tell when to look at all.
                 self._store.follow(spec.run, 1)
                 self._evaluations[life] = await Evaluation.begin(self._store, spec, always=self._always)
             evaluation = self._evaluations[life]

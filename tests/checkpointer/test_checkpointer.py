@@ -19,10 +19,11 @@ from crowdlearn.sharding import Shard
 from crowdlearn.snapshot import Snapshot, Work
 from crowdlearn.spec import JobSpec, OptimizerSpec
 from crowdlearn.store import Store, connect
-from crowdlearn.store.connection import fake_server
+from crowdlearn.store.addresses import fake_server
 from services.checkpointer import Plan, run
 from services.checkpointer.service import Checkpointer
 from tests.aggregator.conftest import burst, job, ones, push, submitted
+from tests.store.conftest import everywhere
 
 ADAM = OptimizerSpec(name="adam", learning_rate=0.5, clip_norm=None)
 
@@ -252,7 +253,7 @@ async def test_nothing_of_a_run_from_a_checkpoint_expires(store: Store, place: s
     await store.data.lease(spec, 1, 60)
     await Checkpointer(store, place, Plan()).look("small")
     await gone_on(store, checkpoint.read(place), job(name="again", run="0123456789ac"))
-    found = await store._connection.call("KEYS", "*0123456789ac*")
+    found = await everywhere(store, "KEYS", "*0123456789ac*")
     # spec, state, program, work, leases; 4 chunks; 3 shards of manifest and two blobs.
     assert await store._connection.batch([("TTL", name) for name in found]) == [-1] * (5 + 4 + 9)
 

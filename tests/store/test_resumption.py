@@ -13,12 +13,12 @@ from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import JobSpec, parse_target
 from crowdlearn.store import Applied, Commit, Exhausted, JobChanged, Resync, State, Store, keys, resume
 from crowdlearn.store.connection import Connection
-from tests.store.conftest import OTHER, REPLICA, small_spec, submit
+from tests.store.conftest import OTHER, REPLICA, everywhere, small_spec, submit
 
 
 async def bytes_of(store: Store, spec: JobSpec) -> dict[bytes, Any]:
     """Everything that Redis holds of the run's shards, as it is stored."""
-    names = sorted(await store._connection.call("KEYS", f"*{spec.run}/*"))
+    names = sorted(await everywhere(store, "KEYS", f"*{spec.run}/*"))
     types = await store._connection.batch([("TYPE", name) for name in names])
     read: Mapping[bytes, tuple[Any, ...]] = {b"string": ("GET",), b"hash": ("HGETALL",), b"stream": ("XRANGE",)}
     tails = {b"stream": ("-", "+")}
