@@ -51,8 +51,8 @@ class Jobs:
 
         Args:
             spec: the job; `spec.run` must be new.
-            program: the traced model, JSON.
-            metrics: the scoring function as jax.export bytes, or None.
+            program: the model: a traced program, JSON, or an ES module.
+            metrics: the scoring function (crowdlearn.job.scoring), or None.
             parameters: float32, `spec.size` initial values.
             train: the bytes of each training chunk, in order; may be a generator, few are held at a time.
             held_out: the bytes of each held-out chunk.
@@ -130,14 +130,14 @@ class Jobs:
         return _readable(await self._connection.call("GET", keys.spec(run)))
 
     async def program(self, run: str) -> bytes:
-        """A run's program, JSON; raises UnknownJobError."""
+        """A run's model, a program or a module as its spec says; raises UnknownJobError."""
         data: bytes | None = await self._connection.call("GET", keys.program(run))
         if data is None:
             raise UnknownJobError(f"there is no run {run}")
         return data
 
     async def metrics(self, run: str) -> bytes | None:
-        """A run's scoring function as jax.export bytes; None if it has none."""
+        """A run's scoring function; None if it has none."""
         data: bytes | None = await self._connection.call("GET", keys.metrics(run))
         return data
 

@@ -108,10 +108,13 @@ def test_a_page_says_which_line_of_a_module_failed(
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize(("example", "name"), [("digits", "digits"), ("mnist_module", "mnist-module")])
 def test_a_page_of_another_origin_can_embed_a_replica(
-    redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+    example: str, name: str, redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
 ) -> None:
-    job = (ROOT / "examples" / "digits.py").read_text().replace('name="digits"', 'name="embedded"')
+    for file in ("mnist_data.py", "mnist_module.js"):
+        (tmp_path / file).write_text((ROOT / "examples" / file).read_text())
+    job = (ROOT / "examples" / f"{example}.py").read_text().replace(f'name="{name}"', f'name="embedded-{name}"')
     (tmp_path / "embedded.py").write_text(job)
     crowdlearn("submit", str(tmp_path / "embedded.py"), "--redis", redis_server.url)
     gateway = Gateway(redis_server.url, log=logs / "gateway.log")
@@ -121,9 +124,9 @@ def test_a_page_of_another_origin_can_embed_a_replica(
         page = context.new_page()
         page.goto(other)
         pushed = page.evaluate(
-            """async (gateway) => {
+            """async ([gateway, job]) => {
                 const { Replica } = await import(`${gateway}/worker.js`);
-                const replica = new Replica({ job: "embedded" });
+                const replica = new Replica({ job });
                 const pushed = new Promise((resolve, reject) => {
                     replica.addEventListener("progress", ({ detail }) => detail.acknowledged > 0 && resolve(detail));
                     replica.addEventListener("state", ({ detail: { state, message } }) => {
@@ -135,9 +138,9 @@ def test_a_page_of_another_origin_can_embed_a_replica(
                 await replica.stop();
                 return progress;
             }""",
-            gateway.url,
+            [gateway.url, f"embedded-{name}"],
         )
         assert pushed["acknowledged"] > 0
         assert pushed["backend"] == "wasm"
-        with urllib.request.urlopen(f"{gateway.url}/jobs/embedded") as answer:
+        with urllib.request.urlopen(f"{gateway.url}/jobs/embedded-{name}") as answer:
             assert json.load(answer)["state"] == "running"
