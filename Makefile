@@ -2,10 +2,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test test-torch check bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH_VENV := .venv-torch
 BUNDLE := web_worker/dist/worker.js
 BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node -type f 2>/dev/null) web_worker/build.mjs
 
@@ -22,6 +23,9 @@ test: setup ## run every test, with servers of their own
 	cd web_worker && npm test --silent
 	$(BIN)/python -m pytest
 
+test-torch: setup $(TORCH_VENV)/ready ## test PyTorch, Flax and Equinox models, in an environment of their own
+	$(TORCH_VENV)/bin/python -m pytest tests/torch
+
 check: setup ## lint and type-check Python and TypeScript
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -33,11 +37,18 @@ bench: setup ## measure, and print tables of ratios to a baseline of the same ru
 	$(BIN)/python -m benchmarks
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) web_worker/node_modules web_worker/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) web_worker/node_modules web_worker/dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	python=$$(scripts/find-python) && "$$python" -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# PyTorch is too heavy for everybody's environment. PIP_EXTRA_INDEX_URL may name the index of its CPU builds.
+$(TORCH_VENV)/ready: pyproject.toml constraints.txt constraints-torch.txt
+	python=$$(scripts/find-python) && "$$python" -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--constraint constraints-torch.txt --editable '.[dev,torch]' flax equinox
 	@touch $@
 
 web_worker/node_modules/.package-lock.json: web_worker/package.json web_worker/package-lock.json

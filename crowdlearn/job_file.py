@@ -54,7 +54,7 @@ def _run(file: Path) -> ModuleType:
 
 
 def _remedy(package: str | None) -> str:
-    extras = {"jax": "jax", "jaxlib": "jax", "sklearn": "examples"}
+    extras = {"jax": "jax", "jaxlib": "jax", "sklearn": "examples", "torch": "torch"}
     top = (package or "").partition(".")[0]
     return f"pip install crowdlearn[{extras[top]}]" if top in extras else f"pip install {top}"
 

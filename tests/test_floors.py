@@ -19,7 +19,7 @@ FLOORS = {
         "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.weights", "crowdlearn.program",
         "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.frames", "crowdlearn.spec",
         "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
-        "crowdlearn.checkpoint", "crowdlearn.module",
+        "crowdlearn.checkpoint", "crowdlearn.module", "crowdlearn.torch",
     ),
     2: ("crowdlearn.store",),
     3: ("crowdlearn.client", "crowdlearn.replica"),
@@ -36,7 +36,8 @@ ONLY_IN = {
     "playwright": ("services.cli",),
     "fsspec": ("crowdlearn.files",),
     "onnx": ("crowdlearn.program",),
-    "jax": ("crowdlearn.program", "crowdlearn.job", "crowdlearn.dataset", "services.evaluator"),
+    "jax": ("crowdlearn.program", "crowdlearn.job", "crowdlearn.dataset", "crowdlearn.torch", "services.evaluator"),
+    "torch": ("crowdlearn.torch",),
 }
 
 

@@ -1,0 +1,81 @@
+"""Two browsers train each example to the quality that examples/README.md states."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+pytestmark = pytest.mark.browser
+
+
+def read(example: str) -> Any:
+    """What an example's file defines."""
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLES / example)))
+
+
+def train(example: str, to: Path, **environment: str) -> dict[str, Any]:
+    """How `crowdlearn up` ended, with two browsers; the weights are in `to`."""
+    command = [sys.executable, "-m", "services.cli", "up", str(EXAMPLES / example), "--browsers", "2", "--port", "0"]
+    done = subprocess.run(
+        [*command, "--json", "--out", str(to)],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_logistic_regression_comes_to_the_optimum_of_scikit_learn(tmp_path: Path) -> None:
+    train("logistic_regression.py", tmp_path / "weights.safetensors")
+    example, got = read("logistic_regression.py"), load_file(tmp_path / "weights.safetensors")
+    learnt, unseen = example.job.data.train, example.job.data.held_out
+    oracle = LogisticRegression(C=1, max_iter=10_000).fit(learnt["features"], learnt["benign"])
+    guesses = unseen["features"] @ got["weights"] + got["bias"] > 0
+    assert np.mean(guesses == oracle.predict(unseen["features"])) >= 0.97
+    assert np.mean(guesses == unseen["benign"]) >= 0.95
+    assert np.corrcoef(got["weights"], oracle.coef_[0])[0, 1] >= 0.96
+
+
+def test_matrix_factorisation_comes_near_the_noise(tmp_path: Path) -> None:
+    outcome = train("matrix_factorisation.py", tmp_path / "weights.safetensors")
+    example = read("matrix_factorisation.py")
+    error = math.sqrt(outcome["metrics"]["loss"])
+    assert example.NOISE < error <= 0.35
+    # What a user's and a film's mean alone would leave unexplained is more than twice as much.
+    assert additive_error(example) >= 2 * error
+
+
+def additive_error(example: Any) -> float:
+    """The root mean square error of mean ratings of users and films, fitted by least squares."""
+    known, unseen = example.train, example.held_out
+    columns = [np.eye(example.USERS)[known["user"]], np.eye(example.FILMS)[known["film"]]]
+    fitted = np.linalg.lstsq(np.concatenate(columns, axis=1), known["rating"])[0]
+    guessed = fitted[unseen["user"]] + fitted[example.USERS + unseen["film"].astype(int)]
+    return float(np.sqrt(np.mean((guessed - unseen["rating"]) ** 2)))
+
+
+def test_the_convolutional_network_learns_small_digits_that_are_given_as_mnist(tmp_path: Path) -> None:
+    digits = load_digits()
+    images = np.pad(np.kron(digits.images, np.ones((1, 3, 3))) * 15.9, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+    shuffle = np.random.default_rng(0).permutation(len(images))
+    known, unseen = shuffle[:1437], shuffle[1437:]
+    labels = digits.target.astype(np.uint8)
+    parts = {"x_train": images[known], "y_train": labels[known], "x_test": images[unseen], "y_test": labels[unseen]}
+    np.savez(tmp_path / "mnist.npz", **parts)
+    outcome = train("mnist_cnn.py", tmp_path / "weights.safetensors", MNIST=str(tmp_path / "mnist.npz"))
+    assert outcome["metrics"]["accuracy"] >= 0.96
