@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, expect
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn import SGD, Data, Downpour, Job
@@ -173,3 +174,28 @@ async def _first_free_lease(url: str, job: str) -> int:
     await store.close()
     assert isinstance(leases, list)
     return leases[0]
+
+
+@pytest.mark.browser
+@pytest.mark.redis
+def test_a_browser_and_replicas_in_python_train_one_job(
+    redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+) -> None:
+    job = (ROOT / "examples" / "digits.py").read_text().replace('name="digits"', 'name="mixed"')
+    (tmp_path / "mixed.py").write_text(job.replace("epochs=30", "epochs=8").replace(">= 0.95", ">= 1.1"))
+    run_cli("submit", str(tmp_path / "mixed.py"), "--redis", redis_server.url)
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
+    workers = [Service(name, redis_server.url, log=logs / f"{name}.log") for name in ("aggregator", "evaluator")]
+    with running(gateway, *workers), chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{gateway.url}/?job=mixed&join")
+        expect(page.locator("#own-acknowledged")).not_to_have_text("0", timeout=60_000)
+        summary = run_cli("replica", gateway.url, "--replicas", "2", "--job", "mixed", "--step-ms", "20")
+        expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=60_000)
+        by_browser = int(page.locator("#own-acknowledged").inner_text().replace(",", ""))
+    assert (summary["state"], summary["rejected"], summary["dropped"]) == ("finished", 0, 0)
+    assert summary["acknowledged"] > 0
+    status = run_cli("status", "mixed", "--redis", redis_server.url)
+    assert status["versions"] == [summary["acknowledged"] + by_browser]
+    assert status["reason"] == "epochs"
+    assert status["metrics"]["accuracy"] > 0.9
