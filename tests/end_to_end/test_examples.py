@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,6 +69,40 @@ def additive_error(example: Any) -> float:
     fitted = np.linalg.lstsq(np.concatenate(columns, axis=1), known["rating"])[0]
     guessed = fitted[unseen["user"]] + fitted[example.USERS + unseen["film"].astype(int)]
     return float(np.sqrt(np.mean((guessed - unseen["rating"]) ** 2)))
+
+
+def test_the_transformer_guesses_letters_far_better_than_pairs_of_letters_do(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    outcome = train("sonnets.py", file)
+    example = read("sonnets.py")
+    assert outcome["metrics"]["bits_per_letter"] <= BITS
+    assert bits_of_pairs(example) >= 3.3
+    text = subprocess.run(
+        [sys.executable, str(EXAMPLES / "sonnets.py"), str(file)], capture_output=True, text=True, check=True
+    ).stdout
+    words = {word for line in text.splitlines() for word in line.lower().strip(" ,.:;!?'").split()}
+    known = {word.strip(",.:;!?'") for word in example.TEXT.lower().split()}
+    assert len(text) > 400
+    assert sum(word.strip(",.:;!?'") in known for word in words) >= len(words) / 3
+
+
+BITS = 2.95
+"""The target of the job, and a little: it is reached in two scorings, the last scoring is a third."""
+
+
+def bits_of_pairs(example: Any) -> float:
+    """Bits a letter of the held-out sonnets when guessed from the letter before, with the best of some smoothings."""
+    learnt = "\n\n".join(example.sonnets[: -example.HELD_OUT_SONNETS])
+    unseen = "\n\n".join(example.sonnets[-example.HELD_OUT_SONNETS :])
+    single, pairs = Counter(learnt), Counter(itertools.pairwise(learnt))
+    return min(
+        -sum(
+            math.log2((pairs[a, b] + weight * single[b] / len(learnt)) / (single[a] + weight))
+            for a, b in itertools.pairwise(unseen)
+        )
+        / (len(unseen) - 1)
+        for weight in (1, 3, 10, 30)
+    )
 
 
 def test_the_convolutional_network_learns_small_digits_that_are_given_as_mnist(tmp_path: Path) -> None:
