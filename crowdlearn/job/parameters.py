@@ -64,7 +64,9 @@ def initialise(given: Any, seed: int) -> Parameters:
         JobError: no parameters, or one that is not of float numbers.
     """
     jax = import_jax()
-    tree = _call(jax, given, seed) if callable(given) and not isinstance(given, Normal) else given
+    # A model of Equinox is a pytree that can be called; a function has no leaves but itself.
+    is_function = callable(given) and jax.tree_util.all_leaves([given])
+    tree = _call(jax, given, seed) if is_function else given
     paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_described)
     if not paths:
         raise JobError("a job has at least one parameter array, got none")

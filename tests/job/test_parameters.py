@@ -54,6 +54,30 @@ def test_equal_shapes_start_with_different_noise():
     assert not np.array_equal(flat[:5], flat[5:])
 
 
+@jax.tree_util.register_pytree_node_class
+class Callable:
+    """A model as Equinox makes them: a pytree that can be called."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, x):
+        return self.weight * x
+
+    def tree_flatten(self):
+        return [self.weight], None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        return cls(*leaves)
+
+
+def test_a_pytree_that_can_be_called_is_no_init_function():
+    parameters = initialise(Callable(np.array([2.0, 3.0])), 0)
+    np.testing.assert_array_equal(parameters.flat, [2, 3])
+    assert parameters.tree([np.float32(5)])(2) == 10
+
+
 def test_an_init_function_may_take_nothing():
     np.testing.assert_array_equal(initialise(lambda: {"w": jnp.ones(2)}, 0).flat, [1, 1])
 
