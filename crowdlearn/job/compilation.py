@@ -121,7 +121,7 @@ def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:
     assert job.loss is not None
-    return scoring.export(job.loss, job.metrics, parameters, held_out.table.layout, held_out.sizes)
+    return scoring.export(job.loss, job.metrics, parameters, held_out.table.layout, held_out.sizes, job.seed)
 
 
 def _target(job: Job, model: CompiledModel) -> Target | None:

@@ -33,14 +33,15 @@ class Job:
     """The parameters: names to `Normal(shape, mean, std)`, to `{"shape": .., "init_mean": .., "init_std": ..}` or to
     arrays; any pytree of those; or a function, of nothing or of a JAX key, that returns a pytree of arrays."""
     loss: Loss | None = None
-    """`loss(params, batch)`: the mean loss of a minibatch, one float32. `batch` holds arrays by the names in `data`."""
+    """`loss(params, batch)` or `loss(params, batch, key)`: the mean loss of a minibatch, one float32. `batch` holds
+    arrays by the names in `data`; `key` is a random key of JAX, new for every minibatch."""
     model: str | Path | None = None
     """Instead of `loss`: the file of an ES module that exports one (docs/modules.md), relative to the job file."""
     data: Data
     """The training and held-out arrays."""
     metrics: Metrics | None = None
     """`metrics(params, batch)`: scalars by name, of a held-out chunk; chunks are averaged, weighed by their rows. The
-    loss is measured without being asked for."""
+    loss is measured without being asked for; only where it takes a key may `metrics` return a `loss` instead."""
     predict: Predict | None = None
     """`predict(params, batch)`: what the model says of rows, an array or arrays by name; `crowdlearn export` writes it
     as ONNX."""

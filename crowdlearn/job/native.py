@@ -19,7 +19,9 @@ from crowdlearn.dataset import read_chunk
 from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.parameters import initialise
 from crowdlearn.module import RunningModule, Source
+from crowdlearn.module.scorer import key_words
 from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.trace import takes_key
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
@@ -56,7 +58,7 @@ def module_step(compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> Nat
     )
     source = Source("model.js", compiled.program.decode())
     with closing(RunningModule(source, spec.parameters, spec.batch.arrays)) as module:
-        return NativeStep(*module.step(compiled.parameters, spec.batch.rows, rows, seed=0), ())
+        return NativeStep(*module.step(compiled.parameters, spec.batch.rows, rows, spec.training.seed), ())
 
 
 def native_step(
@@ -70,8 +72,10 @@ def native_step(
     jax = import_jax()
     with jax.enable_x64(False), jax.default_device(jax.devices("cpu")[0]):
         parameters = initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters))
-        inputs = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
         assert job.loss is not None
+        inputs: tuple[Any, ...] = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
+        if takes_key(job.loss):
+            inputs = (*inputs, jax.random.wrap_key_data(np.array(key_words(job.seed), np.uint32), impl="threefry2x32"))
         compute = jax.jit(jax.value_and_grad(job.loss))
         loss, gradient = compute(*inputs)
         flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in jax.tree.leaves(gradient)])

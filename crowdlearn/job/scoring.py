@@ -20,8 +20,10 @@ from crowdlearn.dataset import read_chunk
 from crowdlearn.errors import JobError
 from crowdlearn.job.parameters import Parameters
 from crowdlearn.module import ModuleScorer, Source
+from crowdlearn.module.scorer import key_words
 from crowdlearn.program.jax_import import import_export, import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
+from crowdlearn.program.trace import Loss, takes_key
 from crowdlearn.protocol import BatchArray
 from crowdlearn.spec import JobSpec
 
@@ -55,27 +57,31 @@ class Scoring:
 
 
 def export(
-    loss: Callable[[Any, Mapping[str, Any]], Any] | None,
+    loss: Loss | None,
     metrics: Metrics | None,
     parameters: Parameters,
     arrays: tuple[BatchArray, ...],
     chunk_sizes: Iterable[int],
+    seed: int = 0,
 ) -> Scoring:
     """Writes the scoring of held-out chunks as bytes.
 
     Args:
-        loss, metrics: the user's functions of (parameters, batch); at least one of them.
+        loss, metrics: the user's functions of (parameters, batch); at least one of them. A loss that takes a key gets
+            that of `seed`, unless `metrics` returns a `loss` of its own.
         arrays: of a held-out row.
         chunk_sizes: the numbers of rows that a chunk may have: a full one and the last.
     Raises:
         JobError: metrics raises, or returns something else than scalars by name; with the user's line.
     """
     jax = import_jax()
+    loss_of, has_key = _without_key(jax, loss, seed), loss is not None and takes_key(loss)
     functions, names = [], tuple[str, ...]()
     for rows in sorted(set(chunk_sizes)):
         batch = {a.name: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype) for a in arrays}
-        names = (LOSS,) * (loss is not None) + _names(jax, metrics, parameters, batch)
-        functions.append((rows, _export(jax, loss, metrics, parameters, batch, names)))
+        measured = _names(jax, metrics, parameters, batch, may_be_loss=has_key)
+        names = (LOSS,) * (loss is not None) + measured
+        functions.append((rows, _export(jax, loss_of, metrics, parameters, batch, names)))
     header = _Header(names, arrays, tuple(_Function(rows, len(data)) for rows, data in functions))
     return Scoring(names, _headed(header) + b"".join(data for _, data in functions))
 
@@ -95,7 +101,17 @@ def _header(data: bytes) -> tuple[_Header, int]:
     return msgspec.json.decode(data[4 : 4 + length], type=_Header), 4 + length
 
 
-def _names(jax: Any, metrics: Metrics | None, parameters: Parameters, batch: Mapping[str, Any]) -> tuple[str, ...]:
+def _without_key(jax: Any, loss: Loss | None, seed: int) -> Loss | None:
+    """The loss as a function of (parameters, batch); its key is always the same, so that curves are smooth."""
+    if loss is None or not takes_key(loss):
+        return loss
+    key = np.array(key_words(seed), np.uint32)
+    return lambda tree, batch: loss(tree, batch, jax.random.wrap_key_data(key, impl="threefry2x32"))
+
+
+def _names(
+    jax: Any, metrics: Metrics | None, parameters: Parameters, batch: Mapping[str, Any], *, may_be_loss: bool
+) -> tuple[str, ...]:
     if metrics is None:
         return ()
     flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
@@ -105,18 +121,18 @@ def _names(jax: Any, metrics: Metrics | None, parameters: Parameters, batch: Map
     if not isinstance(results, Mapping) or not all(isinstance(name, str) for name in results):
         raise JobError(f"metrics returns scalars by name, such as {{'accuracy': ...}}, got {results!r:.80} from {line}")
     for name, result in results.items():
-        if not name.isidentifier() or name == LOSS:
+        if not name.isidentifier() or (name == LOSS and not may_be_loss):
             raise JobError(
                 f"a metric expects a name of letters, digits and _ other than {LOSS!r}, got {name!r} from {line}"
             )
         if getattr(result, "shape", None) != ():
             raise JobError(f"metric {name} expects a scalar, got {result!r:.80} from {line}")
-    return tuple(sorted(results))
+    return tuple(sorted(results.keys() - {LOSS}))
 
 
 def _export(
     jax: Any,
-    loss: Callable[[Any, Mapping[str, Any]], Any] | None,
+    loss: Loss | None,
     metrics: Metrics | None,
     parameters: Parameters,
     batch: Mapping[str, Any],
@@ -124,7 +140,9 @@ def _export(
 ) -> bytes:
     def score(flat: Any, batch: Mapping[str, Any]) -> Any:
         tree = parameters.cut(flat)
-        values = {**({LOSS: loss(tree, batch)} if loss else {}), **(metrics(tree, batch) if metrics else {})}
+        values = dict(metrics(tree, batch)) if metrics else {}
+        if loss and LOSS not in values:
+            values[LOSS] = loss(tree, batch)
         return jax.numpy.stack([jax.numpy.asarray(values[name], "float32") for name in names])
 
     flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")

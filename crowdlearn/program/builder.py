@@ -126,12 +126,21 @@ class Builder:
         """`convert_element_type`."""
         return self.emit("convert_element_type", (index,), dtype=dtype)
 
-    def finish(self, parameters: Sequence[int], batch: Sequence[int], loss: int, gradients: Sequence[int]) -> Program:
+    def finish(
+        self,
+        parameters: Sequence[int],
+        batch: Sequence[int],
+        loss: int,
+        gradients: Sequence[int],
+        *,
+        key: int | None = None,
+    ) -> Program:
         """The program that has been built, with everything in it, used or not."""
         return Program(
             values=tuple(self.types),
             parameters=tuple(parameters),
             batch=tuple(batch),
+            key=key,
             constants=dict(self.constants),
             equations=tuple(self.equations),
             loss=loss,

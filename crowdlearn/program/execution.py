@@ -5,6 +5,7 @@ What a primitive means is written in `interpret`; this is the same in jax.lax, c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from crowdlearn.codecs import Vector
 from crowdlearn.program.jax_import import import_jax
-from crowdlearn.program.model import Options, Program
+from crowdlearn.program.model import Array, Options, Program
 from crowdlearn.program.types import ELEMENTWISE
 
 Meaning = Callable[..., Any]
@@ -33,28 +34,29 @@ class Executor:
         self._sizes = [values[index].size for index in program.parameters]
         batch = [np.zeros(values[index].shape, values[index].dtype) for index in program.batch]
         # Compiles now, so that no replica's first gradient waits for it.
-        self.step(np.zeros(sum(self._sizes), np.float32), batch)
+        self.step(np.zeros(sum(self._sizes), np.float32), batch, np.zeros(2, np.uint32))
 
-    def step(self, parameters: Vector, batch: Sequence[Any]) -> tuple[float, Vector]:
+    def step(self, parameters: Vector, batch: Sequence[Any], key: Array) -> tuple[float, Vector]:
         """Loss and gradient of a minibatch.
 
         Args:
             parameters: the flat vector, float32.
             batch: one array for each of the program's batch inputs, in their types.
+            key: the minibatch's random key, uint32[2]; for a program that takes none, any.
         Returns:
             the loss, and the gradient, laid out as `parameters`; read-only.
         """
-        loss, gradient = self._step(parameters, list(batch))
+        loss, gradient = self._step(parameters, list(batch), key)
         return float(loss), np.asarray(gradient)
 
-    def _compute(self, flat: Any, batch: Sequence[Any]) -> tuple[Any, Any]:
+    def _compute(self, flat: Any, batch: Sequence[Any], key: Any) -> tuple[Any, Any]:
         jnp, program = import_jax().numpy, self._program
         cuts = np.cumsum([0, *self._sizes])
         parameters = [
             flat[start:end].reshape(program.values[index].shape)
             for index, start, end in zip(program.parameters, cuts, cuts[1:], strict=False)
         ]
-        values = dict(zip((*program.parameters, *program.batch), (*parameters, *batch), strict=True))
+        values = dict(zip(program.inputs, (*parameters, *batch, key), strict=program.key is not None))
         values |= {index: jnp.asarray(array) for index, array in program.constants.items()}
         meanings = meanings_in_jax()
         for equation in program.equations:
@@ -75,19 +77,20 @@ def meanings_in_jax() -> dict[str, Meaning]:
     """What each primitive of docs/program.md means, in JAX. Operands of elementwise ones have equal shapes."""
     jax = import_jax()
     lax, jnp = jax.lax, jax.numpy
-    same_name = ELEMENTWISE - {"and", "or", "xor", "not", "round", "convert_element_type"}
+    spelled_otherwise = {"and", "or", "xor", "not", "round", "convert_element_type", "bitcast_convert_type"}
 
     def reduction(function: Callable[..., Any]) -> Meaning:
         return lambda x, *, axes: function(x, axes).astype(x.dtype)
 
     return {
-        **{name: getattr(lax, name) for name in same_name},
+        **{name: getattr(lax, name) for name in ELEMENTWISE - spelled_otherwise},
         "and": lax.bitwise_and,
         "or": lax.bitwise_or,
         "xor": lax.bitwise_xor,
         "not": lax.bitwise_not,
         "round": lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN),
         "convert_element_type": lambda x, *, dtype: lax.convert_element_type(x, np.dtype(dtype)),
+        "bitcast_convert_type": lambda x, *, dtype: lax.bitcast_convert_type(x, np.dtype(dtype)),
         "broadcast_in_dim": lax.broadcast_in_dim,
         "reshape": lambda x, *, shape: x.reshape(shape),
         "transpose": lax.transpose,
@@ -105,6 +108,7 @@ def meanings_in_jax() -> dict[str, Meaning]:
         "slice": lambda x, *, start, limit, strides: lax.slice(x, start, limit, strides),
         "pad": lambda x, value, *, low, high, interior: lax.pad(x, value, tuple(zip(low, high, interior, strict=True))),
         "patches": _patches,
+        "random_bits": _random_bits,
         "rev": lax.rev,
     }
 
@@ -119,6 +123,25 @@ def _patches(
         # Windows are put before the last axis; axes before this one have theirs there already.
         x = jax.numpy.stack(parts, axis=-2)
     return x
+
+
+def _random_bits(
+    *key: Any, paths: Sequence[Sequence[int]], shape: tuple[int, ...], root: Sequence[int] | None = None
+) -> Any:
+    jax = import_jax()
+    count = math.prod(shape) // len(paths)
+    start = jax.random.wrap_key_data(np.array(root, np.uint32) if root is not None else key[0], impl="threefry2x32")
+
+    def bits(path: Any) -> Any:
+        derived = start
+        for counter in path:
+            derived = jax.random.fold_in(derived, counter)
+        return jax.random.bits(derived, (count,))
+
+    # Keys of one depth, as of `split`, are derived together: one for each would take minutes to compile.
+    if len({len(path) for path in paths}) == 1:
+        return jax.vmap(bits)(np.array(paths, np.uint32).reshape(len(paths), -1)).reshape(shape)
+    return jax.numpy.stack([bits(np.array(path, np.uint32)) for path in paths]).reshape(shape)
 
 
 def backend() -> str:

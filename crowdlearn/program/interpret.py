@@ -12,19 +12,26 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.errors import JobError
+from crowdlearn.program import threefry
 from crowdlearn.program.model import Array, Equation, Options, Program
 
 Meaning = Callable[..., Array]
 
 
-def evaluate(program: Program, parameters: Sequence[Array], batch: Sequence[Array]) -> tuple[float, list[Array]]:
+def evaluate(
+    program: Program, parameters: Sequence[Array], batch: Sequence[Array], key: Array | None = None
+) -> tuple[float, list[Array]]:
     """Executes `program`; returns the loss and one gradient for each parameter.
 
+    Args:
+        key: uint32[2], for a program that takes one.
     Raises:
-        JobError: an input has another shape or type than the program's.
+        JobError: an input has another shape or type than the program's, or is missing.
     """
     values: dict[int, Array] = dict(program.constants)
-    for index, array in zip((*program.parameters, *program.batch), (*parameters, *batch), strict=True):
+    if (program.key is None) != (key is None):
+        raise JobError(f"the program expects {'no' if program.key is None else 'a'} random key")
+    for index, array in zip(program.inputs, (*parameters, *batch, *(() if key is None else (key,))), strict=True):
         expected = program.values[index]
         if array.shape != expected.shape or array.dtype != expected.dtype:
             raise JobError(f"value {index} expects {expected}, got {array.dtype}{list(array.shape)}")
@@ -72,6 +79,16 @@ def _convert(x: Array, *, dtype: str) -> Array:
     # Floats outside the integer's range saturate; NaN becomes 0.
     whole = np.nan_to_num(np.trunc(x.astype(np.float64)))
     return np.asarray(np.clip(whole, bounds.min, bounds.max), dtype)
+
+
+def _inside(shift: Array) -> Any:
+    """Where a shift is by fewer bits than there are; read unsigned, so that a negative one is by more."""
+    return shift.astype("uint32") < 32
+
+
+def _shift_right_arithmetic(x: Array, y: Array) -> Array:
+    signed = x.view("int32") >> np.where(_inside(y), y, 31).astype("int32")
+    return np.asarray(signed).view(x.dtype)
 
 
 def _broadcast_in_dim(x: Array, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...]) -> Array:
@@ -126,6 +143,10 @@ def _patches(x: Array, *, counts: Sizes, strides: Sizes, window: Sizes, dilation
     return x
 
 
+def _random_bits(*key: Array, paths: tuple[Sizes, ...], shape: Sizes, root: Sizes | None = None) -> Array:
+    return threefry.bits(np.array(root, np.uint32) if root is not None else key[0], paths, shape)
+
+
 def _reduction(function: Callable[..., Any]) -> Meaning:
     return lambda x, *, axes: np.asarray(function(x, axis=axes), x.dtype)
 
@@ -164,10 +185,17 @@ MEANINGS: dict[str, Meaning] = {
     "le": np.less_equal,
     "gt": np.greater,
     "ge": np.greater_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-    "not": np.logical_not,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "not": np.invert,
+    "shift_left": lambda x, y: np.where(_inside(y), x << (y & 31), 0).astype(x.dtype),
+    "shift_right_logical": lambda x, y: np.where(_inside(y), x.view("uint32") >> (y & 31).astype("uint32"), 0).astype(
+        x.dtype
+    ),
+    "shift_right_arithmetic": _shift_right_arithmetic,
+    "population_count": lambda x: np.bitwise_count(x.view("uint32")).astype(x.dtype),
+    "bitcast_convert_type": lambda x, *, dtype: x.view(dtype),
     "neg": np.negative,
     "abs": np.abs,
     "sign": np.sign,
@@ -214,6 +242,7 @@ MEANINGS: dict[str, Meaning] = {
     "slice": _slice,
     "pad": _pad,
     "patches": _patches,
+    "random_bits": _random_bits,
     "rev": lambda x, *, dimensions: np.flip(x, dimensions),
 }
 """The primitives that `trace` writes. docs/program.md allows executors to know more."""

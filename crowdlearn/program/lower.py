@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.errors import UnsupportedModelError
-from crowdlearn.program import loops, origin
+from crowdlearn.program import keys, loops, origin
 from crowdlearn.program.advice import instead_of
 from crowdlearn.program.builder import Builder
+from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.keys import KEY, MOVES, Keys, is_key, require_threefry
 from crowdlearn.program.model import DTYPES, ValueType
 from crowdlearn.program.primitives import LOWERINGS, SEVERAL
 from crowdlearn.program.types import CannotExecute
@@ -38,6 +40,7 @@ class Lowering:
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
+        self.keys = Keys(builder)
 
     def jaxpr(
         self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[int], wanted: Sequence[bool], line: str | None
@@ -74,18 +77,29 @@ class Lowering:
         values.update((var, value) for var, value in written if value is not None)
 
     def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> list[int]:
+        of_keys = any(self.builder.types[index].dtype == KEY for index in inputs)
+        if of_keys and name not in MOVES:
+            raise refusal(f"`{name}` of a random key's data", line, f"; {keys.FROM_THE_KEY}")
         if name in SEVERAL:
             return SEVERAL[name](self.builder, inputs[0], equation.params)
-        lowering = LOWERINGS.get(name)
-        if lowering is None:
-            raise refusal(f"`{name}`", line, instead_of(name))
-        result = _type(equation.outvars[0].aval, line)
         try:
-            value = lowering(self.builder, inputs, equation.params, result)
+            return [self._single(equation, name, inputs, line, of_keys=of_keys)]
         except CannotExecute as error:
             raise refusal(error.what, line, f"; {error.advice}") from None
+
+    def _single(self, equation: Any, name: str, inputs: list[int], line: str | None, *, of_keys: bool) -> int:
+        """The only output of a primitive."""
+        result = _type(equation.outvars[0].aval, line)
+        lower_key, lowering = self.keys.lowering(name), LOWERINGS.get(name)
+        if lower_key is not None:
+            return lower_key(inputs, equation.params, result)
+        if lowering is None:
+            raise refusal(f"`{name}`", line, instead_of(name))
+        if of_keys:
+            result = ValueType(result.shape, KEY)
+        value = lowering(self.builder, inputs, equation.params, result)
         assert self.builder.types[value] == result, (name, self.builder.types[value], result)
-        return [value]
+        return value
 
     def _scan(self, params: dict[str, Any], inputs: list[int], line: str | None) -> list[int]:
         body = params["jaxpr"]
@@ -101,6 +115,9 @@ class Lowering:
             raise refusal(error.what, line, f"; {error.advice}") from None
 
     def _constant(self, array: Any, line: str | None) -> int:
+        if is_key(str(array.dtype)):
+            _type(array, line)
+            return self.keys.roots(np.asarray(import_jax().random.key_data(array)))
         if array.size > MAX_CONSTANT:
             what = f"a constant array of {array.size:,} elements (at most {MAX_CONSTANT:,})"
             raise refusal(what, line, "; make it an array of the batch or a parameter")
@@ -126,6 +143,12 @@ def _dtype(aval: Any) -> str:
 
 def _type(aval: Any, line: str | None) -> ValueType:
     dtype = _dtype(aval)
+    if is_key(dtype):
+        try:
+            require_threefry(dtype)
+        except CannotExecute as error:
+            raise refusal(error.what, line, f"; {error.advice}") from None
+        return ValueType(tuple(map(int, aval.shape)), KEY)
     if dtype not in DTYPES:
         narrow = ".astype(jnp.float32)" if dtype.startswith(("float", "bfloat")) else "float32 or int32"
         raise refusal(f"values of type {dtype}", line, f"; write {narrow} instead")

@@ -62,6 +62,8 @@ class Program:
     values: tuple[ValueType, ...]
     parameters: tuple[int, ...]
     batch: tuple[int, ...]
+    key: int | None
+    """The random key, uint32[2]; None when the loss takes none."""
     constants: dict[int, Array]
     equations: tuple[Equation, ...]
     loss: int
@@ -71,6 +73,11 @@ class Program:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "primitives", tuple(sorted({e.primitive for e in self.equations})))
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Parameters, batch arrays, and the key if there is one."""
+        return (*self.parameters, *self.batch, *(() if self.key is None else (self.key,)))
 
 
 class _Constant(msgspec.Struct, frozen=True):
@@ -83,6 +90,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[ValueType, ...]
     parameters: tuple[int, ...]
     batch: tuple[int, ...]
+    key: int | None = None
     constants: list[_Constant]
     equations: tuple[Equation, ...]
     loss: int
@@ -97,6 +105,7 @@ def encode(program: Program) -> bytes:
             values=program.values,
             parameters=program.parameters,
             batch=program.batch,
+            key=program.key,
             constants=[_Constant(value, _write(array)) for value, array in sorted(program.constants.items())],
             equations=program.equations,
             loss=program.loss,
@@ -121,6 +130,7 @@ def decode(data: bytes) -> Program:
         values=document.values,
         parameters=document.parameters,
         batch=document.batch,
+        key=document.key,
         constants={c.value: _read(c.data, document.values[c.value]) for c in document.constants},
         equations=tuple(_with_tuples(equation) for equation in document.equations),
         loss=document.loss,

@@ -30,7 +30,7 @@ def rebuild(program: Program) -> Program:
     reads = Counter(index for equation in program.equations for index in equation.inputs)
     reads.update((program.loss, *program.gradients))
     builder, new = Builder(), dict[int, int]()
-    for index in (*program.parameters, *program.batch):
+    for index in program.inputs:
         new[index] = builder.input(program.values[index])
     for index, array in program.constants.items():
         new[index] = builder.constant(array)
@@ -47,6 +47,7 @@ def rebuild(program: Program) -> Program:
         [new[index] for index in program.batch],
         new[program.loss],
         [new[index] for index in program.gradients],
+        key=None if program.key is None else new[program.key],
     )
 
 
@@ -59,15 +60,15 @@ def prune(program: Program) -> Program:
             live.update(equation.inputs)
             kept.append(equation)
     kept.reverse()
-    inputs = (*program.parameters, *program.batch)
     constants = [index for index in program.constants if index in live]
-    order = [*inputs, *constants, *(equation.outputs[0] for equation in kept)]
+    order = [*program.inputs, *constants, *(equation.outputs[0] for equation in kept)]
     new = {old: index for index, old in enumerate(order)}
     return replace(
         program,
         values=tuple(program.values[index] for index in order),
         parameters=tuple(new[index] for index in program.parameters),
         batch=tuple(new[index] for index in program.batch),
+        key=None if program.key is None else new[program.key],
         constants={new[index]: program.constants[index] for index in constants},
         equations=tuple(
             msgspec.structs.replace(

@@ -14,6 +14,9 @@ from crowdlearn.program.model import ValueType
 from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY, CannotExecute
 
 Params = dict[str, Any]
+WORDS = ("float32", "int32", "uint32")
+"""Types of 32 bits."""
+
 Lowered = Callable[[Builder, list[int], Params, ValueType], int]
 
 
@@ -68,6 +71,26 @@ def _round(b: Builder, inputs: list[int], params: Params, result: ValueType) -> 
 
 def _erfc(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     return b.emit("sub", (b.constant(np.float32(1)), b.emit("erf", inputs)))
+
+
+def _nextafter(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    known = [b.known(index) for index in inputs]
+    if known[0] is None or known[1] is None:
+        raise CannotExecute("nextafter of values that are computed", "add a small number instead")
+    return b.constant(np.nextafter(known[0], known[1]))
+
+
+def _reduce_precision(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    exponent, mantissa = params["exponent_bits"], params["mantissa_bits"]
+    if exponent < 8 or mantissa < 23:
+        raise CannotExecute(f"a precision of {exponent} and {mantissa} bits", "compute in float32")
+    return inputs[0]
+
+
+def _bitcast(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    if b.types[inputs[0]].dtype not in WORDS or result.dtype not in WORDS:
+        raise CannotExecute(f"the bits of {b.types[inputs[0]].dtype} as {result.dtype}", "use types of 32 bits")
+    return b.emit("bitcast_convert_type", inputs, dtype=result.dtype)
 
 
 def _select(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
@@ -211,6 +234,9 @@ LOWERINGS: dict[str, Lowered] = {
     "pow": _pow,
     "round": _round,
     "erfc": _erfc,
+    "nextafter": _nextafter,
+    "reduce_precision": _reduce_precision,
+    "bitcast_convert_type": _bitcast,
     "select_n": _select,
     "convert_element_type": _convert,
     "broadcast_in_dim": _broadcast,

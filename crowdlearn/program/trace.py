@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,14 +14,25 @@ from crowdlearn.program.lower import Lowering
 from crowdlearn.program.model import Program, ValueType
 from crowdlearn.program.passes import optimise
 
-Loss = Callable[[Any, Mapping[str, Any]], Any]
+Loss = Callable[..., Any]
+"""`loss(parameters, batch)`, or `loss(parameters, batch, key)`."""
+
+
+def takes_key(loss: Loss) -> bool:
+    """Whether `loss` wants a random key: a third positional parameter that has no default, or is called `key`."""
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(positional) > 2 and (positional[2].default is inspect.Parameter.empty or positional[2].name == "key")
 
 
 def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> Program:
     """The program of `jax.value_and_grad(loss)`.
 
     Args:
-        loss: `loss(parameters, batch)`, a scalar float32.
+        loss: `loss(parameters, batch)` or `loss(parameters, batch, key)`, a scalar float32; `key` is a key of JAX.
         parameters: any pytree of arrays, or of anything with a `shape` and a `dtype`; all float32.
         batch: arrays by name, likewise; the program takes them sorted by name.
     Raises:
@@ -31,15 +43,16 @@ def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> Program:
     jax = import_jax()
     # Wide types do not exist in browsers; a program that was traced with them would not mean the same there.
     with jax.enable_x64(False):
-        _require_scalar(jax, loss, parameters, batch)
+        key = (jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")),) if takes_key(loss) else ()
+        _require_scalar(jax, loss, parameters, batch, key)
         with origin.blamed_on("the gradient of the loss"):
-            closed = jax.make_jaxpr(jax.value_and_grad(loss))(parameters, batch)
-    return optimise(_lower(closed, len(jax.tree.leaves(parameters))))
+            closed = jax.make_jaxpr(jax.value_and_grad(loss))(parameters, batch, *key)
+    return optimise(_lower(closed, len(jax.tree.leaves(parameters)), takes_key=bool(key)))
 
 
-def _require_scalar(jax: Any, loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> None:
+def _require_scalar(jax: Any, loss: Loss, parameters: Any, batch: Mapping[str, Any], key: tuple[Any, ...]) -> None:
     with origin.blamed_on("the loss", _names(jax, parameters, batch)):
-        result = jax.eval_shape(loss, parameters, batch)
+        result = jax.eval_shape(loss, parameters, batch, *key)
     shape, dtype = getattr(result, "shape", None), str(getattr(result, "dtype", type(result).__name__))
     if shape == () and dtype == "float32":
         return
@@ -53,10 +66,14 @@ def _names(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:
     return f"the parameters are {named}; the batch has {', '.join(sorted(batch))}"
 
 
-def _lower(closed: Any, parameters: int) -> Program:
+def _lower(closed: Any, parameters: int, *, takes_key: bool) -> Program:
     builder = Builder()
-    inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in closed.jaxpr.invars]
+    lowering = Lowering(builder)
+    arrays = closed.jaxpr.invars[:-1] if takes_key else closed.jaxpr.invars
+    inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in arrays]
+    key = builder.input(ValueType((2,), "uint32")) if takes_key else None
     wanted = [True] * len(closed.jaxpr.outvars)
-    outputs = Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
+    given = inputs if key is None else [*inputs, lowering.keys.root(key)]
+    outputs = lowering.jaxpr(closed.jaxpr, closed.consts, given, wanted, None)
     loss, *gradients = [value for value in outputs if value is not None]
-    return builder.finish(inputs[:parameters], inputs[parameters:], loss, gradients)
+    return builder.finish(inputs[:parameters], inputs[parameters:], loss, gradients, key=key)

@@ -11,7 +11,8 @@ Types = Sequence[ValueType]
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LOGIC = frozenset({"and", "or", "xor", "not"})
-BINARY = frozenset({"add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2"})
+SHIFTS = frozenset({"shift_left", "shift_right_logical", "shift_right_arithmetic"})
+BINARY = SHIFTS | frozenset({"add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2"})
 UNARY = frozenset(
     [
         "neg",
@@ -39,16 +40,31 @@ UNARY = frozenset(
         "erf",
         "erf_inv",
         "integer_pow",
+        "population_count",
     ]
 )
-ELEMENTWISE = BINARY | UNARY | COMPARISONS | LOGIC | {"is_finite", "convert_element_type", "select_n", "clamp"}
+ELEMENTWISE = BINARY | UNARY | COMPARISONS | LOGIC | {"is_finite", "convert_element_type", "bitcast_convert_type"}
+ELEMENTWISE |= {"select_n", "clamp"}
 """Operands of equal shapes, or scalars, which broadcast."""
 
 REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"})
 
 VALUE_PRESERVING = (
     COMPARISONS
-    | {"max", "min", "clamp", "select_n", "convert_element_type", "reduce_max", "reduce_min", "argmax", "argmin"}
+    | {
+        "and",
+        "or",
+        "xor",
+        "max",
+        "min",
+        "clamp",
+        "select_n",
+        "convert_element_type",
+        "reduce_max",
+        "reduce_min",
+        "argmax",
+        "argmin",
+    }
     | {"broadcast_in_dim", "reshape", "transpose", "iota", "concatenate", "slice", "pad", "rev", "patches"}
 )
 """What may be done with integers narrower than 32 bits: their results are the same when held in 32 bits."""
@@ -69,9 +85,9 @@ def elementwise_shape(inputs: Types) -> tuple[int, ...]:
 
 
 def _elementwise_dtype(primitive: str, inputs: Types, options: Options) -> str:
-    if primitive in COMPARISONS or primitive in LOGIC or primitive == "is_finite":
+    if primitive in COMPARISONS or primitive == "is_finite":
         return "bool"
-    if primitive == "convert_element_type":
+    if primitive in ("convert_element_type", "bitcast_convert_type"):
         return str(options["dtype"])
     return inputs[1].dtype if primitive in ("select_n", "clamp") else inputs[0].dtype
 
@@ -139,6 +155,7 @@ _SHAPED: dict[str, Callable[[Types, Options], ValueType]] = {
     "slice": _slice,
     "pad": _pad,
     "patches": _patches,
+    "random_bits": lambda inputs, options: ValueType(tuple(options["shape"]), "uint32"),  # noqa: ARG005
     "rev": lambda inputs, options: inputs[0],  # noqa: ARG005 - of the same type
 }
 
@@ -182,8 +199,6 @@ def require_executable(primitive: str, inputs: Types, result: ValueType) -> None
     if primitive == "convert_element_type" and result.dtype in NARROW and not widens(source, result.dtype):
         lossy = f"a conversion from {source} to {result.dtype}, which loses values"
         raise CannotExecute(lossy, "convert to int32 or float32 instead")
-    if primitive in LOGIC and source != "bool":
-        raise CannotExecute(f"bitwise `{primitive}` of {source}", f"use arithmetic, or jnp.logical_{primitive} of bool")
     if primitive == "dot_general" and source != "float32":
         raise CannotExecute(f"a matrix product of {source}", TO_FLOAT)
     if source == "bool" and primitive not in _TAKES_BOOL:

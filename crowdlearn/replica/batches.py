@@ -39,18 +39,26 @@ class Batch:
     arrays: tuple[Array, ...]
     rows: int
     leases: LeaseRows
+    key: NDArray[np.uint32]
+    """The minibatch's random key, uint32[2]: of the seeds of the first row's chunk and the row's place in it."""
 
 
 @dataclass(slots=True)
 class _Pile:
     lease: int
     chunk: Chunk
+    seeds: tuple[int, ...]
     order: NDArray[np.intp]
     taken: int = 0
 
     @property
     def left(self) -> int:
         return len(self.order) - self.taken
+
+    @property
+    def key(self) -> NDArray[np.uint32]:
+        random = Random(*self.seeds, self.taken)
+        return np.array([random.bits(), random.bits()], np.uint32)
 
 
 def read_chunk(body: bytes, rows: int, layout: BatchLayout) -> Chunk:
@@ -84,10 +92,10 @@ class Batches:
         """Rows that are left."""
         return sum(pile.left for pile in self._piles)
 
-    def add(self, lease: int, chunk: Chunk, random: Random) -> None:
-        """Adds a chunk's rows, shuffled by `random`, behind those in hand."""
+    def add(self, lease: int, chunk: Chunk, seeds: tuple[int, ...]) -> None:
+        """Adds a chunk's rows, shuffled from `seeds`, behind those in hand."""
         if chunk.rows > 0:
-            self._piles.append(_Pile(lease, chunk, random.permutation(chunk.rows)))
+            self._piles.append(_Pile(lease, chunk, seeds, Random(*seeds).permutation(chunk.rows)))
 
     def next(self) -> Batch | None:
         """The next full minibatch, or None when there are too few rows."""
@@ -98,7 +106,7 @@ class Batches:
         return None if self.rows == 0 else self._compose(min(self.rows, self._layout.rows))
 
     def _compose(self, count: int) -> Batch:
-        leases: Counter[int] = Counter()
+        key, leases = self._piles[0].key, Counter[int]()
         parts: list[Sequence[Array]] = []
         while (missing := count - sum(leases.values())) > 0:
             lease, rows, part = self._take(missing)
@@ -112,7 +120,7 @@ class Batches:
             for array, old in zip(fresh, filler, strict=True)
         )
         self._previous = full
-        return Batch(full, count, leases)
+        return Batch(full, count, leases, key)
 
     def _take(self, most: int) -> tuple[int, int, list[Array]]:
         """Up to `most` rows of the first pile: its lease, how many, and each array of them."""

@@ -228,7 +228,7 @@ class Runner:
         if self.session.open:
             self.state = TRAINING
         started = time.monotonic()
-        loss, gradient = await self._workshop.step(executor, training.parameters.values, batch.arrays)
+        loss, gradient = await self._workshop.step(executor, training.parameters.values, batch)
         await self._keep_pace(started)
         # Messages came meanwhile: one of them may have started another run.
         if self._ended.is_set() or training is not self.session.training:

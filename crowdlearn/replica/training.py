@@ -23,7 +23,6 @@ from crowdlearn.replica.counters import Counters
 from crowdlearn.replica.leases import LeaseRows, Leases
 from crowdlearn.replica.outbox import Outbox
 from crowdlearn.replica.parameters import Parameters, require_usable
-from crowdlearn.replica.random import Random
 
 MAX_USELESS_STEPS = 20
 """So many useless gradients in a row, each from fresh parameters, mean that the model has diverged for good."""
@@ -94,7 +93,7 @@ class Training:
         """A leased chunk is here."""
         if grant.lease in self._loading:
             self._loading.remove(grant.lease)
-            self._batches.add(grant.lease, chunk, Random(self._welcome.training.seed, grant.epoch, grant.chunk))
+            self._batches.add(grant.lease, chunk, (self._welcome.training.seed, grant.epoch, grant.chunk))
 
     def chunk_failed(self, grant: Grant, now: float) -> list[Action]:
         """A leased chunk could not be had."""

@@ -6,13 +6,13 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from crowdlearn.codecs import Vector
 from crowdlearn.program import decode
 from crowdlearn.program.execution import Executor
 from crowdlearn.protocol import Grant, Welcome
-from crowdlearn.replica.batches import Chunk
+from crowdlearn.replica.batches import Batch, Chunk
 from crowdlearn.replica.gateway import Gateway
 from crowdlearn.replica.shelf import Shelf
 
@@ -42,9 +42,9 @@ class Workshop:
                 self._executors = {welcome.run: await self._in_thread(lambda: Executor(decode(data)))}
             return self._executors[welcome.run]
 
-    async def step(self, executor: Executor, parameters: Vector, batch: tuple[Any, ...]) -> tuple[float, Vector]:
+    async def step(self, executor: Executor, parameters: Vector, batch: Batch) -> tuple[float, Vector]:
         """Loss and gradient of a minibatch; both inputs must not change meanwhile."""
-        return await self._in_thread(lambda: executor.step(parameters, batch))
+        return await self._in_thread(lambda: executor.step(parameters, batch.arrays, batch.key))
 
     async def chunk(self, welcome: Welcome, grant: Grant) -> Chunk:
         """A chunk of a run; raises what Gateway.chunk raises."""

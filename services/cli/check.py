@@ -18,6 +18,7 @@ from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.job import CompiledJob, Job
 from crowdlearn.job.native import NativeStep, first_batch, module_step, native_step
 from crowdlearn.job_file import load
+from crowdlearn.module.scorer import key_words
 from crowdlearn.program import decode
 from crowdlearn.program.survey import survey
 from crowdlearn.store.status import bytes_per_push
@@ -154,7 +155,8 @@ def _on_backend(
         return BackendReport(available=False, reason=f"this Chromium has no {name} on this machine")
     spec = compiled.spec
     layout = ModuleLayout(spec.parameters, spec.batch) if spec.model == "module" else None
-    case = Case(compiled.program, compiled.parameters, tuple(batch.values()), layout)
+    key = key_words(spec.training.seed)
+    case = Case(compiled.program, compiled.parameters, tuple(batch.values()), key, layout)
     answer = page.run(case, name, steps, TIMED_SECONDS)
     described = BackendReport(available=True, processor=processor.name, is_software=processor.is_software)
     if isinstance(answer, Failure):

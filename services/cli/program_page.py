@@ -55,7 +55,7 @@ class ModuleLayout:
 
 @dataclass(frozen=True)
 class Case:
-    """A program and its inputs: the flat parameters, and the batch arrays in the program's order.
+    """A program and its inputs: the flat parameters, the batch arrays in the program's order, and the random key.
 
     With `module` the program is an ES module, whose functions are given these arrays.
     """
@@ -63,6 +63,7 @@ class Case:
     program: bytes
     parameters: Vector
     batch: Sequence[NDArray[Any]]
+    key: tuple[int, int] = (0, 0)
     module: ModuleLayout | None = None
 
     def as_argument(self) -> dict[str, Any]:
@@ -72,6 +73,7 @@ class Case:
             "module": msgspec.to_builtins(self.module),
             "parameters": _base64(self.parameters.astype("<f4")),
             "batch": [_base64(_held(array)) for array in self.batch],
+            "key": self.key,
         }
 
 

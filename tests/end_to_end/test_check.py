@@ -117,7 +117,7 @@ def test_a_browser_gives_a_module_the_gradient_of_the_same_model_in_jax(backend:
     expected = native_step(traced, traced.compile(), batch, 0, 0)
     layout = ModuleLayout(compiled.spec.parameters, compiled.spec.batch)
     with headless_chromium() as chromium, chromium.new_context() as context:
-        case = Case(compiled.program, compiled.parameters, tuple(batch.values()), layout)
+        case = Case(compiled.program, compiled.parameters, tuple(batch.values()), module=layout)
         answer = ProgramPage(context.new_page()).run(case, backend)
     assert isinstance(answer, Answer), answer
     assert answer.loss == pytest.approx(expected.loss, rel=1e-5)

@@ -36,9 +36,11 @@ def executor() -> Iterator[ProgramPage]:
         yield ProgramPage(context.new_page())
 
 
-def as_case(program: Program, parameters: Iterable[np.ndarray], batch: Iterable[np.ndarray]) -> Case:
+def as_case(
+    program: Program, parameters: Iterable[np.ndarray], batch: Iterable[np.ndarray], key: np.ndarray | None
+) -> Case:
     flat = np.concatenate([np.asarray(array, np.float32).ravel() for array in parameters])
-    return Case(encode(program), flat, tuple(batch))
+    return Case(encode(program), flat, tuple(batch), (0, 0) if key is None else (int(key[0]), int(key[1])))
 
 
 def cut(answer: Answer, shapes: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -48,12 +50,15 @@ def cut(answer: Answer, shapes: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 def of_model(model: Model) -> Case:
     program = trace(model.loss, model.parameters, model.batch)
-    return as_case(program, jax.tree.leaves(model.parameters), [model.batch[name] for name in sorted(model.batch)])
+    batch = [model.batch[name] for name in sorted(model.batch)]
+    return as_case(program, jax.tree.leaves(model.parameters), batch, model.key)
 
 
 def of_equation(case: equations.Equation, output: np.ndarray) -> Case:
     """A program whose only gradient is the equation's output. What is padded with stays a constant, as when traced."""
     constants = {i: x for i, x in enumerate(case.inputs) if case.primitive == "pad" and i == 1}
+    key = case.inputs[0] if case.primitive == "random_bits" else None
+    fed = [i for i in range(len(case.inputs)) if i not in constants and key is None]
     count = len(case.inputs)
     values = [ValueType(x.shape, x.dtype.name) for x in (*case.inputs, output)]
     values += [ValueType(output.shape, "float32"), ValueType(output.shape, "float32"), ValueType((), "float32")]
@@ -61,7 +66,8 @@ def of_equation(case: equations.Equation, output: np.ndarray) -> Case:
     program = Program(
         values=tuple(values),
         parameters=(parameter,),
-        batch=tuple(i for i in range(count) if i not in constants),
+        batch=tuple(fed),
+        key=None if key is None else 0,
         constants={**constants, loss: np.zeros((), np.float32)},
         equations=(
             Equation(case.primitive, tuple(range(count)), (result,), dict(case.options)),
@@ -70,7 +76,7 @@ def of_equation(case: equations.Equation, output: np.ndarray) -> Case:
         loss=loss,
         gradients=(converted,),
     )
-    return as_case(program, [np.zeros(output.shape)], [x for i, x in enumerate(case.inputs) if i not in constants])
+    return as_case(program, [np.zeros(output.shape)], [case.inputs[i] for i in fed], key)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ OTHER = np.random.default_rng(4).permutation(MODERATE)
 DIVISOR = np.where(np.abs(OTHER) < 1e-3, f32(2), OTHER)
 INTEGERS = np.random.default_rng(5).integers(-7, 8, 50).astype(np.int32)
 NOT_ZERO = np.where(INTEGERS[::-1] == 0, 3, INTEGERS[::-1]).astype(np.int32)
+WORDS = np.array([0, 1, 2**31, 2**32 - 1, 0xDEADBEEF, 0x7FFFFFFF, 12345], np.uint32)
 LARGE = i32(2**31 - 1, -(2**31), 2**24 + 1, 16_777_217 * 3, -7, 0)
 CUBE = normal(4, 5, 6)
 CUBES = {
@@ -75,6 +76,19 @@ def elementwise() -> Iterator[tuple[str, Equation]]:
     yield "integer_pow of integers", Equation("integer_pow", (INTEGERS,), {"y": 3})
     yield "integer_pow of special values", Equation("integer_pow", (SPECIAL,), {"y": 2})
     yield "not", Equation("not", (CUBE > 0,))
+    for name, words in (("uint32", WORDS), ("integers", LARGE)):
+        yield f"not of {name}", Equation("not", (words,))
+        yield f"neg of {name}, large", Equation("neg", (words,))
+        yield f"population_count of {name}", Equation("population_count", (words,))
+    for source in (WORDS, LARGE, f32(0, -0.0, 1.5, -2.5, INF, 1e-40)):
+        for dtype in ("float32", "int32", "uint32"):
+            if dtype != "float32" or source.dtype == np.float32:
+                yield (
+                    f"bits of {source.dtype} as {dtype}",
+                    Equation("bitcast_convert_type", (source,), {"dtype": dtype}),
+                )
+    bits = np.arange(0x3F800000, 0x40000000, 0x123456, np.uint32)
+    yield "bits of uint32 as float32", Equation("bitcast_convert_type", (bits,), {"dtype": "float32"})
 
 
 def of_pairs() -> Iterator[tuple[str, Equation]]:
@@ -99,6 +113,18 @@ def of_pairs() -> Iterator[tuple[str, Equation]]:
         yield f"{primitive} of large integers", Equation(primitive, (LARGE, LARGE[::-1]))
         yield f"{primitive} of special values", Equation(primitive, EVERY_PAIR)
         yield f"{primitive} with a scalar", Equation(primitive, (np.round(CUBE), f32(1)))
+    for primitive in ("and", "or", "xor"):
+        yield f"{primitive} of integers", Equation(primitive, (LARGE, LARGE[::-1] * 3 + 1))
+        yield f"{primitive} of uint32", Equation(primitive, (WORDS, WORDS[::-1]))
+        yield f"{primitive} of uint8", Equation(primitive, (CUBES["uint8"], np.uint8(0xA5)))
+    for primitive in ("shift_left", "shift_right_logical", "shift_right_arithmetic"):
+        for dtype in ("uint32", "int32"):
+            by = np.array([0, 1, 9, 31, 32, 33, 100], dtype)
+            yield f"{primitive} of {dtype}", Equation(primitive, (WORDS.view(dtype), by))
+            yield f"{primitive} of {dtype} by 9", Equation(primitive, (WORDS.view(dtype), np.array(9, dtype)))
+        yield f"{primitive} backwards", Equation(primitive, (LARGE, i32(-1, -1, -32, -(2**31), 3, -5)))
+    for primitive in ("add", "sub", "mul", "max", "min", "div", "rem"):
+        yield f"{primitive} of uint32", Equation(primitive, (WORDS, WORDS[::-1] | np.uint32(1)))
     for primitive in ("and", "or", "xor", "eq", "ne"):
         yield f"{primitive} of bool", Equation(primitive, (CUBE > 0, CUBE > 0.5))
     yield "and with a scalar", Equation("and", (CUBE > 0, np.bool_(True)))
@@ -121,8 +147,8 @@ def conversions() -> Iterator[tuple[str, Equation]]:
     """Every type that may become another."""
     sources = {
         "float32": (EDGES, ["float32", "int32", "bool"]),
-        "int32": (LARGE, ["float32", "int32", "bool"]),
-        "uint32": (np.array([0, 1, 2**31 + 5, 2**32 - 1], np.uint32), ["float32", "bool", "uint32"]),
+        "int32": (LARGE, ["float32", "int32", "uint32", "bool"]),
+        "uint32": (np.array([0, 1, 2**31 + 5, 2**32 - 1], np.uint32), ["float32", "int32", "bool", "uint32"]),
         "uint8": (np.arange(256, dtype=np.uint8), ["float32", "int32", "bool", "int16", "uint16"]),
         "int16": (np.array([-(2**15), -1, 0, 2**15 - 1], np.int16), ["float32", "int32"]),
         "bool": (CUBE > 0, ["float32", "int32", "uint32", "uint8", "bool"]),
@@ -242,8 +268,21 @@ def matrix_products() -> Iterator[tuple[str, Equation]]:
         yield f"dot_general {name}", Equation("dot_general", inputs, {"contract": contract, "batch": batch})
 
 
+def draws() -> Iterator[tuple[str, Equation]]:
+    """Bits of keys derived in every way."""
+    key = (np.array([0xDEADBEEF, 7], np.uint32),)
+    for name, paths, shape in (
+        ("of the key", ((),), (5, 3)),
+        ("of a derived key", ((3, 2**32 - 1),), (1000,)),
+        ("of two keys", ((0,), (1,)), (2, 7)),
+        ("of many keys", tuple((i, 5) for i in range(300)), (3, 100, 1)),
+        ("of one word", ((9,),), ()),
+    ):
+        yield f"random_bits {name}", Equation("random_bits", key, {"paths": paths, "shape": shape})
+
+
 EQUATIONS: dict[str, Equation] = {
     name: equation
-    for cases in (elementwise, of_pairs, choices, conversions, movements, reductions, matrix_products)
+    for cases in (elementwise, of_pairs, choices, conversions, movements, reductions, matrix_products, draws)
     for name, equation in cases()
 }

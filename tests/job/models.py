@@ -18,6 +18,13 @@ class Model(NamedTuple):
     loss: Callable[[Any, Any], Any]
     parameters: Any
     batch: dict[str, np.ndarray]
+    key: np.ndarray | None = None
+    """Data of the random key, for a loss that takes one."""
+
+    def inputs(self) -> tuple[Any, ...]:
+        """What the loss is called with in JAX."""
+        key = () if self.key is None else (jax.random.wrap_key_data(self.key),)
+        return (self.parameters, self.batch, *key)
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -257,6 +264,57 @@ def lstm(params, batch):
     return -jnp.take_along_axis(scores, letters[:, 1:].T[..., None], axis=-1).mean()
 
 
+def dropout_network(params, batch, key):
+    """Dropout on the inputs and on a hidden layer, each with a key of its own."""
+    first, second = jax.random.split(key)
+    x = jnp.where(jax.random.bernoulli(first, 0.8, batch["x"].shape), batch["x"] / 0.8, 0)
+    hidden = jax.nn.relu(x @ params["W1"] + params["b1"])
+    hidden = hidden * jax.random.bernoulli(second, 0.5, hidden.shape) * 2
+    scores = jax.nn.log_softmax(hidden @ params["W2"] + params["b2"])
+    return -jnp.take_along_axis(scores, batch["y"][:, None], axis=-1).mean()
+
+
+def rowwise_dropout(params, batch, key):
+    """A network of one row, with a key for each row, as Equinox users write it."""
+
+    def one(x, key):
+        return jax.nn.tanh(x @ params["W1"]) * jax.random.bernoulli(jax.random.fold_in(key, 7), 0.7, (HIDDEN,))
+
+    return jnp.mean((jax.vmap(one)(batch["x"], jax.random.split(key, ROWS)) @ params["W2"]) ** 2)
+
+
+def variational(params, batch, key):
+    """An autoencoder whose code is a sample of a normal distribution: noise with a gradient through it."""
+    hidden = jnp.tanh(batch["x"] @ params["W1"] + params["b1"])
+    mean, log_variance = jnp.split(hidden @ params["code"], 2, axis=-1)
+    code = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+    error = jnp.sum((code @ params["out"] - batch["x"]) ** 2, axis=-1)
+    return jnp.mean(error - 0.5 * jnp.sum(1 + log_variance - mean**2 - jnp.exp(log_variance), axis=-1))
+
+
+def noisy(params, batch, key):
+    """Draws of many distributions, from raw key data too."""
+    keys = jax.random.split(key, 8)
+    x = batch["x"] + 0.1 * jax.random.truncated_normal(keys[0], -2, 2, batch["x"].shape)
+    x = x + jax.random.uniform(jax.random.wrap_key_data(jax.random.key_data(keys[1])), (WIDTH,), minval=-1)
+    chosen = jax.random.categorical(keys[2], x @ params["w"] * jnp.ones(3), axis=-1)
+    x = x * jax.random.rademacher(keys[3], x.shape) + jax.random.laplace(keys[4], x.shape) * 0.1
+    x = x + jax.random.randint(keys[5], x.shape, 0, 5) + chosen[:, None] + jax.random.gumbel(keys[6], x.shape)
+    return jnp.mean((x @ params["w"] + params["b"] - batch["target"]) ** 2) + jax.random.exponential(keys[7])
+
+
+def walk(params, batch, key):
+    """A key carried through a loop."""
+
+    def step(state, _):
+        key, x = state
+        key, here = jax.random.split(key)
+        return (key, jnp.tanh(x * params["w"][:, 0] + jax.random.normal(here, x.shape))), None
+
+    (_, x), _ = jax.lax.scan(step, (key, batch["x"]), None, length=3)
+    return jnp.mean(x**2)
+
+
 REGRESSION = {"w": normal(WIDTH, 1), "b": normal(1)}
 TARGETS = {"x": normal(ROWS, WIDTH), "target": normal(ROWS, 1)}
 BYTES = np.random.default_rng(1).integers(0, 256, (ROWS, WIDTH)).astype(np.uint8)
@@ -300,6 +358,9 @@ LSTM = {
     "out": normal(HIDDEN, 9),
 }
 
+KEY = np.array([0x12345678, 0xFEDCBA98], np.uint32)
+VARIATIONAL = {"W1": normal(WIDTH, HIDDEN), "b1": normal(HIDDEN), "code": normal(HIDDEN, 4), "out": normal(2, WIDTH)}
+
 MODELS = {
     "sigmoid": Model(one_hot_cross_entropy(jax.nn.sigmoid), LAYERS, ROWS_OF_X),
     "tanh": Model(one_hot_cross_entropy(jnp.tanh), LAYERS, ROWS_OF_X),
@@ -329,5 +390,10 @@ MODELS = {
     "transformer": Model(transformer, TRANSFORMER, {"text": TEXT}),
     "gru": Model(gru, GRU, {"series": normal(ROWS, 6, 3), "target": normal(ROWS, 1)}),
     "lstm": Model(lstm, LSTM, {"text": TEXT}),
+    "dropout": Model(dropout_network, LAYERS, ROWS_OF_X, KEY),
+    "rowwise_dropout": Model(rowwise_dropout, LAYERS, ROWS_OF_X, KEY),
+    "variational": Model(variational, VARIATIONAL, ROWS_OF_X, KEY),
+    "noisy": Model(noisy, REGRESSION, TARGETS, KEY),
+    "walk": Model(walk, REGRESSION, TARGETS, KEY),
     "sequence": Model(sequence, {"k": normal(3, 1, 4), "W": normal(4, 2)}, {"x": normal(ROWS, WIDTH)}),
 }

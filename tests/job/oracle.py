@@ -23,7 +23,7 @@ AS_WRITTEN = {"xla_backend_optimization_level": 0}
 def gradients_by_jax() -> dict[str, tuple[float, list[np.ndarray]]]:
     """Loss and gradients of every model, function and lookup."""
     cases = {**MODELS, **FUNCTIONS, **LOOKUPS}
-    inputs = {name: (each.parameters, each.batch) for name, each in cases.items()}
+    inputs = {name: each.inputs() for name, each in cases.items()}
 
     def compute(inputs: Any) -> Any:
         return {name: jax.value_and_grad(each.loss)(*inputs[name]) for name, each in cases.items()}
@@ -82,8 +82,20 @@ _SPELLED_OTHERWISE: dict[str, Callable[..., Any]] = {
     "slice": lambda x, start, limit, strides: lax.slice(x, start, limit, strides),
     "pad": lambda x, value, low, high, interior: lax.pad(x, value, tuple(zip(low, high, interior, strict=True))),
     "patches": lambda x, counts, strides, window, dilations: _patches(x, window, strides, dilations),
+    "bitcast_convert_type": lambda x, dtype: lax.bitcast_convert_type(x, dtype),
+    "random_bits": lambda *key, **options: _random_bits(*key, **options),
     "rev": lambda x, dimensions: lax.rev(x, dimensions),
 }
+
+
+def _random_bits(key: Any, paths: Any, shape: tuple[int, ...]) -> Any:
+    def bits(path: Any) -> Any:
+        derived = jax.random.wrap_key_data(key)
+        for counter in path:
+            derived = jax.random.fold_in(derived, counter)
+        return jax.random.bits(derived, (int(np.prod(shape)) // len(paths),))
+
+    return jax.vmap(bits)(np.array(paths, np.uint32)).reshape(shape)
 
 
 def _patches(x: Any, window: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]) -> Any:

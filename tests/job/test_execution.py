@@ -35,14 +35,14 @@ def test_an_equation_means_the_same_in_jax_and_in_numpy(name):
 def test_a_model_has_the_gradient_that_jax_gives(name):
     import jax
 
-    loss, parameters, batch = MODELS[name]
+    loss, parameters, batch, key = MODELS[name]
     expected, gradients = gradients_by_jax()[name]
     program = decode(encode(trace(loss, parameters, batch)))
     executor = Executor(program)
     leaves = jax.tree.leaves(parameters)
-    got, gradient = executor.step(flat(leaves), jax.tree.leaves(batch))
+    got, gradient = executor.step(flat(leaves), jax.tree.leaves(batch), np.zeros(2, np.uint32) if key is None else key)
     wanted = flat(gradients)
     assert got == pytest.approx(expected, rel=2e-5, abs=1e-5)
     np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=2e-5 * max(1, float(np.abs(wanted).max())))
-    oracle, _ = evaluate(program, leaves, jax.tree.leaves(batch))
+    oracle, _ = evaluate(program, leaves, jax.tree.leaves(batch), key)
     assert got == pytest.approx(oracle, rel=2e-5, abs=1e-5)

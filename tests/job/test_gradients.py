@@ -15,7 +15,7 @@ from tests.job.oracle import gradients_by_jax
 def program_says(model: Model) -> tuple[float, list[np.ndarray]]:
     program = trace(model.loss, model.parameters, model.batch)
     batch = [model.batch[name] for name in sorted(model.batch)]
-    return evaluate(decode(encode(program)), jax.tree.leaves(model.parameters), batch)
+    return evaluate(decode(encode(program)), jax.tree.leaves(model.parameters), batch, model.key)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -43,7 +43,7 @@ def test_a_program_survives_being_written_and_read(name):
 def test_a_program_uses_known_primitives_and_writes_each_value_once_before_it_is_read(name):
     model = MODELS[name]
     program = trace(model.loss, model.parameters, model.batch)
-    written = {*program.parameters, *program.batch, *program.constants}
+    written = {*program.inputs, *program.constants}
     for equation in program.equations:
         assert equation.primitive in PRIMITIVES
         assert set(equation.inputs) <= written

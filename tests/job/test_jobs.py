@@ -103,6 +103,34 @@ def test_its_scoring_function_weighs_chunks_by_their_rows():
     assert scored["positive"] == 1.0
 
 
+def noisy_loss(params, batch, key):
+    return loss(params, batch) + jax.random.uniform(key)
+
+
+def test_a_loss_with_a_key_is_scored_with_the_key_of_the_jobs_seed():
+    compiled = replace(JOB, loss=noisy_loss, seed=7).compile()
+    flat = np.array([0.5, 1, 2, 3], np.float32)
+    batch = {"x": X[32:].astype(np.float32), "y": Y[32:].astype(np.int32)}
+    expected = float(noisy_loss({"b": flat[0], "w": flat[1:]}, batch, jax.random.key(7)))
+    scorer = Scorer(compiled.metrics)
+    assert scorer.score(flat, compiled.held_out)["loss"] == pytest.approx(expected, rel=1e-6)
+    assert scorer.score(flat, compiled.held_out) == scorer.score(flat, compiled.held_out)
+    assert decode(compiled.program).key is not None
+
+
+def test_metrics_may_measure_the_loss_without_the_noise():
+    def metrics(params, batch):
+        return {"loss": loss(params, batch), "half": 0.5}
+
+    compiled = replace(JOB, loss=noisy_loss, metrics=metrics, until=None).compile()
+    flat = np.array([0.5, 1, 2, 3], np.float32)
+    batch = {"x": X[32:].astype(np.float32), "y": Y[32:].astype(np.int32)}
+    expected = float(loss({"b": flat[0], "w": flat[1:]}, batch))
+    scored = Scorer(compiled.metrics).score(flat, compiled.held_out)
+    assert list(scored) == ["loss", "half"]
+    assert scored["loss"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_last_chunk_of_fewer_rows_is_scored_too(monkeypatch):
     monkeypatch.setattr("crowdlearn.dataset.CHUNK_BYTES", 16 * 4)
     compiled = JOB.compile()

@@ -16,7 +16,7 @@ from tests.job.oracle import equations_by_jax, gradients_by_jax
 
 @pytest.mark.parametrize("name", {**FUNCTIONS, **LOOKUPS})
 def test_a_function_has_the_value_and_the_gradient_that_jax_gives(name):
-    loss, parameters, batch = {**FUNCTIONS, **LOOKUPS}[name]
+    loss, parameters, batch, _ = {**FUNCTIONS, **LOOKUPS}[name]
     expected, (gradient,) = gradients_by_jax()[name]
     got, (got_gradient,) = evaluate(trace(loss, parameters, batch), [parameters], list(batch.values()))
     assert got == pytest.approx(expected, rel=2e-5, abs=1e-5)
@@ -25,7 +25,7 @@ def test_a_function_has_the_value_and_the_gradient_that_jax_gives(name):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_no_value_of_a_program_is_empty(name):
-    loss, parameters, batch = FUNCTIONS[name]
+    loss, parameters, batch, _ = FUNCTIONS[name]
     assert all(value.size for value in trace(loss, parameters, batch).values)
 
 

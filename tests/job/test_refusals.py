@@ -120,11 +120,57 @@ def test_other_floats_are_refused():
     assert line_of(loss, "bfloat16") in message
 
 
-def test_bitwise_operations_are_refused():
+def test_shifts_of_narrow_integers_are_refused():
     def loss(w, batch):
-        return ((batch["x"].astype(jnp.int32) & 3).astype(jnp.float32) @ w).sum()
+        return ((batch["pixels"] << 1).astype(jnp.float32) @ w).sum()
 
-    assert "bitwise `and` of int32" in refused(loss)
+    assert "shift_left of uint8" in refused(loss)
+
+
+def test_a_key_that_depends_on_data_is_refused():
+    def loss(w, batch, key):
+        key = jax.random.fold_in(key, batch["pixels"][0, 0])
+        return (w * jax.random.normal(key, w.shape)).sum()
+
+    message = refused(loss)
+    assert "a random key that depends on data" in message
+    assert line_of(loss, "fold_in") in message
+    assert "by numbers that are fixed" in message
+
+
+def test_arithmetic_on_a_keys_data_is_refused():
+    def loss(w, batch, key):
+        return (w * jax.random.key_data(key).astype(jnp.float32)[0]).sum()
+
+    message = refused(loss)
+    assert "`convert_element_type` of a random key's data" in message
+    assert line_of(loss, "key_data") in message
+
+
+def test_a_key_put_together_from_others_is_refused():
+    def loss(w, batch, key):
+        data = jax.random.key_data(key)
+        return (w * jax.random.normal(jax.random.wrap_key_data(data[::-1]), w.shape)).sum()
+
+    assert "a random key put together from parts of others" in refused(loss)
+
+
+def test_keys_of_another_generator_are_refused():
+    def loss(w, batch):
+        return (w * jax.random.normal(jax.random.key(3, impl="rbg"), w.shape)).sum()
+
+    message = refused(loss)
+    assert "rbg" in message
+    assert "threefry2x32" in message
+
+
+def test_draws_by_a_loop_of_unknown_length_are_refused():
+    def loss(w, batch, key):
+        return (w * jax.random.gamma(key, 2.0, w.shape)).sum()
+
+    message = refused(loss)
+    assert "`random_gamma`" in message
+    assert line_of(loss, "gamma") in message
 
 
 def test_a_large_constant_is_refused():

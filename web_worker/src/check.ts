@@ -18,6 +18,8 @@ export interface Case {
   readonly parameters: string;
   /** For each batch input float32, int32 or uint32, whichever holds its type; booleans as 0 and 1. */
   readonly batch: readonly string[];
+  /** The random key, two words. */
+  readonly key: readonly number[];
 }
 
 export interface Answer {
@@ -75,9 +77,10 @@ async function prepare(given: Case, device: Device): Promise<Model> {
   const executor = await executorOf(given, device);
   const parameters = new Float32Array(bytesOf(given.parameters));
   const batch = executor.batchTypes.map((type, i) => arrayOf(given.batch[i]!, type));
+  const key = Uint32Array.from(given.key);
   return {
     size: parameters.length,
-    step: (gradient) => executor.step(parameters, batch, gradient),
+    step: (gradient) => executor.step(parameters, batch, gradient, key),
     dispose: () => executor.dispose(),
   };
 }

@@ -1,7 +1,7 @@
 // Reads a traced model (docs/program.md): its types and whether it is well formed. Executes nothing.
 
 import { ProgramError, reasonOf } from "./errors";
-import { integer, list, object, oneOf, text, type Read, type Reader } from "./schema";
+import { integer, list, nullable, object, oneOf, optional, text, type Read, type Reader } from "./schema";
 
 const dtype = oneOf("float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool");
 
@@ -32,6 +32,8 @@ const program = object({
   values: list(valueType),
   parameters: list(index),
   batch: list(index),
+  /** The minibatch's random key, uint32[2], for a loss that takes one. */
+  key: optional(nullable(index), null),
   constants: list(constant),
   equations: list(equation),
   loss: index,
@@ -69,7 +71,7 @@ function requireSingleAssignment(read: Program): void {
   const use = (value: number): void => {
     if (!written.has(value)) throw new Error(`value ${value} is used before it is written`);
   };
-  for (const value of [...read.parameters, ...read.batch]) write(value);
+  for (const value of [...read.parameters, ...read.batch, ...(read.key === null ? [] : [read.key])]) write(value);
   for (const { value } of read.constants) write(value);
   for (const { inputs, outputs } of read.equations) {
     inputs.forEach(use);

@@ -21,7 +21,7 @@ function chunkBody(first: number, rows: number): ArrayBuffer {
 }
 
 const add = (batches: Batches, lease: number, first: number, rows: number): void =>
-  batches.add(lease, readChunk(chunkBody(first, rows), rows, LAYOUT), new Random(lease));
+  batches.add(lease, readChunk(chunkBody(first, rows), rows, LAYOUT), [lease]);
 
 const labels = (batch: Batch | null): number[] => [...(batch?.arrays[1] ?? [])];
 
@@ -82,4 +82,16 @@ test("uniform numbers are in [0, 1) and spread evenly", () => {
   assert.ok(numbers.every((u) => u >= 0 && u < 1));
   const mean = numbers.reduce((sum, u) => sum + u, 0) / numbers.length;
   assert.ok(Math.abs(mean - 0.5) < 0.005, `mean ${mean}`);
+});
+
+test("a minibatch's key tells where its first row lies, and is the same for the same seeds", () => {
+  const keys = (lease: number): string[] => {
+    const batches = new Batches(LAYOUT);
+    add(batches, lease, 0, 9);
+    return [batches.next()!, batches.next()!, batches.flush()!].map(({ key }) => key.join());
+  };
+  const numbers = new Random(3, 4);
+  assert.equal(keys(3)[1], [numbers.bits(), numbers.bits()].join());
+  assert.deepEqual(keys(3), keys(3));
+  assert.equal(new Set([...keys(3), ...keys(4)]).size, 6);
 });

@@ -92,7 +92,7 @@ test("the shelf keeps the chunks used last within its bytes", () => {
 
 test("gradients are summed, losses averaged, and the base versions are those of the first", () => {
   const accumulator = new Accumulator(2);
-  const batch = (lease: number): Batch => ({ arrays: [], rows: 3, leases: new Map([[lease, 3]]) });
+  const batch = (lease: number): Batch => ({ arrays: [], key: new Uint32Array(2), rows: 3, leases: new Map([[lease, 3]]) });
   accumulator.add(Float32Array.of(1, 2), 4, batch(1), [5, 6]);
   accumulator.add(Float32Array.of(10, 20), 2, batch(1), [7, 8]);
   const sum = accumulator.take();

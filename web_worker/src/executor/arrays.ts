@@ -27,9 +27,14 @@ export function batchArrays(batch: readonly BatchData[], types: readonly ValueTy
   return types.map(({ shape, dtype }, i) => np.array(batch[i]!, { shape, dtype: heldAs(dtype), device }));
 }
 
-/** A threefry key of two words; the caller owns it. */
+/** A random key of two words; the caller owns it. */
 export function keyArray(key: Uint32Array<ArrayBuffer>, device: Device): np.Array {
   return np.array(key, { shape: [2], dtype: np.uint32, device });
+}
+
+/** Random keys, each array uint32[n, 2]; the caller owns them. */
+export function keyArrays(keys: readonly Uint32Array<ArrayBuffer>[], device: Device): np.Array[] {
+  return keys.map((words) => np.array(words, { shape: [words.length / 2, 2], dtype: np.uint32, device }));
 }
 
 export function parameterType({ shape }: Pick<ParameterArray, "shape">): ValueType {

@@ -74,6 +74,29 @@ function erfInv(x: np.Array): np.Array {
   return np.where(np.abs(x.ref).equal(1), x.mul(Infinity), inside);
 }
 
+/** A shift of which a step by 32 bits or more, or by fewer than none, leaves nothing. */
+function shift(move: (x: np.Array, by: np.Array, output: { readonly dtype: DType }) => np.Array): Rule {
+  return binary((x, y, site) => {
+    const { dtype } = x;
+    const by = site.uniforms[1];
+    if (by !== null && by !== undefined && by >= 0 && by < 32) return move(x, y, { dtype });
+    const isInside = y.ref.view(DType.Uint32).less(np.array(32, { dtype: DType.Uint32 }));
+    const inside = np.where(isInside.ref, y, np.array(0, { dtype: y.dtype }));
+    return np.where(isInside, move(x, inside, { dtype }), np.array(0, { dtype }));
+  });
+}
+
+/** Shifts in copies of the sign, of which a step by 32 bits or more leaves nothing else. jax-js shifts in zeros. */
+const shiftArithmetically: Rule = binary((x, y) => {
+  const { dtype } = x;
+  const by = np.minimum(y.view(DType.Uint32), np.array(31, { dtype: DType.Uint32 }));
+  const bits = x.view(DType.Int32);
+  const isNegative = bits.ref.less(0);
+  const flipped = np.where(isNegative.ref, np.invert(bits.ref), bits).view(DType.Uint32);
+  const moved = np.rightShift(flipped, by).view(DType.Int32);
+  return np.where(isNegative, np.invert(moved.ref), moved).view(dtype);
+});
+
 const convert: Rule = unary((x, { output, inputTypes }) => {
   if (output.dtype !== "bool") return x.astype(heldAs(output.dtype));
   return inputTypes[0]?.dtype === "bool" ? x : x.notEqual(0);
@@ -102,10 +125,15 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   le: binary((x, y) => x.lessEqual(y)),
   gt: binary((x, y) => x.greater(y)),
   ge: binary((x, y) => x.greaterEqual(y)),
-  and: binary((x, y) => np.logicalAnd(x, y)),
-  or: binary((x, y) => np.logicalOr(x, y)),
-  xor: binary((x, y) => np.logicalXor(x, y)),
-  not: unary((x) => np.logicalNot(x)),
+  and: binary((x, y) => np.bitwiseAnd(x, y)),
+  or: binary((x, y) => np.bitwiseOr(x, y)),
+  xor: binary((x, y) => np.bitwiseXor(x, y)),
+  not: unary((x) => np.invert(x)),
+  shift_left: shift((x, by) => np.leftShift(x, by)),
+  shift_right_logical: shift((x, by, { dtype }) => np.rightShift(x.view(DType.Uint32), by.view(DType.Uint32)).view(dtype)),
+  shift_right_arithmetic: shiftArithmetically,
+  population_count: unary((x, { output }) => np.bitwiseCount(x.view(DType.Uint32)).astype(heldAs(output.dtype))),
+  bitcast_convert_type: unary((x, { output }) => x.view(heldAs(output.dtype))),
   neg: unary((x) => x.neg()),
   abs: unary((x) => np.abs(x)),
   sign: unary(sign),

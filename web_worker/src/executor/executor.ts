@@ -4,14 +4,18 @@ import { defaultDevice, init, jit, numpy as np, type Device, type OwnedFunction 
 
 import { ProgramError } from "../errors";
 import type { Program, ValueType } from "../program";
-import { batchArrays, keyArray, offsetsOf, parameterArrays, parameterType, rowsType, type BatchData, type Floats } from "./arrays";
+import { batchArrays, keyArrays, offsetsOf, parameterArrays, parameterType, rowsType, type BatchData, type Floats } from "./arrays";
 import { interpret } from "./interpret";
+import { DerivedKeys, type Key } from "./keys";
 import type { ModuleModel } from "./module";
 
 export type { BatchData, Floats } from "./arrays";
 
-/** Loss, then gradients; consumes what it is given. */
-type Compute = (parameters: np.Array[], batch: np.Array[], key: np.Array) => np.Array[];
+/** Loss, then gradients; consumes what it is given. `keys` are uint32[n, 2]. */
+type Compute = (parameters: np.Array[], batch: np.Array[], keys: np.Array[]) => np.Array[];
+
+/** The keys that a model computes with, flat, made of the minibatch's. */
+type KeysOf = (key: Key) => Key[];
 
 /** The key of a step that is given none. */
 const NO_KEY = new Uint32Array(2);
@@ -31,7 +35,7 @@ export class Executor {
 
   private constructor(
     readonly parameterTypes: readonly ValueType[], readonly batchTypes: readonly ValueType[],
-    compute: Compute, readonly device: Device,
+    compute: Compute, readonly keysOf: KeysOf, readonly device: Device,
   ) {
     this.#offsets = offsetsOf(parameterTypes);
     this.#step = jit(compute);
@@ -41,8 +45,9 @@ export class Executor {
   static async create(program: Program, device: Device): Promise<Executor> {
     await useDevice(device);
     const typesOf = (values: readonly number[]): ValueType[] => values.map((value) => program.values[value]!);
-    const compute: Compute = (parameters, batch) => interpret(program, parameters, batch);
-    return new Executor(typesOf(program.parameters), typesOf(program.batch), compute, device);
+    const derived = new DerivedKeys(program);
+    const compute: Compute = (parameters, batch, keys) => interpret(program, parameters, batch, keys);
+    return new Executor(typesOf(program.parameters), typesOf(program.batch), compute, (key) => derived.of(key), device);
   }
 
   /** Prepares a module for `device`. Its functions are traced by the first step, which throws their ModelError. */
@@ -50,8 +55,8 @@ export class Executor {
     await useDevice(device);
     const { parameters, batch } = model.layout;
     const batchTypes = batch.arrays.map((array) => rowsType(array, batch.rows));
-    const compute: Compute = (arrays, rows, key) => model.gradient(arrays, rows, key);
-    return new Executor(parameters.map(parameterType), batchTypes, compute, device);
+    const compute: Compute = (arrays, rows, [key]) => model.gradient(arrays, rows, key!.reshape([2]));
+    return new Executor(parameters.map(parameterType), batchTypes, compute, (key) => [key], device);
   }
 
   /**
@@ -60,13 +65,15 @@ export class Executor {
    * @param parameters - the flat vector; only read
    * @param batch - one array for each of the model's batch inputs; only read
    * @param gradient - as long as `parameters`; overwritten
-   * @param key - the minibatch's random key
+   * @param key - the minibatch's random key, two words
    * @returns the loss
    */
   async step(parameters: Floats, batch: readonly BatchData[], gradient: Floats, key = NO_KEY): Promise<number> {
     const { device } = this;
     const outputs = this.#step(
-      parameterArrays(parameters, this.parameterTypes, device), batchArrays(batch, this.batchTypes, device), keyArray(key, device),
+      parameterArrays(parameters, this.parameterTypes, device),
+      batchArrays(batch, this.batchTypes, device),
+      keyArrays(this.keysOf(key), device),
     );
     // Read together: on a GPU the copies overlap, and each `data` consumes its array.
     const [loss, ...gradients] = await Promise.all(outputs.map((output) => this.#read(output)));

@@ -5,11 +5,13 @@ import { numpy as np } from "@jax-js/jax";
 import { ProgramError, reasonOf } from "../errors";
 import { type Equation, type Program, type ValueType } from "../program";
 import { ELEMENTWISE } from "./elementwise";
+import { draws } from "./keys";
+import { RANDOM } from "./random";
 import { REDUCTIONS } from "./reductions";
 import { heldAs, Site, type Rule } from "./rule";
 import { SHAPING } from "./shaping";
 
-const RULES: Readonly<Record<string, Rule>> = { ...ELEMENTWISE, ...SHAPING, ...REDUCTIONS };
+const RULES: Readonly<Record<string, Rule>> = { ...ELEMENTWISE, ...SHAPING, ...REDUCTIONS, ...RANDOM };
 
 /** The primitives that this executor has. */
 export const PRIMITIVES: readonly string[] = Object.keys(RULES);
@@ -17,7 +19,8 @@ export const PRIMITIVES: readonly string[] = Object.keys(RULES);
 /** For each value how often it is read: by equations, and as loss or gradient. */
 export function useCounts(program: Program): number[] {
   const counts = new Array<number>(program.values.length).fill(0);
-  const reads = [...program.equations.flatMap(({ inputs }) => inputs), program.loss, ...program.gradients];
+  const read = program.equations.filter((equation) => !draws(equation)).flatMap(({ inputs }) => inputs);
+  const reads = [...read, program.loss, ...program.gradients];
   for (const value of reads) counts[value]! += 1;
   return counts;
 }
@@ -57,11 +60,11 @@ function requireShape(array: np.Array, equation: Equation, type: ValueType): voi
   );
 }
 
-function execute(equation: Equation, environment: Environment, site: Site): void {
+function execute(equation: Equation, inputs: np.Array[], environment: Environment, site: Site): void {
   const rule = RULES[equation.primitive];
   if (!rule) throw new ProgramError(`this executor has no primitive "${equation.primitive}"`);
   try {
-    const array = rule(equation.inputs.map((value) => environment.read(value)), site);
+    const array = rule(inputs, site);
     requireShape(array, equation, site.output);
     environment.write(equation.outputs[0]!, array);
   } catch (error) {
@@ -69,11 +72,12 @@ function execute(equation: Equation, environment: Environment, site: Site): void
   }
 }
 
-/** Returns the loss, then the gradients. Consumes `parameters` and `batch`. */
-export function interpret(program: Program, parameters: np.Array[], batch: np.Array[]): np.Array[] {
+/** Returns the loss, then the gradients. Consumes its arrays; `keys` has one for each equation that draws, in their order. */
+export function interpret(program: Program, parameters: np.Array[], batch: np.Array[], keys: np.Array[] = []): np.Array[] {
   const environment = new Environment(useCounts(program));
   const uniforms = new Map<number, number>();
   const producers = new Map<number, string>();
+  const drawn = [...keys];
   program.parameters.forEach((value, i) => environment.write(value, parameters[i]!));
   program.batch.forEach((value, i) => environment.write(value, batch[i]!));
   for (const { value, data } of program.constants) {
@@ -84,7 +88,8 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
     const types = equation.inputs.map((value) => program.values[value]!);
     const known = equation.inputs.map((value) => uniforms.get(value) ?? null);
     const made = equation.inputs.map((value) => producers.get(value) ?? null);
-    execute(equation, environment, new Site(equation, types, program.values[equation.outputs[0]!]!, known, made));
+    const inputs = draws(equation) ? [drawn.shift()!] : equation.inputs.map((value) => environment.read(value));
+    execute(equation, inputs, environment, new Site(equation, types, program.values[equation.outputs[0]!]!, known, made));
     producers.set(equation.outputs[0]!, equation.primitive);
   }
   return [program.loss, ...program.gradients].map((value) => environment.read(value));

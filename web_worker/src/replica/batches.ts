@@ -4,7 +4,7 @@ import { FrameError } from "../errors";
 import type { BatchData } from "../executor/executor";
 import { sizeOf } from "../program";
 import type { BatchArray, BatchLayout, DType } from "../protocol";
-import type { Random } from "./random";
+import { Random } from "./random";
 
 type Stored = Float32Array | Int32Array | Uint32Array | Int8Array | Uint8Array | Int16Array | Uint16Array;
 
@@ -22,6 +22,8 @@ export interface Chunk {
 /** One minibatch. `arrays` is reused by the next one. `rows` counts new rows, `leases` says whose they are. */
 export interface Batch {
   readonly arrays: readonly BatchData[];
+  /** The minibatch's random key, two words: made of the seeds of the first row's chunk and the row's place in it. */
+  readonly key: Uint32Array<ArrayBuffer>;
   readonly rows: number;
   readonly leases: ReadonlyMap<number, number>;
 }
@@ -47,7 +49,18 @@ export function readChunk(body: ArrayBuffer, rows: number, layout: BatchLayout):
 
 interface Row { readonly chunk: Chunk; readonly index: number }
 
-interface Pile { readonly lease: number; readonly chunk: Chunk; readonly order: Uint32Array; taken: number }
+interface Pile {
+  readonly lease: number;
+  readonly chunk: Chunk;
+  readonly seeds: readonly number[];
+  readonly order: Uint32Array;
+  taken: number;
+}
+
+function keyOf({ seeds, taken }: Pile): Uint32Array<ArrayBuffer> {
+  const random = new Random(...seeds, taken);
+  return Uint32Array.of(random.bits(), random.bits());
+}
 
 /** The rows in hand. */
 export class Batches {
@@ -75,9 +88,10 @@ export class Batches {
     return this.#piles.reduce((sum, { order, taken }) => sum + order.length - taken, 0);
   }
 
-  /** Adds a chunk's rows, shuffled by `random`, behind those in hand. */
-  add(lease: number, chunk: Chunk, random: Random): void {
-    if (chunk.rows > 0) this.#piles.push({ lease, chunk, order: random.permutation(chunk.rows), taken: 0 });
+  /** Adds a chunk's rows, shuffled from `seeds`, behind those in hand. */
+  add(lease: number, chunk: Chunk, seeds: readonly number[]): void {
+    const order = new Random(...seeds).permutation(chunk.rows);
+    if (chunk.rows > 0) this.#piles.push({ lease, chunk, seeds, order, taken: 0 });
   }
 
   /** The next full minibatch, or null when there are too few rows. */
@@ -91,13 +105,14 @@ export class Batches {
   }
 
   #compose(count: number): Batch {
+    const key = keyOf(this.#piles[0]!);
     const leases = new Map<number, number>();
     const fresh = Array.from({ length: count }, () => this.#take(leases));
     const fill = this.#previous.length > 0 ? this.#previous : fresh;
     const rows = Array.from({ length: this.#layout.rows }, (_, i) => fresh[i] ?? fill[i % fill.length]!);
     rows.forEach((row, position) => this.#copy(row, position));
     this.#previous = rows;
-    return { arrays: this.#buffers, rows: count, leases };
+    return { arrays: this.#buffers, key, rows: count, leases };
   }
 
   #take(leases: Map<number, number>): Row {

@@ -59,7 +59,7 @@ export class Trainer {
     // Without a connection it goes on for a little while, but that is not what a person should read.
     if (this.session.isOpen) this.reporter.state(TRAINING);
     const started = now();
-    const loss = await executor.step(values, batch.arrays, this.#gradient);
+    const loss = await executor.step(values, batch.arrays, this.#gradient, batch.key);
     // A GPU computes while messages come: one of them may have started another run.
     if (this.#isEnded || training !== this.session.training) return;
     this.session.counters.timed(now() - started);

@@ -93,7 +93,7 @@ export class Training {
 
   chunkLoaded({ lease, epoch, chunk }: Grant, rows: Chunk): void {
     if (!this.#loading.delete(lease)) return;
-    this.#batches.add(lease, rows, new Random(this.#welcome.training.seed, epoch, chunk));
+    this.#batches.add(lease, rows, [this.#welcome.training.seed, epoch, chunk]);
   }
 
   chunkFailed({ lease }: Grant, now: number): Action[] {
