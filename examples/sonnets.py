@@ -12,9 +12,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file
 
-from crowdlearn import Adam, Data, Downpour, Job, Normal
+from crowdlearn import Adam, Data, Downpour, Job, Normal, load_weights
 
 LENGTH, WIDTH, HEADS, BLOCKS, RECENT = 32, 64, 4, 1, 4
 TEXT = (Path(__file__).parent / "data" / "sonnets.txt").read_text()
@@ -114,13 +113,5 @@ def write(params, letters, temperature=0.6, seed=0):
     return text.strip()
 
 
-def read(file):
-    """The parameters, as the job arranges them, from a file that `crowdlearn` wrote."""
-    arrays = load_file(file)
-    blocks = [{name: arrays[f"blocks/{n}/{name}"] for name in block()} for n in range(BLOCKS)]
-    params = {**{name: array for name, array in arrays.items() if "/" not in name}, "blocks": blocks}
-    return jax.tree.map(jnp.asarray, params)
-
-
 if __name__ == "__main__":
-    print(write(read(sys.argv[1]), 500))
+    print(write(jax.tree.map(jnp.asarray, load_weights(sys.argv[1])), 500))
