@@ -107,6 +107,22 @@ def test_a_module_scores_held_out_data_as_jax_does(tmp_path: Path) -> None:
     np.testing.assert_allclose(values, expected[1], rtol=1e-5)
 
 
+def test_a_noisy_loss_can_be_measured_without_its_noise(tmp_path: Path) -> None:
+    noisy = "export const loss = ({ b1 }, b, { np, random, key }) => np.sum(b1).mul(0).add(random.uniform(key, []));\n"
+    (chunk,), flat = (compiled := job(tmp_path, noisy).compile()).held_out, np.zeros(157, np.float32)
+    source, layout = read_module(tmp_path / "model.js"), compiled.spec.batch.arrays
+    module = RunningModule(source, compiled.spec.parameters, layout)
+    drawn = [module.scores(flat, 50, chunk, seed)["loss"] for seed in (0, 0, 1)]
+    module.close()
+    by_jax = [float(jax.random.uniform(jax.random.key(seed))) for seed in (0, 0, 1)]
+    assert drawn == pytest.approx(by_jax)
+    quiet = job(tmp_path, f"{noisy}export const metrics = () => ({{ loss: 3 }});\n").compile()
+    assert quiet.metrics is not None
+    assert quiet.spec.metrics == ("loss",)
+    scorer = scoring.read(quiet.metrics, quiet.spec, quiet.program)
+    assert scorer.score_chunk(flat, chunk)[1].tolist() == [3.0]
+
+
 def test_metrics_in_python_score_a_module_without_its_loss(tmp_path: Path) -> None:
     compiled = job(tmp_path, MODEL, metrics=metrics_by_jax, until="accuracy >= 0.5").compile()
     assert compiled.metrics is not None
@@ -144,8 +160,8 @@ def test_a_model_lies_beside_its_job_file(tmp_path: Path) -> None:
          "loss of model.js expects a finite number for the first minibatch, got nan"),
         ("export const loss = (p, b, { np }) => np.sum(np.sqrt(p.b1.sub(p.b1)));\n",
          "got 9 of 9 in b1 that are not"),
-        ("export const loss = (p, b, { np }) => np.sum(p.W1);\nexport const metrics = () => ({ loss: 1 });\n",
-         'a metric expects a name of letters, digits and _ other than "loss", got "loss" from model.js'),
+        ("export const loss = (p, b, { np }) => np.sum(p.W1);\nexport const metrics = () => ({ 'top 5': 1 });\n",
+         'a metric expects a name of letters, digits and _, got "top 5" from model.js'),
         ("export const loss = (p, b, { np }) => np.sum(p.W1);\nexport const metrics = (p) => ({ wide: p.b1 });\n",
          "metric wide of model.js expects a scalar, got float32[9]"),
         ("", "expects 1 to 1,048,576 bytes of JavaScript, got 0"),

@@ -146,7 +146,7 @@ export class ModuleModel {
     return [loss, ...gradients];
   }
 
-  /** The loss and the metrics by name. */
+  /** The loss and the metrics by name; a metric that is called `loss` takes its place: one without dropout, say. */
   scores(parameters: np.Array[], batch: np.Array[], key: np.Array): Record<string, np.Array> {
     const context = contextOf(key);
     const prepared = this.#prepare(batch, context);
@@ -183,8 +183,8 @@ export class ModuleModel {
 }
 
 function requireName(name: string, file: string): void {
-  if (/^[A-Za-z_]\w*$/.test(name) && name !== LOSS) return;
-  throw new ModelError(`a metric expects a name of letters, digits and _ other than "loss", got "${name}" from ${file}`);
+  if (/^[A-Za-z_]\w*$/.test(name)) return;
+  throw new ModelError(`a metric expects a name of letters, digits and _, got "${name}" from ${file}`);
 }
 
 function contextOf(key: np.Array): Context {
