@@ -44,6 +44,6 @@ job = Job(
         held_out={"features": features[held_out], "benign": benign[held_out].astype(bool)},
     ),
     batch_size=91,
-    epochs=200,
+    epochs=120,
     optimizer=Adagrad(learning_rate=0.2),
 )

@@ -12,8 +12,10 @@ import torch
 from safetensors.numpy import save_file
 from torch import nn
 
+from crowdlearn import Data, Job
 from crowdlearn.errors import JobError, UnsupportedModelError
-from crowdlearn.program import evaluate, trace
+from crowdlearn.job.scoring import Scorer
+from crowdlearn.program import decode, evaluate, trace
 from crowdlearn.torch import from_module, load_weights
 
 ROWS = 6
@@ -172,6 +174,22 @@ def test_dropout_needs_a_key_drops_its_share_and_keeps_the_mean() -> None:
     np.testing.assert_allclose(dropped[dropped != 0], (plain / 0.75)[dropped != 0], rtol=1e-5)
 
 
+def test_a_job_with_dropout_compiles_and_its_held_out_loss_is_repeatable() -> None:
+    module = nn.Sequential(nn.Linear(10, 8), nn.Dropout(0.25), nn.Linear(8, 1))
+    params, apply = from_module(module)
+
+    def loss(params, batch, key):
+        return jnp.mean((apply(params, batch["x"], train=True, key=key) - 1) ** 2)
+
+    x = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
+    job = Job(name="dropout", params=params, loss=loss, data=Data({"x": x}, {"x": x}), batch_size=16)
+    compiled = job.compile()
+    assert decode(compiled.program).key is not None
+    scorer = Scorer(compiled.metrics)
+    first, second = (scorer.score(compiled.parameters, compiled.held_out)["loss"] for _ in range(2))
+    assert first == second
+
+
 def test_parameters_have_the_names_of_state_dict_and_frozen_ones_are_constants() -> None:
     module = nn.Sequential(nn.Linear(10, 8), nn.Linear(8, 3))
     module[0].requires_grad_(False)
@@ -214,5 +232,5 @@ def test_weights_of_another_module_are_not_loaded(tmp_path: Path) -> None:
     module = nn.Linear(4, 2)
     load_weights(module, tmp_path / "weights.safetensors")
     np.testing.assert_array_equal(module.weight.detach().numpy(), params["weight"])
-    with pytest.raises(JobError, match="expects arrays"):
+    with pytest.raises(JobError, match="does not fit the model: weight expects shape"):
         load_weights(nn.Linear(5, 2), tmp_path / "weights.safetensors")
