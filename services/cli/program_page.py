@@ -64,6 +64,7 @@ class Case:
     parameters: Vector
     batch: Sequence[NDArray[Any]]
     key: tuple[int, int] = (0, 0)
+    """The minibatch's random key; a program that draws nothing ignores it."""
     module: ModuleLayout | None = None
 
     def as_argument(self) -> dict[str, Any]:

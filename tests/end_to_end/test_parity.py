@@ -12,7 +12,7 @@ import pytest
 
 from crowdlearn.program import Equation, Program, ValueType, encode, trace
 from crowdlearn.program.types import PRIMITIVES
-from services.cli.program_page import Answer, Case, Failure, ProgramPage, headless_chromium
+from services.cli.program_page import Answer, Backend, Case, Failure, ProgramPage, headless_chromium
 from tests.job import equations
 from tests.job.equations import EQUATIONS
 from tests.job.functions import FUNCTIONS, LOOKUPS
@@ -23,6 +23,11 @@ pytestmark = pytest.mark.browser
 
 TOLERANCE = 1e-4
 """Of a gradient's norm. Most are within 1e-6: single precision, summed in another order."""
+
+GPU_BACKENDS: tuple[Backend, ...] = ("webgpu", "webgl")
+GPU_MODELS = ("relu", "gelu", "embedding", "gru", "transformer", "convolutional")
+GPU_EQUATIONS = tuple({each.primitive: name for name, each in reversed(EQUATIONS.items())}.values())
+"""The first of each primitive: GPUs need not know NaN and infinity, which the later ones try."""
 
 WEB_WORKER = Path(__file__).parent.parent.parent / "web_worker"
 Answers = Mapping[str, Answer | Failure]
@@ -117,6 +122,35 @@ def test_a_browser_computes_the_loss_and_the_gradients_that_jax_does(name: str, 
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_a_browser_gives_an_equation_the_value_that_jax_does(name: str, outputs: Answers) -> None:
     require_value(outputs[name], name)
+
+
+def on_gpu(executor: ProgramPage, backend: Backend) -> Answers:
+    """Values of one equation of each primitive, and gradients of some models: a GPU in software is slow."""
+    cases = {name: of_model(MODELS[name]) for name in GPU_MODELS}
+    cases |= {name: of_equation(EQUATIONS[name], equations_by_jax()[name]) for name in GPU_EQUATIONS}
+    return executor.run_all(cases, backend)
+
+
+@pytest.fixture(scope="module")
+def gpu_answers(executor: ProgramPage) -> dict[Backend, Answers]:
+    """On each backend that computes on a GPU, or here on SwiftShader, which imitates one."""
+    return {backend: on_gpu(executor, backend) for backend in GPU_BACKENDS}
+
+
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+@pytest.mark.parametrize("name", GPU_MODELS)
+def test_a_gpu_computes_the_gradients_that_jax_does(
+    name: str, backend: Backend, gpu_answers: dict[Backend, Answers]
+) -> None:
+    require_gradients(gpu_answers[backend][name], name)
+
+
+@pytest.mark.parametrize("backend", GPU_BACKENDS)
+@pytest.mark.parametrize("name", GPU_EQUATIONS)
+def test_a_gpu_gives_an_equation_the_value_that_jax_does(
+    name: str, backend: Backend, gpu_answers: dict[Backend, Answers]
+) -> None:
+    require_value(gpu_answers[backend][name], name, relative=TOLERANCE)
 
 
 def test_the_equations_cover_every_primitive() -> None:

@@ -18,7 +18,7 @@ export interface Case {
   readonly parameters: string;
   /** For each batch input float32, int32 or uint32, whichever holds its type; booleans as 0 and 1. */
   readonly batch: readonly string[];
-  /** The random key, two words. */
+  /** The minibatch's random key, two words. */
   readonly key: readonly number[];
 }
 

@@ -3,7 +3,9 @@
 import { DType, lax, nn, numpy as np } from "@jax-js/jax";
 
 import { integer } from "../schema";
+import { settled } from "./computed";
 import { binary, heldAs, input, unary, type Rule } from "./rule";
+import { cos, sin, tan } from "./trigonometry";
 
 const isFloat = (x: np.Array): boolean => x.dtype === DType.Float32;
 
@@ -32,14 +34,14 @@ function pow(x: np.Array, y: np.Array): np.Array {
 
 /** Precise near 0 too, where (1 - e^-2x) / (1 + e^-2x) cancels. */
 function tanh(x: np.Array): np.Array {
-  const shrunk = np.expm1(np.abs(x.ref).mul(-2));
+  const shrunk = settled(np.expm1(settled(np.abs(x.ref).mul(-2))));
   const size = shrunk.ref.neg().div(shrunk.add(2));
   return np.where(x.less(0), size.ref.neg(), size);
 }
 
 /** (e^x - e^-x) / 2 by expm1, precise near 0 too. */
 function sinh(x: np.Array): np.Array {
-  return np.expm1(x.ref).sub(np.expm1(x.neg())).mul(0.5);
+  return settled(np.expm1(x.ref)).sub(np.expm1(settled(x.neg()))).mul(0.5);
 }
 
 /** lax.atan2: 0 where both are 0, where the half-angle formula divides 0 by 0. */
@@ -66,10 +68,10 @@ const CENTRAL = [2.81022636e-8, 3.43273939e-7, -3.5233877e-6, -4.39150654e-6, 0.
 const TAIL = [-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047, 1.00167406, 2.83297682];
 
 function erfInv(x: np.Array): np.Array {
-  const w = np.log1p(x.ref.mul(x.ref).neg()).neg();
+  const w = settled(np.log1p(settled(x.ref.mul(x.ref).neg())).neg());
   const isCentral = w.ref.less(5);
   const central = horner(w.ref.sub(2.5), CENTRAL);
-  const tail = horner(np.sqrt(np.maximum(w, 5)).sub(3), TAIL);
+  const tail = horner(settled(np.sqrt(np.maximum(w, 5)).sub(3)), TAIL);
   const inside = np.where(isCentral, central, tail).mul(x.ref);
   return np.where(np.abs(x.ref).equal(1), x.mul(Infinity), inside);
 }
@@ -149,9 +151,9 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   rsqrt: unary((x) => np.reciprocal(np.sqrt(x))),
   cbrt: unary((x) => np.cbrt(x)),
   square: unary((x) => np.square(x)),
-  sin: unary((x) => np.sin(x)),
-  cos: unary((x) => np.cos(x)),
-  tan: unary((x) => np.tan(x)),
+  sin: unary(sin),
+  cos: unary(cos),
+  tan: unary(tan),
   tanh: unary(tanh),
   sinh: unary(sinh),
   cosh: unary((x) => np.cosh(x)),

@@ -1,6 +1,6 @@
 // Runs a program's equations on jax-js arrays, with every array consumed exactly once. Uploads and compiles nothing.
 
-import { numpy as np } from "@jax-js/jax";
+import { defaultDevice, numpy as np } from "@jax-js/jax";
 
 import { ProgramError, reasonOf } from "../errors";
 import { type Equation, type Program, type ValueType } from "../program";
@@ -9,6 +9,7 @@ import { draws } from "./keys";
 import { RANDOM } from "./random";
 import { REDUCTIONS } from "./reductions";
 import { heldAs, Site, type Rule } from "./rule";
+import { ShaderSizes } from "./shader-size";
 import { SHAPING } from "./shaping";
 
 const RULES: Readonly<Record<string, Rule>> = { ...ELEMENTWISE, ...SHAPING, ...REDUCTIONS, ...RANDOM };
@@ -60,13 +61,13 @@ function requireShape(array: np.Array, equation: Equation, type: ValueType): voi
   );
 }
 
-function execute(equation: Equation, inputs: np.Array[], environment: Environment, site: Site): void {
+function execute(equation: Equation, inputs: np.Array[], environment: Environment, site: Site, sizes: ShaderSizes): void {
   const rule = RULES[equation.primitive];
   if (!rule) throw new ProgramError(`this executor has no primitive "${equation.primitive}"`);
   try {
-    const array = rule(inputs, site);
+    const array = rule(sizes.inputs(equation, inputs), site);
     requireShape(array, equation, site.output);
-    environment.write(equation.outputs[0]!, array);
+    environment.write(equation.outputs[0]!, sizes.output(equation, array));
   } catch (error) {
     throw new ProgramError(`${equation.primitive}: ${reasonOf(error)}`, { cause: error });
   }
@@ -78,6 +79,7 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
   const uniforms = new Map<number, number>();
   const producers = new Map<number, string>();
   const drawn = [...keys];
+  const sizes = new ShaderSizes(defaultDevice() === "webgl");
   program.parameters.forEach((value, i) => environment.write(value, parameters[i]!));
   program.batch.forEach((value, i) => environment.write(value, batch[i]!));
   for (const { value, data } of program.constants) {
@@ -89,7 +91,8 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
     const known = equation.inputs.map((value) => uniforms.get(value) ?? null);
     const made = equation.inputs.map((value) => producers.get(value) ?? null);
     const inputs = draws(equation) ? [drawn.shift()!] : equation.inputs.map((value) => environment.read(value));
-    execute(equation, inputs, environment, new Site(equation, types, program.values[equation.outputs[0]!]!, known, made));
+    const site = new Site(equation, types, program.values[equation.outputs[0]!]!, known, made);
+    execute(equation, inputs, environment, site, sizes);
     producers.set(equation.outputs[0]!, equation.primitive);
   }
   return [program.loss, ...program.gradients].map((value) => environment.read(value));

@@ -5,6 +5,7 @@ import { DType, numpy as np } from "@jax-js/jax";
 import { sizeOf } from "../program";
 import { integer } from "../schema";
 import { ELEMENTWISE } from "./elementwise";
+import { asNumbers, computed, cut } from "./computed";
 import { heldAs, input, unary, type Rule, type Site } from "./rule";
 
 const ones = (length: number): number[] => new Array<number>(length).fill(1);
@@ -14,20 +15,10 @@ const reshape: Rule = unary((x, { output }) => x.reshape(output.shape));
 /** Elements from which on computing a broadcast array once is worth a kernel of its own. */
 const LARGE = 65_536;
 
-/**
- * Has jax-js compute `x` before what reads it: it fuses elementwise operations into their reader, and a broadcast reads each
- * element many times. jax-js computes what it pads; the padding is cut off again, which costs nothing.
- */
-function computed(x: np.Array): np.Array {
-  if (x.ndim === 0) return x;
-  const { shape } = x;
-  return cut(np.pad(x, { 0: [0, 1] }), shape.map(() => 0), shape);
-}
-
 const broadcast: Rule = unary((x, site) => {
   const { shape } = site.output;
   const isFused = ELEMENTWISE[site.producers[0] ?? ""] !== undefined;
-  const source = isFused && sizeOf(shape) >= LARGE ? asNumbers(x, computed) : x;
+  const source = isFused && x.ndim > 0 && sizeOf(shape) >= LARGE ? computed(x) : x;
   const aligned = ones(shape.length);
   site.integers("broadcast_dimensions").forEach((dimension, axis) => (aligned[dimension] = source.shape[axis]!));
   return np.broadcastTo(source.reshape(aligned), shape);
@@ -43,21 +34,11 @@ const iota: Rule = (_inputs, site) => {
   return np.broadcastTo(count.astype(heldAs(dtype)), shape);
 };
 
-// jax-js pads and concatenates by adding zeros, which booleans do not: they pass as integers.
-function asNumbers(x: np.Array, move: (numbers: np.Array) => np.Array): np.Array {
-  return x.dtype === DType.Bool ? move(x.astype(DType.Int32)).notEqual(0) : move(x);
-}
-
 const concatenate: Rule = (inputs, site) => {
   const axis = site.option("dimension", integer(0));
   if (site.output.dtype !== "bool") return np.concatenate(inputs, axis);
   return np.concatenate(inputs.map((x) => x.astype(DType.Int32)), axis).notEqual(0);
 };
-
-function cut(x: np.Array, start: readonly number[], limit: readonly number[]): np.Array {
-  const isWhole = start.every((first, axis) => first === 0 && limit[axis] === x.shape[axis]);
-  return isWhole ? x : x.slice(...start.map((first, axis): [number, number] => [first, limit[axis]!]));
-}
 
 /** Every `stride`-th element of an axis: fill up to whole groups of `stride`, then take each group's first. */
 function stride(x: np.Array, axis: number, step: number): np.Array {
