@@ -31,10 +31,13 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server of one's own, with its data in `folder`. `options` as on its command line."""
+    """A redis-server of one's own, with its data in `folder`. `options` as on its command line.
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port, self.folder, self.options = free_port(), folder, options
+    `login` are the options with which redis-cli gets in, where there is a password or TLS.
+    """
+
+    def __init__(self, folder: Path, *options: str, login: Sequence[str] = ()) -> None:
+        self.port, self.folder, self.options, self.login = free_port(), folder, options, login
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,7 +47,18 @@ class RedisServer:
 
     def start(self) -> None:
         """Starts it and returns when it answers."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        port = "--tls-port" if "--tls" in self.login else "--port"
+        command = [
+            "redis-server",
+            "--port",
+            "0",
+            port,
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self.folder),
+        ]
         command += ["--save", "", "--daemonize", "no", *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self.process.stdout is not None
@@ -55,7 +69,7 @@ class RedisServer:
 
     def cli(self, *command: object) -> str:
         """What `redis-cli` prints for a command."""
-        words = ["redis-cli", "-p", str(self.port), *map(str, command)]
+        words = ["redis-cli", "-p", str(self.port), *self.login, *map(str, command)]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     def kill(self) -> None:
@@ -73,8 +87,15 @@ class RedisCluster:
     """After so long a silent master is failed over; Redis's own default is 15 s."""
 
     def __init__(
-        self, folder: Path, masters: int = 3, *, replicated: bool = False, options: Sequence[str] = ()
+        self,
+        folder: Path,
+        masters: int = 3,
+        *,
+        replicated: bool = False,
+        options: Sequence[str] = (),
+        login: Sequence[str] = (),
     ) -> None:
+        self.login = login
         self.masters = [self._node(folder / f"master{index}", options) for index in range(masters)]
         self.replicas = [
             self._node(folder / f"replica{index}", options) for index in range(masters if replicated else 0)
@@ -139,7 +160,7 @@ class RedisCluster:
     def _node(self, folder: Path, options: Sequence[str]) -> RedisServer:
         folder.mkdir(parents=True, exist_ok=True)
         cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(self.NODE_TIMEOUT_MILLISECONDS))
-        return RedisServer(folder, *cluster, "--cluster-port", str(free_port()), *options)
+        return RedisServer(folder, *cluster, "--cluster-port", str(free_port()), *options, login=self.login)
 
     def _bus_port(self, node: RedisServer) -> str:
         return node.options[node.options.index("--cluster-port") + 1]

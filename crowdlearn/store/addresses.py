@@ -95,6 +95,7 @@ _OPTIONS: dict[str, Any] = {
     "socket_timeout": NO_SOCKET_TIMEOUT,
     "socket_connect_timeout": COMMAND_TIMEOUT_SECONDS,
     "socket_keepalive": True,
+    "driver_info": None,  # no CLIENT SETINFO: a command less, and a permission less
     "socket_read_size": READ_BYTES,
     "protocol": 2,  # one shape of answers on Redis, Valkey and fakeredis
     "retry": Retry(NoBackoff(), 0),
@@ -106,5 +107,7 @@ def without_password(url: str) -> str:
     credentials, at, rest = url.partition("?")[0].rpartition("@")
     if not at:
         return rest
-    scheme = credentials.partition("://")[0]
-    return f"{scheme}://{rest}"
+    scheme, _, login = credentials.partition("://")
+    user, colon, _ = login.partition(":")
+    # The user tells which rules to look at. Without a colon the one word may be a password that was put there.
+    return f"{scheme}://{user}@{rest}" if user and colon else f"{scheme}://{rest}"

@@ -12,6 +12,7 @@ from redis.asyncio.cluster import ClusterNode, ClusterPubSub, RedisCluster
 
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store.connection import COMMAND_TIMEOUT_SECONDS, Command, Connection
+from crowdlearn.store.refusals import is_refusal
 
 MAX_COMMANDS = 64
 """Further commands wait: 10,000 sockets that say hello at once must not open as many connections."""
@@ -39,6 +40,7 @@ class ClusterConnection(Connection):
         self._blocking_cluster = blocking
         self._room = asyncio.Semaphore(MAX_COMMANDS)
         self._outdated = False
+        self._told = set()
         self.address = address
 
     async def close(self) -> None:
@@ -136,7 +138,8 @@ class ClusterConnection(Connection):
             except exceptions.SlotNotCoveredError:
                 raise
             except exceptions.RedisClusterException as error:
-                if NOT_A_CLUSTER in str(error.__cause__ or error):
+                # redis-py takes any refusal of CLUSTER SLOTS for that.
+                if NOT_A_CLUSTER in str(error.__cause__ or error) and not is_refusal(error):
                     raise SetupError(f"{self.address} is no cluster: name it redis://, or rediss://") from error
                 raise self.unavailable(error) from error
 

@@ -6,6 +6,7 @@ Clients are opened in addresses; what is different on Redis Cluster is in cluste
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -15,7 +16,10 @@ from redis import exceptions
 from redis.asyncio.client import PubSub
 
 from crowdlearn.errors import SetupError, StoreUnavailableError
+from crowdlearn.store.refusals import advice, is_refusal
 from crowdlearn.store.scripts import Script
+
+log = logging.getLogger(__name__)
 
 Command = Sequence[Any]
 """A command's name and arguments: str, bytes, int or float."""
@@ -37,6 +41,9 @@ UNAVAILABLE = (
 )
 """What passes by itself, or when the operator acts; everything else is a mistake of ours."""
 
+MAX_TOLD = 100
+"""Different refusals that are logged: one a command and script at most."""
+
 UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
 """The same, told apart by the first word: a full disk, too few replicas, a script that runs long, a failover."""
 
@@ -55,6 +62,7 @@ class Connection:
         # Readers that wait must not take the connections that commands need.
         self._blocking = blocking
         self.address = address
+        self._told: set[str] = set()
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -125,10 +133,15 @@ class Connection:
 
     def unavailable(self, error: BaseException) -> StoreUnavailableError:
         """The error that a person can act on; it names the address, and no password."""
-        return StoreUnavailableError(
-            f"Redis at {self.address} does not answer ({error or type(error).__name__}): "
-            "check that it runs, that --redis or CROWDLEARN_REDIS names it, and that it has memory left"
-        )
+        said = f"({str(error) or type(error).__name__}): {advice(error, self.address)}"
+        if not is_refusal(error):
+            return StoreUnavailableError(f"Redis at {self.address} does not answer {said}")
+        message = f"Redis at {self.address} refuses us {said}"
+        # Some callers wait for an outage to pass without a word. This one passes when somebody acts.
+        if message not in self._told and len(self._told) < MAX_TOLD:
+            self._told.add(message)
+            log.error("%s", message)
+        return StoreUnavailableError(message)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -142,6 +155,6 @@ class Connection:
         except UNAVAILABLE as error:
             raise self.unavailable(error) from error
         except exceptions.ResponseError as error:
-            if not str(error).startswith(UNAVAILABLE_CODES):
+            if not (str(error).startswith(UNAVAILABLE_CODES) or is_refusal(error)):
                 raise
             raise self.unavailable(error) from error

@@ -33,7 +33,7 @@ async def test_an_outage_names_the_address_and_what_to_do_but_no_password() -> N
     port = free_port()
     with pytest.raises(StoreUnavailableError) as raised:
         await connect(f"redis://user:secret@127.0.0.1:{port}/0")
-    assert f"redis://127.0.0.1:{port}/0 does not answer" in str(raised.value)
+    assert f"redis://user@127.0.0.1:{port}/0 does not answer" in str(raised.value)
     assert "check that it runs" in str(raised.value)
     assert "secret" not in str(raised.value)
 

@@ -1,0 +1,206 @@
+"""TLS and least privilege: every service, as a user of its own, through a whole job, on one node and on a cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.exceptions
+
+from benchmarks.processes import Gateway, RedisServer, Service, running
+from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.store import connect
+from tests.end_to_end.secured import ROOT, SecuredRedis, passwords
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture(params=["node", "cluster"])
+def secured(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SecuredRedis]:
+    """A Redis of one node, and one of three masters."""
+    server = SecuredRedis(tmp_path, request.param)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredRedis]:
+    """One node that outlives a test; nothing is stored in it."""
+    server = SecuredRedis(tmp_path_factory.mktemp("guarded"), "node")
+    server.start()
+    yield server
+    server.stop()
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "services.cli", *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def crowdlearn(*arguments: str) -> dict[str, Any]:
+    """Runs the command with --json and returns what it printed."""
+    done = command(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_job_is_trained_by_services_that_may_do_no_more_than_they_must(
+    secured: SecuredRedis, logs: Path, tmp_path: Path
+) -> None:
+    operator = ("--redis", secured.url("operator"))
+    gateway = Gateway(secured.url("gateway"), log=logs / "gateway.log")
+    services = [Service(name, secured.url(name), log=logs / f"{name}.log") for name in ("aggregator", "evaluator")]
+    crowdlearn("submit", "examples/digits.py", *operator)
+    with running(gateway, *services):
+        trained = crowdlearn("replica", f"{gateway.url}/?job=digits", "--replicas", "2")
+        status = crowdlearn("status", "digits", *operator)
+        checkpoints = str(tmp_path / "checkpoints")
+        kept = command("checkpoint", "digits", "--to", checkpoints, "--redis", secured.url("checkpointer"))
+        assert crowdlearn("resume", "digits", "--until", "none", "--epochs", "99", *operator)["epochs"] == 99
+        assert crowdlearn("stop", "digits", *operator)["stopped"]
+        # A second run of the name: what is left of the first is to go.
+        crowdlearn("submit", "examples/digits.py", "--checkpoint", checkpoints, *operator)
+        crowdlearn("export", "digits", str(tmp_path / "digits.npz"), *operator)
+        crowdlearn("stop", "digits", *operator)
+    assert trained["pushes"] > 0
+    assert (status["state"], status["reason"], status["metrics"]["accuracy"] >= 0.95) == ("finished", "until", True)
+    assert kept.returncode == 0, kept.stderr
+    assert secured.refused() == []
+
+
+SHARD = "crowdlearn:{0123456789ab/0}"
+RUN = "crowdlearn:{0123456789ab}"
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        *((user, ("flushall",)) for user in ("gateway", "aggregator", "evaluator", "checkpointer", "operator")),
+        *((user, ("config", "get", "*")) for user in ("gateway", "aggregator", "evaluator", "operator")),
+        *((user, ("keys", "*")) for user in ("gateway", "aggregator", "evaluator", "operator")),
+        *((user, ("acl", "whoami")) for user in ("gateway", "operator")),
+        *((user, ("set", "elsewhere", "1")) for user in ("gateway", "aggregator", "evaluator", "operator")),
+        ("operator", ("debug", "sleep", "1")),
+        ("gateway", ("hset", f"{SHARD}:manifest", "version", "7")),
+        ("gateway", ("evalsha", "0" * 40, "1", f"{SHARD}:manifest")),
+        ("gateway", ("set", f"{SHARD}:parameters:1-1", "")),
+        ("gateway", ("get", f"{SHARD}:slots:1-1")),
+        ("gateway", ("get", f"{RUN}:metrics")),
+        ("gateway", ("get", "crowdlearn:{0123456789ab/h0}:chunk")),
+        ("gateway", ("set", "crowdlearn:{0123456789ab/t0}:chunk", "")),
+        ("gateway", ("xtrim", f"{SHARD}:stream", "maxlen", "0")),
+        ("gateway", ("xrange", f"{SHARD}:stream", "-", "+")),
+        ("gateway", ("hset", f"{RUN}:state", "state", "finished")),
+        ("gateway", ("set", f"{RUN}:program", "")),
+        ("gateway", ("hset", "crowdlearn:jobs", "digits", "0123456789ab")),
+        ("gateway", ("publish", "crowdlearn:jobs", "x")),
+        ("aggregator", ("set", f"{RUN}:program", "")),
+        ("aggregator", ("get", "crowdlearn:{0123456789ab/t0}:chunk")),
+        ("aggregator", ("hset", "crowdlearn:jobs", "digits", "0123456789ab")),
+        ("aggregator", ("xadd", f"{SHARD}:stream", "*", "r", "x", "f", "y")),
+        ("evaluator", ("set", f"{SHARD}:parameters:1-1", "")),
+        ("evaluator", ("hset", f"{SHARD}:manifest", "version", "7")),
+        ("evaluator", ("set", f"{RUN}:metrics", "")),
+        ("checkpointer", ("hset", f"{SHARD}:manifest", "version", "7")),
+        ("checkpointer", ("set", f"{SHARD}:parameters:1-1", "")),
+        ("checkpointer", ("eval", "return 1", "0")),
+        ("probe", ("get", "crowdlearn:jobs")),
+    ],
+)
+def test_a_user_may_not(guarded: SecuredRedis, user: str, words: tuple[str, ...]) -> None:
+    assert not guarded.would(user, *words)
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [
+        ("gateway", ("xadd", f"{SHARD}:stream", "*", "r", "x", "f", "y")),
+        ("gateway", ("get", f"{SHARD}:parameters:1-1")),
+        ("aggregator", ("hset", f"{SHARD}:manifest", "version", "7")),
+        ("evaluator", ("hset", f"{SHARD}:result", "version", "7")),
+        ("operator", ("set", f"{RUN}:program", "")),
+        ("probe", ("ping",)),
+    ],
+)
+def test_a_user_may(guarded: SecuredRedis, user: str, words: tuple[str, ...]) -> None:
+    assert guarded.would(user, *words)
+
+
+def test_what_a_user_may_not_is_refused_and_logged(guarded: SecuredRedis) -> None:
+    gateway = redis.Redis(
+        host="127.0.0.1",
+        port=guarded.nodes[0].port,
+        username="gateway",
+        password=guarded.passwords["gateway"],
+        ssl=True,
+        ssl_ca_certs=str(guarded.certificates.authority),
+    )
+    with gateway, pytest.raises(redis.exceptions.NoPermissionError):
+        gateway.execute_command("FLUSHALL")
+    assert ["gateway" in entry and "flushall" in entry for entry in guarded.refused()] == [True]
+
+
+def test_nobody_gets_in_without_a_user(guarded: SecuredRedis) -> None:
+    nobody = guarded.url("operator").replace(f"operator:{guarded.passwords['operator']}@", "")
+    said = command("status", "--redis", nobody)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "refuses us" in said.stderr
+    assert "check the user and the password" in " ".join(said.stderr.split())
+
+
+def test_a_wrong_password_is_told_without_repeating_it(secured: SecuredRedis) -> None:
+    said = command("status", "--redis", secured.url("operator", password="hunter2"))
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "check the user and the password in the address" in " ".join(said.stderr.split())
+    assert "hunter2" not in said.stderr
+
+
+async def test_a_missing_permission_names_the_user_and_what_it_lacks(
+    secured: SecuredRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await connect(secured.url("checkpointer"))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=r"//checkpointer@.* no permissions to access one of the keys"):
+            await store.jobs.program("0123456789ab")
+    await store.close()
+    # Once, and not with each command: the rest of an outage is quiet.
+    assert [record.levelname for record in caplog.records if "users.acl" in record.message] == ["ERROR"]
+
+
+async def test_a_permission_that_a_script_lacks_is_told_like_any_other(tmp_path: Path) -> None:
+    secrets = passwords(tmp_path)
+    server = RedisServer(tmp_path, "--aclfile", str(tmp_path / "users.acl"))
+    server.start()
+    try:
+        with redis.Redis(port=server.port, username="admin-of-the-test", password="admin-of-the-test") as admin:
+            admin.execute_command("ACL", "SETUSER", "aggregator", "clearselectors", "+eval", "+evalsha", "~*")
+        store = await connect(f"redis://aggregator:{secrets['aggregator']}@127.0.0.1:{server.port}")
+        with pytest.raises(StoreUnavailableError, match=r"user executing the script|failure in script"):
+            await store.fleet.heartbeat("member", 1.0)
+        await store.close()
+    finally:
+        server.kill()
+
+
+def test_an_unknown_authority_says_where_to_name_it(secured: SecuredRedis) -> None:
+    said = command("status", "--redis", secured.url("operator").partition("?")[0])
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "name the authority that signed its certificate" in " ".join(said.stderr.split())
+
+
+async def test_a_redis_without_tls_that_is_named_with_it_says_so(redis_server: RedisServer) -> None:
+    with pytest.raises(StoreUnavailableError, match="if it does not speak TLS on this port, name it redis://"):
+        await connect(f"rediss://127.0.0.1:{redis_server.port}")
+
+
+async def test_a_redis_with_tls_that_is_named_without_says_so(guarded: SecuredRedis) -> None:
+    with pytest.raises(StoreUnavailableError, match="if it speaks only TLS, name it rediss://"):
+        await connect(f"redis://127.0.0.1:{guarded.nodes[0].port}")
