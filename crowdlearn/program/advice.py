@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ADVICE = {
     "while": "a Python loop with a fixed number of steps",
-    "cond": "jnp.where(condition, a, b), which computes both",
+    "cond": "jnp.where(condition, a, b)",
     "sort": "jnp.max, jnp.argmax or a mask",
     "top_k": "jnp.max or jnp.argmax",
     "reduce_window": "lax.reduce_window with lax.max, lax.min or lax.add",
