@@ -18,5 +18,9 @@ class BundleHook(BuildHookInterface):  # type: ignore[type-arg]
             return
         if not bundle.is_dir():
             raise FileNotFoundError(f"{bundle} is missing: build it first with `npm ci && npm run build` in web_worker")
-        build_data["force_include"][str(bundle)] = "services/gateway/bundle"
-        build_data["force_include"][str(bundle / "node")] = "crowdlearn/module/bundle"
+        # Not the tests of the bundle, which lie in dist as well. The image's layer of dependencies has none of it yet.
+        for part in sorted(bundle.iterdir()):
+            if part.name == "node":
+                build_data["force_include"][str(part)] = "crowdlearn/module/bundle"
+            elif part.name != "test":
+                build_data["force_include"][str(part)] = f"services/gateway/bundle/{part.name}"
