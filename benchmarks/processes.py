@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,11 +24,18 @@ STOP_SECONDS = 20.0
 """How long a process may take to end after SIGTERM before it is killed."""
 
 
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives to clients: one who keeps knocking at a port of these where nobody listens is
+connected to itself sooner or later, and then whoever is to listen there again finds the port taken."""
+
+
 def free_port() -> int:
     """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
@@ -232,11 +240,12 @@ class Service:
 
 
 class Gateway(Service):
-    """A gateway on a free port, which it keeps when it is started again."""
+    """A gateway on a free port, which it keeps when it is started again. It leaves at once: nobody balances."""
 
     def __init__(self, redis: str, log: Path | None = None, **environment: str) -> None:
         self.port = free_port()
-        super().__init__("gateway", redis, "--port", str(self.port), log=log, **environment)
+        leaving = {"CROWDLEARN_DRAIN_NOTICE_SECONDS": "0", "CROWDLEARN_DRAIN_SECONDS": "0.5"}
+        super().__init__("gateway", redis, "--port", str(self.port), log=log, **{**leaving, **environment})
 
     @property
     def url(self) -> str:

@@ -35,6 +35,10 @@ class StoreUnavailableError(CrowdLearnError):
     """Redis did not answer."""
 
 
+class StoreFullError(StoreUnavailableError):
+    """Redis has no memory left for this."""
+
+
 class OutdatedError(CrowdLearnError):
     """A commit came from an old owner of a shard, or from an unexpected version. Reload the shard."""
 

@@ -71,6 +71,10 @@ class Store:
         """Raises StoreUnavailableError when Redis does not answer."""
         await self._connection.call("PING")
 
+    async def memory_in_use(self) -> float:
+        """The part of its maxmemory that Redis uses, of a cluster that of the fullest master; 0 without a limit."""
+        return await self._connection.memory_in_use()
+
     def announcements(self, *, versions: bool = True) -> AsyncIterator[Announcement]:
         """Yields what others announce, for ever; after each Resync look at the manifests. Ends with its task.
 

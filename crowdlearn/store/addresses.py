@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 import fakeredis
@@ -45,13 +45,23 @@ def open_connection(url: str) -> Connection:
         raise SetupError(f"a Redis address starts with one of {schemes}; got {without_password(url)!r}")
     if scheme == "fake":
         server = fake_server(urlsplit(url).netloc)
-        return Connection(_fake_client(server), _fake_client(server), url)
+        return FakeConnection(_fake_client(server), _fake_client(server), url)
     try:
         if scheme.endswith(CLUSTER):
             return ClusterConnection(_cluster(url), _cluster(url), without_password(url))
         return Connection(_client(url), _client(url), without_password(url))
     except ValueError as error:
         raise SetupError(f"a Redis address is like redis://HOST:6379/0, got {without_password(url)!r}") from error
+
+
+class FakeConnection(Connection):
+    """The clients of a fakeredis, which has no memory limit and does not read the first line of scripts."""
+
+    knows_script_flags: ClassVar[bool] = False
+
+    async def memory_in_use(self) -> float:
+        """0: there is no limit."""
+        return 0.0
 
 
 def fake_server(name: str) -> Any:

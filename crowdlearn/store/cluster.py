@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from redis import exceptions
@@ -65,31 +65,22 @@ class ClusterConnection(Connection):
                 node = await self._node(self._blocking_cluster, command)
                 return await self._blocking_cluster.execute_command(*command, target_nodes=node)
 
-    async def snapshot(self, commands: Sequence[Command]) -> list[Any]:
-        """Sends commands on keys of one slot as a transaction: nothing happens between them."""
+    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         with self.answering():
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-                while True:
-                    # redis-py does not follow a transaction whose slot has moved; nothing of it was executed.
-                    with contextlib.suppress(*REDIRECTED):
-                        return await self._send(commands, transaction=True)
-                    await self._look_again()
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._room:
+                pipeline = self._cluster.pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command, target_nodes=await self._node(self._cluster, command))
+                return await pipeline.execute(raise_on_error=False)
 
-    async def _pipeline(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
-        with self.answering():
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS):
-                return await self._send(commands, transaction=transaction)
+    async def _memory(self) -> Sequence[Mapping[str, Any]]:
+        async def of(node: ClusterNode) -> Mapping[str, Any]:
+            answer: Mapping[str, Any] = await self._cluster.execute_command("INFO", "memory", target_nodes=node)
+            return answer
 
-    async def _send(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
-        async with self._room:
-            if self._outdated:
-                await self._look_again()
-            pipeline = self._cluster.pipeline(transaction=transaction)
-            for command in commands:
-                # A transaction finds its node by itself, and takes no other word for it.
-                target = {} if transaction else {"target_nodes": await self._node(self._cluster, command)}
-                pipeline.execute_command(*command, **target)
-            return await pipeline.execute(raise_on_error=transaction)
+        async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._room:
+            await self._cluster.initialize()
+            return await asyncio.gather(*map(of, self._cluster.get_primaries()))
 
     def cluster_subscriber(self) -> ClusterPubSub:
         """A pub/sub client of its own, for sharded channels or others; use it within `answering`, and close it."""
@@ -164,6 +155,6 @@ def key_of(command: Command) -> str | None:
     name = command[0]
     if name in KEYLESS:
         return None
-    if name in ("EVAL", "EVALSHA"):
+    if name.startswith("EVAL"):
         return str(command[3])
     return str(command[command.index("STREAMS") + 1 if name == "XREAD" else 1])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import redis.asyncio
 from redis import exceptions
 from redis.asyncio.client import PubSub
 
-from crowdlearn.errors import SetupError, StoreUnavailableError
+from crowdlearn.errors import SetupError, StoreFullError, StoreUnavailableError
 from crowdlearn.store.refusals import advice, is_refusal
 from crowdlearn.store.scripts import Script
 
@@ -56,6 +56,8 @@ class Connection:
 
     clustered: ClassVar[bool] = False
     """Whether keys are spread over several nodes: one command then names keys of one slot only."""
+    knows_script_flags: ClassVar[bool] = True
+    """Whether scripts may say in their first line what they are allowed."""
 
     def __init__(self, commands: redis.asyncio.Redis, blocking: redis.asyncio.Redis, address: str) -> None:
         self._commands = commands
@@ -94,21 +96,17 @@ class Connection:
         """Like `batch`, but a refused command's error is its result."""
         if not commands:
             return []
-        return await self._pipeline(commands, transaction=False)
+        return await self._pipeline(commands)
 
-    async def snapshot(self, commands: Sequence[Command]) -> list[Any]:
-        """Sends commands on keys of one slot as a transaction: nothing happens between them."""
-        return await self._pipeline(commands, transaction=True)
-
-    async def _pipeline(self, commands: Sequence[Command], *, transaction: bool) -> list[Any]:
+    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         with self.answering():
             async with (
                 asyncio.timeout(COMMAND_TIMEOUT_SECONDS),
-                self._commands.pipeline(transaction=transaction) as pipeline,
+                self._commands.pipeline(transaction=False) as pipeline,
             ):
                 for command in commands:
                     pipeline.execute_command(*command)
-                return await pipeline.execute(raise_on_error=transaction)
+                return await pipeline.execute(raise_on_error=False)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script."""
@@ -116,16 +114,26 @@ class Connection:
 
     async def run_after(self, commands: Sequence[Command], script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Sends commands and then a script in one round trip."""
+        script = script if self.knows_script_flags else script.without_flags
         tail = (len(keys), *keys, *arguments)
-        results = await self.try_batch([*commands, ("EVALSHA", script.sha, *tail)])
+        read_only = "_RO" if script.reads_only else ""
+        results = await self.try_batch([*commands, (f"EVALSHA{read_only}", script.sha, *tail)])
         if isinstance(results[-1], exceptions.NoScriptError):
             # A restarted Redis knows no script. It did not run, so sending its source is not a repetition.
-            results[-1] = await self.call("EVAL", script.source, *tail)
+            results[-1] = await self.call(f"EVAL{read_only}", script.source, *tail)
         for result in results:
             if isinstance(result, Exception):
                 with self.answering():
                     raise result
         return results
+
+    async def memory_in_use(self) -> float:
+        """The part of its maxmemory that Redis uses, of the fullest master; 0 where there is no limit."""
+        with self.answering():
+            return max(map(_part_in_use, await self._memory()))
+
+    async def _memory(self) -> Sequence[Mapping[str, Any]]:
+        return [await self.call("INFO", "memory")]
 
     def subscriber(self) -> PubSub:
         """A pub/sub connection of its own; use it within `answering`, and close it."""
@@ -133,6 +141,10 @@ class Connection:
 
     def unavailable(self, error: BaseException) -> StoreUnavailableError:
         """The error that a person can act on; it names the address, and no password."""
+        if isinstance(error, exceptions.OutOfMemoryError):
+            return StoreFullError(
+                f"Redis at {self.address} has no memory left ({error}): give it a larger maxmemory; gradients wait"
+            )
         said = f"({str(error) or type(error).__name__}): {advice(error, self.address)}"
         if not is_refusal(error):
             return StoreUnavailableError(f"Redis at {self.address} does not answer {said}")
@@ -158,3 +170,8 @@ class Connection:
             if not (str(error).startswith(UNAVAILABLE_CODES) or is_refusal(error)):
                 raise
             raise self.unavailable(error) from error
+
+
+def _part_in_use(memory: Mapping[str, Any]) -> float:
+    limit = int(memory.get("maxmemory", 0))
+    return int(memory["used_memory"]) / limit if limit else 0.0

@@ -105,9 +105,8 @@ class Data:
 
     async def work(self, run: str) -> Work:
         """Which leases are trained, and which are outstanding."""
-        (following, done, rows), outstanding = await self._connection.snapshot(
-            [("HMGET", keys.work(run), "next", "done", "rows"), ("ZRANGE", keys.leases(run), 0, -1)]
-        )
+        names = (keys.work(run), keys.leases(run))
+        (following, done, rows), outstanding = await self._connection.run(scripts.READ_WORK, names)
         ordinals = tuple(sorted(int(ordinal) for ordinal in outstanding))
         return Work(int(following or 0), int(done or 0), int(rows or 0), ordinals)
 

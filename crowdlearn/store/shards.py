@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.codecs import Vector
-from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import OutdatedError, StoreFullError, StoreUnavailableError, UnknownJobError
 from crowdlearn.snapshot import Snapshot, Work, joined
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
@@ -23,8 +23,12 @@ FIRST_BLOB = "0-0"
 BLOB_TTL_SECONDS = 60.0
 """How long a blob lives that no manifest names yet: far longer than a commit takes."""
 
-OLD_BLOB_TTL_SECONDS = 10.0
-"""How long a blob lives that no manifest names any more: longer than a reader takes from manifest to blob."""
+OLD_BLOB_TTL_SECONDS = 2.0
+"""How long a blob lives that no manifest names any more: longer than a reader takes from manifest to blob, for fifty
+commits a second leave a hundred such blobs."""
+
+OLD_BLOB_TTL_SECONDS_IF_FULL = 0.2
+"""The same when Redis has no memory left: a reader may have to read a manifest twice then."""
 
 READ_ATTEMPTS = 5
 """A reader loses the race for an old blob only if it stalls for OLD_BLOB_TTL_SECONDS; five times is no race."""
@@ -196,9 +200,8 @@ class Shards:
     async def load(self, run: str, shard: int) -> ShardState:
         """A consistent copy of the shard's state."""
         for _ in range(READ_ATTEMPTS):
-            raw, applied = await self._connection.snapshot(
-                [("HMGET", keys.manifest(run, shard), *_MANIFEST_FIELDS), ("HGETALL", keys.applied(run, shard))]
-            )
+            names = (keys.manifest(run, shard), keys.applied(run, shard))
+            raw, applied = await self._connection.run(scripts.READ_SHARD, names, *_MANIFEST_FIELDS)
             manifest = _manifest(raw, run, shard)
             parameters, slots = await self._connection.batch(
                 [
@@ -222,10 +225,22 @@ class Shards:
         names = _commit_keys(run, shard, commit.base.blob, after.blob)
         blobs = _blob_commands(run, shard, commit) if after.blob != commit.base.blob else []
         arguments = _commit_arguments(run, shard, commit, self._connection.clustered)
-        answer = (await self._connection.run_after(blobs, scripts.COMMIT, names, *arguments))[-1]
+        try:
+            answer = (await self._connection.run_after(blobs, scripts.COMMIT, names, *arguments))[-1]
+        except StoreFullError:
+            # Without its blobs the script changed nothing. What it frees is more than they take: the way out.
+            await self._keep_blobs(run, shard, commit)
+            arguments = _commit_arguments(run, shard, commit, self._connection.clustered, OLD_BLOB_TTL_SECONDS_IF_FULL)
+            answer = await self._connection.run(scripts.COMMIT, names, *arguments)
         if answer[0] != b"committed":
             raise _refused(run, shard, commit.base, answer)
         return after
+
+    async def _keep_blobs(self, run: str, shard: int, commit: Commit) -> None:
+        blob = commit.manifest.blob
+        names = (keys.parameters(run, shard, blob), keys.slots(run, shard, blob))
+        values = (_bytes(commit.parameters), b"".join(map(_bytes, commit.slots)))
+        await self._connection.run(scripts.KEEP_BLOBS, names, _milliseconds(BLOB_TTL_SECONDS), *values)
 
 
 def _blob_commands(run: str, shard: int, commit: Commit) -> list[Command]:
@@ -248,10 +263,12 @@ def _commit_keys(run: str, shard: int, old: str, new: str) -> list[str]:
     ]
 
 
-def _commit_arguments(run: str, shard: int, commit: Commit, clustered: bool) -> list[Any]:
+def _commit_arguments(
+    run: str, shard: int, commit: Commit, clustered: bool, old_seconds: float = OLD_BLOB_TTL_SECONDS
+) -> list[Any]:
     base, after = commit.base, commit.manifest
     fixed: list[Any] = [base.fence, base.version, after.version, after.offset, after.blob, after.forgotten]
-    fixed += [following(after.offset), _milliseconds(OLD_BLOB_TTL_SECONDS)]
+    fixed += [following(after.offset), _milliseconds(old_seconds)]
     # An ordinary PUBLISH would go to every node of a cluster, a hundred times a second.
     fixed += ["SPUBLISH", keys.versions_channel(run, shard)] if clustered else ["PUBLISH", keys.VERSIONS_CHANNEL]
     fixed += [f"{run} {shard} {after.version} {after.fence}", len(commit.applied)]
@@ -277,10 +294,11 @@ def _manifest(raw: Sequence[bytes | None], run: str, shard: int) -> Manifest:
     return Manifest(int(version), offset.decode(), int(fence), blob.decode(), int(forgotten or 0))
 
 
-def _state(manifest: Manifest, parameters: bytes, slots: bytes, applied: Mapping[bytes, bytes]) -> ShardState:
+def _state(manifest: Manifest, parameters: bytes, slots: bytes, applied: Sequence[bytes]) -> ShardState:
     vector = np.frombuffer(parameters, "<f4").astype(np.float32)
     rows = np.frombuffer(slots, "<f4").astype(np.float32).reshape(-1, vector.size)
-    return ShardState(manifest, vector, list(rows), {key.decode(): _applied(raw) for key, raw in applied.items()})
+    replicas = zip(applied[::2], applied[1::2], strict=True)
+    return ShardState(manifest, vector, list(rows), {key.decode(): _applied(raw) for key, raw in replicas})
 
 
 def _applied(raw: bytes) -> Applied:

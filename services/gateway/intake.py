@@ -55,6 +55,8 @@ class Intake:
         self._store, self._outage = store, outage
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
+        self.store_is_full = False
+        """Whether Redis needs the memory that it has left for commits."""
         self._awake = asyncio.Event()
 
     def has_room(self, frame_bytes: int) -> bool:

@@ -86,12 +86,14 @@ class Run:
     def has_room(self, shard: int, frame_bytes: int) -> bool:
         """Whether the shard's stream and the intake take another frame.
 
-        Besides the byte budget, a gradient behind more others than the job's staleness limit would only be dropped.
+        Besides the byte budget, a gradient behind more others than the job's staleness limit would only be dropped. A
+        stream that is empty takes one in any case: a Redis that is just too small trains slowly, but it trains.
         """
         known = self._shards[shard]
         entries = known.backlog + known.waiting
         patient = entries < max(MIN_BACKLOG, self.spec.staleness.limit)
-        affordable = (entries + 1) * frame_bytes <= self._settings.backlog_bytes or entries == 0
+        within_budget = (entries + 1) * frame_bytes <= self._settings.backlog_bytes and not self._intake.store_is_full
+        affordable = within_budget or entries == 0
         return patient and affordable and self._intake.has_room(frame_bytes)
 
     def launched(self, shard: int) -> None:

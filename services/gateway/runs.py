@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 
 from crowdlearn.errors import UnknownJobError
@@ -18,11 +19,16 @@ from services.gateway.outage import Outage
 from services.gateway.recent import Recent
 from services.gateway.run import Member, Run
 
+log = logging.getLogger(__name__)
+
 SPEC_SECONDS = 1.0
 """How long a name is believed to mean the same run."""
 
 POLL_SECONDS = 1.0
 """How often manifests are looked at although nothing was announced: announcements may be lost."""
+
+FULL = 0.9
+"""The part of its maxmemory from which on Redis takes no gradients: commits, leases and curves need what is left."""
 
 LEASE_EXTENSIONS = 3
 """A lease is extended so often within its time: two extensions may fail."""
@@ -113,6 +119,7 @@ class Runs:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             with self._outage.survived():
+                await self._weigh()
                 for run in list(self._runs.values()):
                     await self._look(run)
                     await self._report(run)
@@ -172,6 +179,12 @@ class Runs:
             run.go_on(spec)
         if state.state == "finished" and run.running:
             run.finish(state.reason or "stopped")
+
+    async def _weigh(self) -> None:
+        in_use = await self._store.memory_in_use()
+        was, self._intake.store_is_full = self._intake.store_is_full, in_use >= FULL
+        if self._intake.store_is_full and not was:
+            log.warning("Redis uses %.0f %% of its maxmemory: gradients wait until it is less", 100 * in_use)
 
     async def _measure(self, run: Run) -> None:
         run.measured(await self._store.streams.backlog(run.spec.run, len(run.spec.shards)))

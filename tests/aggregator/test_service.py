@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -19,6 +19,8 @@ from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Entry, Store, connect, keys, resume
 from crowdlearn.store.addresses import fake_server
+from crowdlearn.store.connection import Command
+from crowdlearn.store.scripts import Script
 from crowdlearn.store.shards import first_commands
 from services.aggregator import Aggregator, run
 from tests.aggregator.conftest import OTHER, burst, gradient, ones, push, submitted, until_version
@@ -350,11 +352,30 @@ async def test_a_manifest_that_went_back_is_counted_and_survived(store: Store) -
             names = (keys.applied(spec.run, index), keys.lease(spec.run, index))
             values = np.arange(shard.offset, shard.offset + shard.size, dtype=np.float32)
             first = first_commands(spec.run, index, values, [], 3600)
-            await store._connection.snapshot([*first, *(("DEL", name) for name in names)])
+            await at_once(store, [*first, *(("DEL", name) for name in names)])
         await push(store, spec, 3)
         await until_version(store, spec, 1)
         assert regressions() - before >= 1
         assert (await store.shards.load(spec.run, 0)).parameters[0] == -1.0
+
+
+AT_ONCE = Script("""-- Runs commands, each after its number of words, at one moment.
+local at = 1
+while at <= #ARGV do
+  local words = {}
+  for i = 1, tonumber(ARGV[at]) do
+    words[i] = ARGV[at + i]
+  end
+  redis.call(unpack(words))
+  at = at + #words + 1
+end
+""")
+
+
+async def at_once(store: Store, commands: Sequence[Command]) -> None:
+    """Runs commands on keys of one slot; nothing happens between them."""
+    words = [word for command in commands for word in (len(command), *command)]
+    await store._connection.run(AT_ONCE, (commands[0][1],), *words)
 
 
 def regressions() -> float:

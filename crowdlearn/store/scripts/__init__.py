@@ -1,26 +1,47 @@
-"""The Lua scripts: each is atomic, touches one slot, and takes no tensor as an argument."""
+"""The Lua scripts: each is atomic, touches one slot, and takes no tensor as an argument while Redis has memory.
+
+Their first line lets them write when Redis has none left: what they write is small, or frees more than it takes.
+What is to be read at one moment is read by a script as well: a full Redis takes no transactions, not even to read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha1
 from importlib.resources import files
 
 
 @dataclass(frozen=True)
 class Script:
-    """A Lua script and the digest by which Redis knows it."""
+    """A Lua script."""
 
     source: str
-    sha: str
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether it says of itself that it writes nothing: users who may only read may run it."""
+        return "no-writes" in self.source.partition("\n")[0]
+
+    @cached_property
+    def sha(self) -> str:
+        """The digest by which Redis knows it."""
+        return sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    @cached_property
+    def without_flags(self) -> Script:
+        """The same for fakeredis, which does not understand the first line."""
+        return Script(self.source.partition("\n")[2])
 
 
 def _read(name: str) -> Script:
-    source = files(__package__).joinpath(f"{name}.lua").read_text()
-    return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+    return Script(files(__package__).joinpath(f"{name}.lua").read_text())
 
 
 COMMIT = _read("commit")
+READ_SHARD = _read("read_shard")
+READ_WORK = _read("read_work")
+KEEP_BLOBS = _read("keep_blobs")
 CLAIM = _read("claim")
 RENEW = _read("renew")
 RELEASE = _read("release")

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes a shard that nobody else holds, and outdates whoever held it before.
 -- KEYS: lease, manifest   ARGV: member, lease (ms)   Returns the fence, or nil.
 local owner = redis.call('GET', KEYS[1])

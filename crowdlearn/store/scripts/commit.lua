@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Makes one commit of a shard visible, or nothing of it.
 -- KEYS: manifest, applied, stream, new parameters, new slots, old parameters, old slots
 -- ARGV: expected fence, expected version, version, offset, blob, forgotten, MINID to trim to, TTL of the old blobs (ms),

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives the right to warm a run up back.
 -- KEYS: warmup   ARGV: replica   Returns 1 if the replica had it.
 local owner = redis.call('GET', KEYS[1])

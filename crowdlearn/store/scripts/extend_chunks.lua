@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- KEYS: leases   ARGV: lease (ms), ordinals.   Only leases that are still outstanding; 0 ms gives them back.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)

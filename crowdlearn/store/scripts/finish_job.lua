@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Ends a job once.
 -- KEYS: state   ARGV: reason, unix seconds, channel, announcement, how often it was resumed ('' for whatever)
 -- Returns 1 if it was running, and was not resumed since whoever ends it looked.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Says that a member is alive, forgets those that are not, and returns who is.
 -- KEYS: members   ARGV: timeout (ms), member ('' to look without being one)
 local time = redis.call('TIME')

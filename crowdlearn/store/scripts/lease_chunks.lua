@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Leases chunks: expired leases first, then ordinals never leased.
 -- KEYS: work, leases, warmup   ARGV: count, total, lease (ms), replica ('' unless the run is warmed up), right (ms)
 -- Returns the ordinals after a first number: ms until the next lease expires, -1 when none is outstanding, or -2 when

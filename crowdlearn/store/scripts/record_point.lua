@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Appends a point to a curve; its stream id is its index, so that readers can ask for what they have not seen.
 -- KEYS: curve   ARGV: most points, point   Returns the index.
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)

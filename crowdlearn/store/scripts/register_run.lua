@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Makes RUN the newest of a job, if no other submission came between.
 -- KEYS: jobs   ARGV: name, the run that was newest ('' for none), run   Returns 1 if it did.
 local newest = redis.call('HGET', KEYS[1], ARGV[1]) or ''

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Lets an ended run go on, once: its state and its spec change together.
 -- KEYS: state, spec   ARGV: how often it was resumed before, and now, spec, channel, announcement
 -- Returns 1 if it had ended and nobody else resumed it meanwhile.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes or extends the right to warm a run up, for a replica that has a gradient.
 -- KEYS: warmup   ARGV: replica, right (ms)   Returns 1 if the replica has the right now.
 local owner = redis.call('GET', KEYS[1])
