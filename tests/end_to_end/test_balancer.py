@@ -1,61 +1,46 @@
-"""The load balancer's own configuration, in front of two gateways: replicas land anywhere and outlive a gateway."""
+"""Each load balancer of deploy/, in front of two gateways: replicas land anywhere and outlive a gateway."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import jobs
-from benchmarks.processes import Gateway, RedisServer, Service, free_port
+from benchmarks.processes import Gateway, RedisServer, Service, free_port, running
 from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import connect
+from tests.end_to_end.balancers import BALANCERS, Balancer, balancing
 from tests.scripted_replica import ScriptedReplica
 
-CONFIGURATION = Path(__file__).parent.parent.parent / "deploy" / "haproxy.cfg"
 REPLICAS = 4
 
-
-def configuration(port: int, gateways: list[Gateway]) -> str:
-    """deploy/haproxy.cfg with this port, and with these gateways instead of those that DNS would name."""
-    text = CONFIGURATION.read_text().replace("bind :8000", f"bind 127.0.0.1:{port}")
-    lines = [line for line in text.splitlines() if "server-template" not in line]
-    servers = [f"    server gateway-{n} 127.0.0.1:{gateway.port}" for n, gateway in enumerate(gateways)]
-    return "\n".join([*lines, *servers]) + "\n"
+each_balancer = pytest.mark.parametrize("balancer", BALANCERS, ids=[each.program for each in BALANCERS])
 
 
-def start_balancer(file: Path, log: Path) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(["haproxy", "-db", "-f", str(file)], stderr=output)
-
-
+@pytest.mark.redis
+@each_balancer
 async def test_replicas_behind_the_balancer_outlive_a_gateway(
-    redis_server: RedisServer, logs: Path, tmp_path: Path
+    balancer: Balancer, redis_server: RedisServer, logs: Path, tmp_path: Path
 ) -> None:
-    if shutil.which("haproxy") is None:
-        pytest.fail("no haproxy on this machine: run `make setup`, or install Debian's package haproxy")
-    job = jobs.sized(
-        "balanced", 2000, codec="f32", optimizer=OptimizerSpec(name="sgd", learning_rate=1, clip_norm=None)
-    )
+    name = f"balanced-{balancer.program}"
+    job = jobs.sized(name, 2000, codec="f32", optimizer=OptimizerSpec(name="sgd", learning_rate=1, clip_norm=None))
     store = await connect(redis_server.url)
     await jobs.submit(store, job)
     gateways = [Gateway(redis_server.url, log=logs / f"gateway-{n}.log") for n in (1, 2)]
     aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
     port = free_port()
-    (tmp_path / "haproxy.cfg").write_text(configuration(port, gateways))
-    for service in (*gateways, aggregator):
-        service.start()
-    balancer = None
-    try:
-        for gateway in gateways:
-            await asyncio.to_thread(gateway.wait_until_ready)
-        balancer = start_balancer(tmp_path / "haproxy.cfg", logs / "haproxy.log")
-        replicas = [ScriptedReplica("balanced", f"http://127.0.0.1:{port}") for _ in range(REPLICAS)]
+    with (
+        running(*gateways, aggregator),
+        balancing(balancer, port, [gateway.port for gateway in gateways], tmp_path, logs / f"{balancer.program}.log"),
+    ):
+        replicas = [ScriptedReplica(name, f"http://127.0.0.1:{port}") for _ in range(REPLICAS)]
         async with asyncio.timeout(60):
+            for replica in replicas:
+                # One after the other, so that each finds counted who was there before.
+                await replica.come_back()
             await asyncio.gather(*(push_and_settle(replica) for replica in replicas))
             # Least connections: each gateway has two of the four.
             joined = [(logs / f"gateway-{n}.log").read_text().count("joined") for n in (1, 2)]
@@ -67,15 +52,47 @@ async def test_replicas_behind_the_balancer_outlive_a_gateway(
         parameters, versions = await store.shards.flat(job)
         for replica in replicas:
             await replica.socket.close()
-    finally:
-        if balancer is not None:
-            balancer.terminate()
-            balancer.wait()
-        for service in (*gateways, aggregator):
-            await asyncio.to_thread(service.stop)
-        await store.close()
+    await store.close()
     assert versions == [2 * REPLICAS]
     assert parameters.tolist() == [-2 * REPLICAS] * 2000
+
+
+@each_balancer
+async def test_a_gateway_hears_whose_request_it_is_and_is_not_lied_to(
+    balancer: Balancer, logs: Path, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        if "/page" in request:
+            heard.append(request)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        backend = server.sockets[0].getsockname()[1]
+        with balancing(balancer, port, [backend, backend], tmp_path, logs / f"{balancer.program}.log"):
+            async with asyncio.timeout(30):
+                while not heard:
+                    await ask(port)
+    lines = [line.partition(": ")[2] for line in heard[0].split("\r\n") if line.lower().startswith("x-forwarded-for")]
+    # HAProxy appends a header of its own, and the last counts.
+    assert lines[-1] == "127.0.0.1"
+
+
+async def ask(port: int) -> None:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:  # it does not listen yet
+        await asyncio.sleep(0.05)
+        return
+    lie = "X-Forwarded-For: 192.0.2.1"
+    writer.write(f"GET /page HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{lie}\r\nConnection: close\r\n\r\n".encode())
+    await reader.read()
+    writer.close()
 
 
 async def push_and_settle(replica: ScriptedReplica) -> None:
