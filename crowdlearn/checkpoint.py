@@ -52,8 +52,14 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def name_of(snapshot: Snapshot) -> str:
-    """The name of a snapshot's checkpoint: names of one run sort by version."""
-    return f"{max(snapshot.versions):012d}-{snapshot.spec.run}"
+    """The name of a snapshot's checkpoint: the shards' mean version, with the gradients beyond it after a point.
+
+    Names of one run sort by age, and two are the same only if nothing came between: what is there is not overwritten.
+    """
+    shards = len(snapshot.versions)
+    version, beyond = divmod(sum(snapshot.versions), shards)
+    uneven = f".{beyond:0{len(str(shards - 1))}d}" if beyond else ""
+    return f"{version:012d}{uneven}-{snapshot.spec.run}"
 
 
 def write(folder: Folder, snapshot: Snapshot, now_seconds: float, keep: int) -> str:

@@ -30,9 +30,6 @@ class Folder(Protocol):
     def remove(self, name: str) -> None:
         """Removes a folder in it with everything in that; nothing if there is none."""
 
-    def sync(self) -> None:
-        """Returns when what was written survives a crash of the machine."""
-
 
 def folder(where: Where) -> Folder:
     """The folder at `where`, which need not be there yet.
@@ -49,8 +46,10 @@ def folder(where: Where) -> Folder:
 
 
 def split(where: Where) -> tuple[str, str]:
-    """The address of the folder that a file is in, and its name there."""
+    """The address of the folder that a file is in, and its name there; raises FileError for a bucket alone."""
     head, slash, name = str(where).rpartition("/")
+    if head.endswith(":/"):
+        raise FileError(f"a file in a bucket is like {head}/BUCKET/{name}, got {where}")
     return (head or "/", name) if slash else (".", name)
 
 
@@ -93,6 +92,7 @@ class _Local:
                     stream.flush()
                     os.fsync(stream.fileno())
                 partial.replace(file)
+                _sync(file.parent)
             finally:
                 partial.unlink(missing_ok=True)
 
@@ -105,13 +105,16 @@ class _Local:
         with _named(self._path / name, OSError), suppress(FileNotFoundError):
             shutil.rmtree(self._path / name)
 
-    def sync(self) -> None:
-        with _named(self._path, OSError):
-            directory = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+
+def _sync(folder: Path) -> None:
+    """Makes a rename survive a crash of the machine: older files are removed after it."""
+    if os.name != "posix":
+        return
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 class _Bucket:
@@ -145,9 +148,6 @@ class _Bucket:
         with self._named(name), suppress(FileNotFoundError):
             self._files.rm(f"{self._root}/{name}", recursive=True)
 
-    def sync(self) -> None:
-        return
-
     def _named(self, name: str) -> Any:
         # Each kind of bucket has errors of its own.
         return _named(f"{self._address}/{name}", Exception)
@@ -171,7 +171,5 @@ def _opened(address: str) -> tuple[Any, str]:
 def _named(what: object, kind: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise
     except kind as error:
         raise FileError(f"{what}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zipfile import BadZipFile
@@ -22,6 +23,12 @@ SUFFIXES = (".safetensors", ".npz")
 
 FLOATS = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 """How safetensors calls what NumPy knows."""
+
+DAMAGED = (
+    *(safetensors.SafetensorError, ValueError, OSError, EOFError),
+    *(BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+)
+"""What the libraries raise for files that are none, are cut or damaged, or are packed as no npz is."""
 
 LISTED = 8
 """An error names so many parameters at most."""
@@ -79,7 +86,7 @@ def read(where: Where) -> dict[str, Vector]:
     suffix, data = _suffix(where), files.read(where)
     try:
         raw = _unzip(data) if suffix == ".npz" else _unpack(data)
-    except (safetensors.SafetensorError, BadZipFile, ValueError, OSError, EOFError) as error:
+    except DAMAGED as error:
         raise JobError(f"{where} is not a {suffix} file of weights: {error}") from error
     return {name: _converted(f"{where}: {name}", array) for name, array in raw.items()}
 
@@ -141,8 +148,14 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _unzip(data: bytes) -> dict[str, Any]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return dict(archive)
+    archive = np.load(io.BytesIO(data), allow_pickle=False)
+    if not isinstance(archive, Mapping):
+        raise ValueError("expected an archive of arrays by name, got a single array: write it with numpy.savez")
+    arrays = dict(archive)
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"expected arrays, got a file {name}")
+    return arrays
 
 
 def _unpack(data: bytes) -> dict[str, Any]:

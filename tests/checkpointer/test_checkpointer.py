@@ -101,6 +101,18 @@ async def test_what_was_written_is_read(store: Store, place: str) -> None:
     assert checkpoint.read(f"{place}/000000000002-0123456789ab/").versions == (2, 2, 2)
 
 
+def test_each_shard_that_gets_on_gives_a_new_name_that_sorts_later(tmp_path: Path) -> None:
+    spec = job()
+    parameters = np.zeros(spec.size, np.float32)
+
+    def name(*versions: int) -> str:
+        return checkpoint.name_of(Snapshot(spec, versions, parameters, (), Work())).removesuffix("-0123456789ab")
+
+    got = [name(98, 100, 99), name(99, 100, 99), name(100, 100, 99), name(100, 100, 100)]
+    assert got == ["000000000099", "000000000099.1", "000000000099.2", "000000000100"]
+    assert sorted(f"{each}-0123456789ab" for each in got) == [f"{each}-0123456789ab" for each in got]
+
+
 async def test_checkpoints_come_by_time(store: Store, tmp_path: Path) -> None:
     spec, clock = await submitted(store), Clock()
     checkpointer = Checkpointer(store, tmp_path, Plan(every_seconds=10), clock=clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -73,6 +74,42 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path, ending):
     (tmp_path / f"w.{ending}").write_bytes(b"surely not a file of weights")
     with pytest.raises(JobError, match=rf"w\.{ending} is not a .{ending} file of weights"):
         load(tmp_path / f"w.{ending}", PARAMETERS)
+
+
+def test_a_single_array_is_no_npz(tmp_path):
+    with (tmp_path / "w.npz").open("wb") as file:
+        np.save(file, FLAT)
+    with pytest.raises(JobError, match=r"w.npz is not a .npz file of weights: .* a single array: .* numpy.savez"):
+        load(tmp_path / "w.npz", PARAMETERS)
+
+
+def test_an_archive_of_other_files_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(JobError, match=r"w.npz is not a .npz file of weights: expected arrays, got a file readme.txt"):
+        load(tmp_path / "w.npz", PARAMETERS)
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "w.npz", W=np.arange(10_000.0))
+    data = bytearray((tmp_path / "w.npz").read_bytes())
+    data[200:400] = b"\xff" * 200
+    (tmp_path / "w.npz").write_bytes(data)
+    with pytest.raises(JobError, match=r"w.npz is not a .npz file of weights"):
+        load(tmp_path / "w.npz", PARAMETERS)
+
+
+def test_a_place_where_no_folder_can_be_made_is_named():
+    # Linux says of /proc that the file is not there, rather than that it may not be made.
+    with pytest.raises(FileError, match=r"/proc/crowdlearn/w.npz"):
+        save("/proc/crowdlearn/w.npz", PARAMETERS, FLAT)
+
+
+def test_a_bucket_alone_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match=r"a file in a bucket is like s3://BUCKET/w.npz, got s3://w.npz"):
+        save("s3://w.npz", PARAMETERS, FLAT)
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(tmp_path):
