@@ -44,10 +44,34 @@ def scatter_add(b: Builder, x: int, indices: int, updates: int, geometry: Geomet
     indices, geometry = _aligned(b, indices, geometry)
     at, _ = _places(b, indices, geometry, clip=mode == "CLIP")
     added = _put(b, _updates(b, updates, geometry), _one_hot(b, at, geometry), geometry)
+    return b.emit("add", (x, _as_operand(b, added, geometry)))
+
+
+def scatter(b: Builder, x: int, indices: int, updates: int, geometry: Geometry, mode: str) -> int:
+    """`x` with `updates` written at `indices`; where several point at one place, the last is written."""
+    indices, geometry = _aligned(b, indices, geometry)
+    at, _ = _places(b, indices, geometry, clip=mode == "CLIP")
+    mask = _one_hot(b, at, geometry)
+    batches, lookups, places, free = geometry.counts
+    shape = (batches, lookups, places)
+    number = b.emit("iota", (), shape=shape, dtype="int32", dimension=1)
+    last = b.emit("reduce_max", (b.emit("select_n", (mask, b.constant(np.int32(-1)), number)),), axes=(1,))
+    only = b.emit("eq", (b.broadcast(last, shape, (0, 2)), number))
+    whole = (batches, lookups, places, free)
+    reduce, rest = picking(b.types[x].dtype)
+    spread = b.broadcast(_updates(b, updates, geometry), whole, (0, 1, 3))
+    others = b.constant(rest, b.types[x].dtype)
+    written = b.emit(reduce, (b.emit("select_n", (b.broadcast(only, whole, (0, 1, 2)), others, spread)),), axes=(1,))
+    is_written = b.broadcast(b.emit("ge", (last, b.constant(np.int32(0)))), (batches, places, free), (0, 1))
+    return _as_operand(b, b.emit("select_n", (is_written, _grouped(b, x, geometry), written)), geometry)
+
+
+def _as_operand(b: Builder, grouped: int, geometry: Geometry) -> int:
+    """(B, I, O) as the operand."""
     order = (*geometry.batch, *geometry.indexed, *geometry.free)
-    spread = b.reshape(added, [geometry.operand[axis] for axis in order])
+    spread = b.reshape(grouped, [geometry.operand[axis] for axis in order])
     back = tuple(order.index(axis) for axis in range(len(order)))
-    return b.emit("add", (x, b.emit("transpose", (spread,), permutation=back)))
+    return b.emit("transpose", (spread,), permutation=back)
 
 
 def _aligned(b: Builder, indices: int, geometry: Geometry) -> tuple[int, Geometry]:
@@ -119,13 +143,13 @@ def _take(b: Builder, source: int, mask: int, geometry: Geometry) -> int:
         # A product is far cheaper than B K I O selections; an infinity in a row spreads to all, as in no sane model.
         return b.emit("dot_general", (b.convert(mask, "float32"), source), contract=((2,), (1,)), batch=((0,), (0,)))
     shape = (batches, lookups, places, free)
-    reduce, rest = _picking(b.types[source].dtype)
+    reduce, rest = picking(b.types[source].dtype)
     whole = b.broadcast(source, shape, (0, 2, 3))
     others = b.constant(rest, b.types[source].dtype)
     return b.emit(reduce, (b.emit("select_n", (b.broadcast(mask, shape, (0, 1, 2)), others, whole)),), axes=(2,))
 
 
-def _picking(dtype: str) -> tuple[str, Any]:
+def picking(dtype: str) -> tuple[str, Any]:
     """The reduction that finds the one element that was selected, and what the others are to be."""
     if dtype == "bool":
         return "reduce_or", False

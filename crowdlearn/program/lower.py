@@ -31,6 +31,7 @@ CALLS = {
     "checkpoint": "jaxpr",
     "remat": "jaxpr",
     "remat2": "jaxpr",
+    "composite": "jaxpr",
 }
 """Primitives that call a jaxpr, and the parameter that holds it. The derivative rules are spent by now."""
 
@@ -80,9 +81,9 @@ class Lowering:
         of_keys = any(self.builder.types[index].dtype == KEY for index in inputs)
         if of_keys and name not in MOVES:
             raise refusal(f"`{name}` of a random key's data", line, f"; {keys.FROM_THE_KEY}")
-        if name in SEVERAL:
-            return SEVERAL[name](self.builder, inputs[0], equation.params)
         try:
+            if name in SEVERAL:
+                return SEVERAL[name](self.builder, inputs, equation.params)
             return [self._single(equation, name, inputs, line, of_keys=of_keys)]
         except CannotExecute as error:
             raise refusal(error.what, line, f"; {error.advice}") from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from crowdlearn.program import convolution, indexing, loops, pooling, windows
+from crowdlearn.program import convolution, indexing, inverses, loops, pooling, sorting, windows
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.geometry import gather_geometry, scatter_geometry
 from crowdlearn.program.model import ValueType
@@ -180,11 +180,12 @@ def _stack(b: Builder, inputs: list[int], params: Params, result: ValueType) -> 
     return b.emit("concatenate", [b.reshape(index, layer) for index in inputs], dimension=axis)
 
 
-def _split(b: Builder, x: int, params: Params) -> list[int]:
-    return _cuts(b, x, int(params["axis"]), _ints(params["sizes"]))
+def _split(b: Builder, inputs: Sequence[int], params: Params) -> list[int]:
+    return _cuts(b, inputs[0], int(params["axis"]), _ints(params["sizes"]))
 
 
-def _unstack(b: Builder, x: int, params: Params) -> list[int]:
+def _unstack(b: Builder, inputs: Sequence[int], params: Params) -> list[int]:
+    (x,) = inputs
     axis, shape = int(params["axis"]), b.types[x].shape
     layers = _cuts(b, x, axis, (1,) * shape[axis])
     return [b.reshape(layer, (*shape[:axis], *shape[axis + 1 :])) for layer in layers]
@@ -214,6 +215,12 @@ def _scatter_add(b: Builder, inputs: list[int], params: Params, result: ValueTyp
     x, indices, updates = inputs
     geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
     return indexing.scatter_add(b, x, indices, updates, geometry, params["mode"].name)
+
+
+def _scatter(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    x, indices, updates = inputs
+    geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
+    return indexing.scatter(b, x, indices, updates, geometry, params["mode"].name)
 
 
 def _dynamic_slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
@@ -258,6 +265,8 @@ LOWERINGS: dict[str, Lowered] = {
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
     "scatter-add": _scatter_add,
+    "scatter": _scatter,
+    **inverses.LOWERINGS,
     "conv_general_dilated": convolution.convolve,
     "reduce_window_max": pooling.pool("max"),
     "reduce_window_min": pooling.pool("min"),
@@ -271,5 +280,10 @@ LOWERINGS: dict[str, Lowered] = {
 }
 """By JAX's name. Each takes the builder, the inputs, the equation's parameters and the type of its result."""
 
-SEVERAL: dict[str, Callable[[Builder, int, Params], list[int]]] = {"split": _split, "unstack": _unstack}
-"""Likewise, those of one input and several outputs."""
+SEVERAL: dict[str, Callable[[Builder, Sequence[int], Params], list[int]]] = {
+    "split": _split,
+    "unstack": _unstack,
+    "sort": sorting.sort,
+    "top_k": sorting.top_k,
+}
+"""Likewise, those of several outputs."""
