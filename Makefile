@@ -31,6 +31,7 @@ check: setup ## lint and type-check Python and TypeScript
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	scripts/settings-table --check
+	$(BIN)/python scripts/primitives-table --check
 	cd web_worker && npm run --silent check
 
 bench: setup ## measure, and print tables of ratios to a baseline of the same run

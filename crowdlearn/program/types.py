@@ -47,6 +47,13 @@ ELEMENTWISE = BINARY | UNARY | COMPARISONS | LOGIC | {"is_finite", "convert_elem
 ELEMENTWISE |= {"select_n", "clamp"}
 """Operands of equal shapes, or scalars, which broadcast."""
 
+OF_FLOATS = UNARY - {"neg", "abs", "sign", "square", "integer_pow", "population_count"}
+OF_FLOATS |= {"pow", "atan2", "is_finite", "dot_general"}
+"""Never of integers: JAX converts before, or refuses."""
+
+OF_BITS = SHIFTS | {"population_count"}
+"""Only of integers of 32 bits."""
+
 REDUCTIONS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"})
 
 VALUE_PRESERVING = (
@@ -201,6 +208,12 @@ def require_executable(primitive: str, inputs: Types, result: ValueType) -> None
         raise CannotExecute(lossy, "convert to int32 or float32 instead")
     if primitive == "dot_general" and source != "float32":
         raise CannotExecute(f"a matrix product of {source}", TO_FLOAT)
+    if source != "float32" and primitive in OF_FLOATS:
+        raise CannotExecute(f"{primitive} of {source}", TO_FLOAT)
+    if source == "float32" and primitive in OF_BITS | LOGIC:
+        raise CannotExecute(f"{primitive} of float32", "convert to int32 first, or use lax.bitcast_convert_type")
+    if primitive in ("reduce_and", "reduce_or") and source != "bool":
+        raise CannotExecute(f"{primitive} of {source}", "compare first: (x != 0).all()")
     if source == "bool" and primitive not in _TAKES_BOOL:
         raise CannotExecute(f"{primitive} of bool", TO_FLOAT)
 

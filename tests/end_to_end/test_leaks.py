@@ -52,7 +52,9 @@ class Tab:
         assert len(answer.step_milliseconds) == steps
         self.inspector.send("HeapProfiler.collectGarbage")
         heap = self.inspector.send("Runtime.getHeapUsage")["usedSize"]
-        return Held(self.programs.page.evaluate("memories.reduce((sum, { buffer }) => sum + buffer.byteLength, 0)"), heap)
+        return Held(
+            self.programs.page.evaluate("memories.reduce((sum, { buffer }) => sum + buffer.byteLength, 0)"), heap
+        )
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crowdlearn.program.types import ELEMENTWISE
 from tests.job.models import normal
 
 INF, NAN = math.inf, math.nan
@@ -281,8 +282,66 @@ def draws() -> Iterator[tuple[str, Equation]]:
         yield f"random_bits {name}", Equation("random_bits", key, {"paths": paths, "shape": shape})
 
 
+FIVE = CUBE.reshape(1, 4, 5, 1, 6)
+
+
+def edge_shapes() -> Iterator[tuple[str, Equation]]:
+    """Axes of one, and five axes, where elements move or meet."""
+    for primitive in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod"):
+        for axes in ((0, 3), (1, 4), (0, 1, 2, 3, 4)):
+            yield f"{primitive} {axes} of five axes", Equation(primitive, (FIVE,), {"axes": axes})
+    for primitive in ("reduce_and", "reduce_or"):
+        for axes in ((0, 3), (1, 4)):
+            yield f"{primitive} {axes} of five axes", Equation(primitive, (FIVE > 0,), {"axes": axes})
+    for primitive in ("argmax", "argmin"):
+        for axis in (0, 3, 4):
+            options = {"axis": axis, "dtype": "int32"}
+            yield f"{primitive} on {axis} of five axes", Equation(primitive, (FIVE,), options)
+    wide = {"shape": (3, 4, 5, 2, 6), "broadcast_dimensions": (0, 1, 2, 3, 4)}
+    yield "broadcast_in_dim of five axes", Equation("broadcast_in_dim", (FIVE,), wide)
+    yield "reshape of five axes", Equation("reshape", (FIVE,), {"shape": (4, 1, 30)})
+    yield "transpose of five axes of one", Equation("transpose", (FIVE,), {"permutation": (3, 4, 0, 2, 1)})
+    yield "rev of five axes", Equation("rev", (FIVE,), {"dimensions": (0, 3, 4)})
+    yield "concatenate five axes", Equation("concatenate", (FIVE, FIVE[..., ::-1]), {"dimension": 3})
+    window = {"start": (0, 1, 0, 0, 5), "limit": (1, 4, 5, 1, 6), "strides": (1, 2, 4, 1, 1)}
+    yield "slice of five axes", Equation("slice", (FIVE,), window)
+    yield "pad five axes", padded(FIVE, f32(0), (1, 0, 0, 0, -1), (0, 0, 1, 2, 0), (0, 0, 0, 0, 1))
+    once = {"counts": (1, 5), "strides": (1, 1), "window": (7, 1), "dilations": (1, 1)}
+    yield "patches of one", Equation("patches", (normal(1, 7, 5, 1),), once)
+    product = {"contract": ((4,), (3,)), "batch": ((0, 1, 3), (0, 1, 2))}
+    yield "dot_general of five axes", Equation("dot_general", (FIVE, normal(1, 4, 1, 6, 1)), product)
+
+
+def reshaped(cases: Mapping[str, Equation]) -> Iterator[tuple[str, Equation]]:
+    """Each elementwise primitive again: of scalars, and of five axes of which some are one."""
+    for primitive in sorted(ELEMENTWISE):
+        alike = (each for each in cases.values() if each.primitive == primitive and _is_alike(each))
+        _, inputs, options = next(alike)
+        size = max(x.size for x in inputs)
+        shape = (1, 5, 1, size // 5, 1) if size % 5 == 0 else (1, 1, size, 1, 1)
+        scalars = tuple(x.reshape(-1)[2 % x.size] for x in inputs)
+        yield f"{primitive}, scalars", Equation(primitive, tuple(map(np.asarray, scalars)), options)
+        five = tuple(x.reshape(shape) if x.ndim else x for x in inputs)
+        yield f"{primitive}, five axes", Equation(primitive, five, options)
+
+
+def _is_alike(case: Equation) -> bool:
+    return len({x.size for x in case.inputs if x.ndim}) == 1
+
+
 EQUATIONS: dict[str, Equation] = {
     name: equation
-    for cases in (elementwise, of_pairs, choices, conversions, movements, reductions, matrix_products, draws)
+    for cases in (
+        elementwise,
+        of_pairs,
+        choices,
+        conversions,
+        movements,
+        reductions,
+        matrix_products,
+        draws,
+        edge_shapes,
+    )
     for name, equation in cases()
 }
+EQUATIONS |= dict(reshaped(EQUATIONS))

@@ -78,7 +78,8 @@ def test_the_zero_that_addition_leaves_out_may_not_be_multiplied_away():
 
 
 def test_an_unsigned_label_is_not_tested_for_being_negative():
-    program = trace(*MODELS["counted_cross_entropy"])
+    model = MODELS["counted_cross_entropy"]
+    program = trace(model.loss, model.parameters, model.batch)
     assert {"lt", "ge", "and"}.isdisjoint(primitives(program))
 
 
