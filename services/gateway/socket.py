@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -18,6 +18,7 @@ from crowdlearn.settings import GatewaySettings
 from crowdlearn.store import Entry, Store
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
+from services.gateway.door import CrowdedError, Door
 from services.gateway.intake import Intake
 from services.gateway.outage import Outage
 from services.gateway.outbox import Outbox
@@ -39,6 +40,7 @@ class Gateway:
     runs: Runs
     intake: Intake
     outage: Outage
+    door: Door = field(default_factory=Door)
     monotonic: Callable[[], float] = time.monotonic
     unix_time: Callable[[], float] = time.time
 
@@ -140,11 +142,14 @@ class ReplicaSocket:
     async def _perform_with_redis(self, action: actions.Action, data: bytes) -> None:
         try:
             if isinstance(action, actions.Greet):
-                await self._greet(action.hello)
+                async with self._gateway.door.enter():
+                    await self._greet(action.hello)
             elif isinstance(action, actions.Ask):
                 await self._ask(action.shard, data)
             elif self._run is not None:
                 await self._leases.perform(action, self._run, self.outbox)
+        except CrowdedError:
+            self.hang_up(Close.TRY_AGAIN_LATER, "too many replicas are coming in; try again")
         except StoreUnavailableError as error:
             self._gateway.outage.noticed(error)
             self._postpone(action)
