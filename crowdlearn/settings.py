@@ -52,8 +52,10 @@ class GatewaySettings:
     """How long a chunk stays leased to a replica that is not heard of."""
     fetch_interval_seconds: float = 0.02
     """A shard's new version is fetched from Redis at most so often: browsers take longer for one step anyway."""
+    drain_notice_seconds: float = 5.0
+    """On stop, how long `/readyz` fails before sockets are asked to leave: balancers must have noticed by then."""
     drain_seconds: float = 5.0
-    """On stop, the time over which sockets are asked to leave."""
+    """On stop, the time over which sockets are then asked to leave."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Pro
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
+from crowdlearn.store.roster import AggregatorReport, GatewayReport, Gateways, Roster, read_roster
 from crowdlearn.store.shards import Applied, Commit, Manifest, Parameters, Shards, ShardState
 from crowdlearn.store.status import status
 from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Streams, position
@@ -22,6 +23,7 @@ from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Stream
 __all__ = [
     "START",
     "WARMUP_SECONDS",
+    "AggregatorReport",
     "Announcement",
     "Appended",
     "Applied",
@@ -29,12 +31,14 @@ __all__ = [
     "Commit",
     "Entry",
     "Exhausted",
+    "GatewayReport",
     "JobChanged",
     "Manifest",
     "NoneFree",
     "Parameters",
     "Progress",
     "Resync",
+    "Roster",
     "ShardState",
     "State",
     "Store",
@@ -59,6 +63,7 @@ class Store:
         self.shards = Shards(connection)
         self.streams = Streams(connection)
         self.fleet = Fleet(connection)
+        self.gateways = Gateways(connection)
         self.curve = Curve(connection)
         self._announcements = Announcements(connection)
 
@@ -70,6 +75,10 @@ class Store:
     async def ping(self) -> None:
         """Raises StoreUnavailableError when Redis does not answer."""
         await self._connection.call("PING")
+
+    async def roster(self) -> Roster:
+        """Which gateways and aggregators are at work, and what each of them has."""
+        return await read_roster(self._connection)
 
     async def memory_in_use(self) -> float:
         """The part of its maxmemory that Redis uses, of a cluster that of the fullest master; 0 without a limit."""

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from crowdlearn.errors import CrowdLearnError
-from services.cli import check, exporting, jobs, replica, services, up
+from services.cli import check, exporting, fleet, jobs, replica, services, up
 
 app = typer.Typer(
     name="crowdlearn",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 up.register(app)
 services.register(app)
+fleet.register(app)
 replica.register(app)
 jobs.register(app)
 exporting.register(app)

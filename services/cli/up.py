@@ -144,7 +144,7 @@ class Session:
             await store.close()
 
     async def _start(self, store: Store, stack: AsyncExitStack) -> EmbeddedService:
-        settings = from_environment(GatewaySettings, os.environ, port=self.port)
+        settings = from_environment(GatewaySettings, os.environ, port=self.port, drain_notice_seconds=0.0)
         try:
             return await stack.enter_async_context(embedded(store, settings))
         except SetupError:

@@ -31,7 +31,7 @@ def build(gateway: Gateway, health: Health, bundle: Bundle) -> Starlette:
             await websocket.close()  # before accept, this is HTTP 403
             return
         await websocket.accept()
-        if health.draining:
+        if health.closed:
             await websocket.close(GOING_AWAY)
             return
         await ReplicaSocket(gateway, websocket, websocket.path_params["job"]).serve()

@@ -20,12 +20,13 @@ PING_TIMEOUT_SECONDS = 2.0
 
 
 class Health:
-    """`draining` is set when the gateway is asked to stop."""
+    """`draining` is set when the gateway is asked to stop, `closed` when it takes no sockets any more."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pings: Recent[None, None] = Recent(PING_SECONDS)
         self.draining = False
+        self.closed = False
 
     async def alive(self, request: Request) -> Response:
         """`GET /healthz`"""

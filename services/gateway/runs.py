@@ -11,7 +11,7 @@ from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Hello
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Announcement, JobChanged, Manifest, State, Store, VersionAnnounced
+from crowdlearn.store import Announcement, GatewayReport, JobChanged, Manifest, State, Store, VersionAnnounced
 from services.gateway.broadcast import Channel
 from services.gateway.identity import credible, issue
 from services.gateway.intake import Intake
@@ -47,6 +47,9 @@ class Runs:
         self._opening: Recent[str, tuple[list[Manifest], State]] = Recent(SPEC_SECONDS)
         self._looking: Recent[tuple[str, str], None] = Recent(self._settings.busy_retry_seconds / 2)
         self._gateway = secrets.token_hex(8)
+        self.name = ""
+        """Where this gateway is, for people."""
+        self.draining = False
 
     async def join(self, job: str, member: Member) -> Run:
         """Puts a socket on the newest run of a job; raises UnknownJobError or StoreUnavailableError."""
@@ -123,6 +126,7 @@ class Runs:
                 for run in list(self._runs.values()):
                     await self._look(run)
                     await self._report(run)
+                await self._report_all()
 
     async def extend_leases(self) -> None:
         """Extends the leases of open sockets, for ever."""
@@ -188,6 +192,16 @@ class Runs:
 
     async def _measure(self, run: Run) -> None:
         run.measured(await self._store.streams.backlog(run.spec.run, len(run.spec.shards)))
+
+    async def _report_all(self) -> None:
+        runs = {run.spec.run: len(run.members) for run in self._runs.values()}
+        report = GatewayReport(self.name, sum(runs.values()), runs, self.draining)
+        await self._store.gateways.report(self._gateway, report)
+
+    async def retire(self) -> None:
+        """Takes this gateway off the list of those at work."""
+        with self._outage.survived():
+            await self._store.gateways.leave(self._gateway)
 
     async def _report(self, run: Run) -> None:
         with self._outage.survived():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import random
 import socket
 from collections.abc import Callable, Collection, Iterator
 
@@ -19,6 +20,7 @@ from services.gateway.bundle import Bundle
 from services.gateway.health import Health
 from services.gateway.intake import Intake
 from services.gateway.outage import Outage
+from services.gateway.run import Member
 from services.gateway.runs import Runs
 from services.gateway.socket import Gateway
 from services.gateway.wire import LINGER_SECONDS, WireProtocol
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 
 LISTEN_BACKLOG = 4096
 """Connections that may wait to be accepted: after a gateway died, all its replicas come at once."""
+
+BATCH_SECONDS = 0.2
+"""On stop, about so long lies between two batches of sockets that are sent away."""
 
 CANCEL_SECONDS = 0.1
 """How long a cancelled task may take before it is cancelled again."""
@@ -57,7 +62,7 @@ async def run(
     ready: Callable[[int], object] | None = None,
     bundle: Bundle | None = None,
 ) -> None:
-    """Serves until `stop` is set, then sends the sockets away within `drain_seconds`.
+    """Serves until `stop` is set; then tells balancers for `drain_notice_seconds`, and sends the sockets away.
 
     Args:
         store: may be away; the gateway serves what it can, and sockets when it is back.
@@ -91,17 +96,18 @@ async def _serve(
         serving = tasks.create_task(server.serve(sockets=[listener]))
         port = int(listener.getsockname()[1])
         log.info("listening on http://%s:%d", settings.host, port)
+        runs.name = f"{socket.gethostname()}:{port}"
         if ready is not None:
             ready(port)
         try:
             await stop.wait()
-            health.draining = True
-            await _drain(runs, settings.drain_seconds)
+            await _drain(runs, health, settings)
             server.should_exit = True
             await serving
         finally:
             runs.close()
             await _end(workers)
+            await runs.retire()
 
 
 async def _end(workers: Collection[asyncio.Task[None]]) -> None:
@@ -140,13 +146,22 @@ def _config(app: object, settings: GatewaySettings) -> uvicorn.Config:
     )
 
 
-async def _drain(runs: Runs, drain_seconds: float) -> None:
-    """Sends the sockets away one after the other, so that their replicas do not all knock at once elsewhere."""
-    members = runs.everybody()
-    log.info("stopping: %d sockets to send away", len(members))
-    deadline = asyncio.get_running_loop().time() + drain_seconds
-    for left in range(len(members), 0, -1):
-        members[left - 1].hang_up(GOING_AWAY, "")
-        remaining = deadline - asyncio.get_running_loop().time()
-        if left > 1:
-            await asyncio.sleep(max(0.0, remaining / left))
+async def _drain(runs: Runs, health: Health, settings: GatewaySettings) -> None:
+    """First lets balancers notice, then sends the sockets away a few at a time: their replicas knock elsewhere."""
+    health.draining = runs.draining = True
+    log.info("stopping: %d sockets to send away", len(runs.everybody()))
+    if runs.everybody():
+        # Who is sent away before the balancers know would be sent back here.
+        await asyncio.sleep(settings.drain_notice_seconds)
+    health.closed = True
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + settings.drain_seconds
+    asked: set[Member] = set()
+    while members := [member for member in runs.everybody() if member not in asked]:
+        batches = max(1, round((deadline - loop.time()) / BATCH_SECONDS))
+        for member in random.sample(members, -(-len(members) // batches)):
+            member.hang_up(GOING_AWAY, "")
+            asked.add(member)
+        if loop.time() >= deadline:
+            return
+        await asyncio.sleep(min(BATCH_SECONDS * random.uniform(0.5, 1.5), max(0.0, deadline - loop.time())))

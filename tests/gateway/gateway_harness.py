@@ -20,7 +20,9 @@ from crowdlearn.store import Commit, Store
 from services import gateway
 from services.gateway.bundle import Bundle
 
-SETTINGS = GatewaySettings(port=0, drain_seconds=0.0, busy_retry_seconds=0.02, fetch_interval_seconds=0.0)
+SETTINGS = GatewaySettings(
+    port=0, drain_notice_seconds=0.0, drain_seconds=0.0, busy_retry_seconds=0.02, fetch_interval_seconds=0.0
+)
 
 
 def make_spec(name: str = "small", parameters: int = 2024, run: str = "3f0c5a9d2b11", **changes: Any) -> JobSpec:

@@ -1,0 +1,104 @@
+"""Who is at work, for people to look at: gateways with their sockets, aggregators with their shards."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import msgspec
+
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Connection
+from crowdlearn.store.jobs import Jobs
+
+BELIEVED_SECONDS = 15.0
+"""A gateway that has not reported for so long is gone; gateways report every second."""
+
+FORGOTTEN_SECONDS = 60
+"""When the last gateway has been silent for so long, the whole list goes."""
+
+
+class GatewayReport(msgspec.Struct, frozen=True):
+    """What a gateway says of itself: where it is, how many sockets it serves, and how many of them on each run.
+
+    `draining` is true when it is about to stop; `seconds` is when it said so, in Unix seconds of its own clock.
+    """
+
+    name: str
+    sockets: int
+    runs: dict[str, int]
+    draining: bool = False
+    seconds: float = 0.0
+
+
+class AggregatorReport(msgspec.Struct, frozen=True):
+    """An aggregator: the shards whose lease it has, and how long ago it said that it lives; None if not in time."""
+
+    name: str
+    shards: int
+    silent_seconds: float | None
+
+
+class Roster(msgspec.Struct, frozen=True):
+    """Everybody at work."""
+
+    gateways: list[GatewayReport]
+    aggregators: list[AggregatorReport]
+    shards: int
+    """Shards of all jobs."""
+    owned: int
+    """Those of them that have an owner now; those of ended jobs need none."""
+
+
+class Gateways:
+    """The reports of gateways. Bounded: a gateway has one, and who is silent is dropped by the others."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def report(self, gateway: str, report: GatewayReport) -> None:
+        """Says what `gateway` serves now; forgets gateways that stopped reporting."""
+        now = time.time()
+        value = msgspec.json.encode(msgspec.structs.replace(report, seconds=now))
+        commands = [("HSET", keys.GATEWAYS, gateway, value), ("EXPIRE", keys.GATEWAYS, FORGOTTEN_SECONDS)]
+        *_, reports = await self._connection.batch([*commands, ("HGETALL", keys.GATEWAYS)])
+        silent = [name for name, raw in reports.items() if not _believed(raw, now)]
+        if silent:
+            await self._connection.call("HDEL", keys.GATEWAYS, *silent)
+
+    async def leave(self, gateway: str) -> None:
+        """Says that `gateway` has ended."""
+        await self._connection.call("HDEL", keys.GATEWAYS, gateway)
+
+    async def all(self) -> list[GatewayReport]:
+        """The gateways that report, by name."""
+        now = time.time()
+        reports = (await self._connection.call("HGETALL", keys.GATEWAYS)).values()
+        believed = (report for raw in reports if (report := _believed(raw, now)) is not None)
+        return sorted(believed, key=lambda report: report.name)
+
+
+async def read_roster(connection: Connection) -> Roster:
+    """Looks at everybody."""
+    gateways, (now, members), runs = await asyncio.gather(
+        Gateways(connection).all(), connection.run(scripts.MEMBERS, (keys.MEMBERS,)), Jobs(connection).specs()
+    )
+    leases = [("GET", keys.lease(spec.run, shard)) for spec in runs for shard in range(len(spec.shards))]
+    owners = Counter(owner.decode() for owner in await connection.batch(leases) if owner is not None)
+    heard = {name.decode(): float(at) for name, at in zip(members[::2], members[1::2], strict=True)}
+    aggregators = [
+        AggregatorReport(name, owners.pop(name, 0), round(max(0.0, now - at) / 1000, 3)) for name, at in heard.items()
+    ]
+    # Whoever hangs is no member any more, but still has its leases for a moment.
+    aggregators += [AggregatorReport(name, shards, None) for name, shards in owners.items()]
+    owned = sum(report.shards for report in aggregators)
+    return Roster(gateways, sorted(aggregators, key=lambda report: report.name), len(leases), owned)
+
+
+def _believed(raw: bytes, now: float) -> GatewayReport | None:
+    try:
+        report = msgspec.json.decode(raw, type=GatewayReport)
+    except msgspec.DecodeError:  # of another version of CrowdLearn
+        return None
+    return report if now - report.seconds <= BELIEVED_SECONDS else None

@@ -1,0 +1,47 @@
+"""Who is at work: gateways by what they report, aggregators by heartbeats and leases."""
+
+from __future__ import annotations
+
+import pytest
+
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import AggregatorReport, GatewayReport, Store, keys, roster
+
+
+async def test_gateways_are_listed_with_their_sockets_until_they_leave(store: Store) -> None:
+    await store.gateways.report("a", GatewayReport("host:1", 5, {"r": 3, "s": 2}))
+    await store.gateways.report("b", GatewayReport("host:2", 0, {}, draining=True))
+    listed = (await store.roster()).gateways
+    assert [(one.name, one.sockets, one.runs, one.draining) for one in listed] == [
+        ("host:1", 5, {"r": 3, "s": 2}, False),
+        ("host:2", 0, {}, True),
+    ]
+    await store.gateways.leave("a")
+    assert [one.name for one in (await store.roster()).gateways] == ["host:2"]
+
+
+async def test_a_gateway_that_is_silent_is_forgotten_and_the_list_expires(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(roster.time, "time", lambda: now)
+    await store.gateways.report("a", GatewayReport("host:1", 5, {}))
+    now += 15.5
+    assert (await store.roster()).gateways == []
+    await store.gateways.report("b", GatewayReport("host:2", 1, {}))
+    assert await store._connection.call("HKEYS", keys.GATEWAYS) == [b"b"]
+    assert 0 < await store._connection.call("TTL", keys.GATEWAYS) <= 60
+
+
+async def test_aggregators_are_listed_with_the_shards_they_own(store: Store, spec: JobSpec) -> None:
+    for member, shard in (("a", 0), ("a", 1), ("hangs", 2)):
+        assert await store.shards.claim(spec.run, shard, member, 60)
+    for member in ("a", "idle"):
+        await store.fleet.heartbeat(member, 60)
+    found = await store.roster()
+    assert [(one.name, one.shards) for one in found.aggregators] == [("a", 2), ("hangs", 1), ("idle", 0)]
+    assert found.aggregators[1] == AggregatorReport("hangs", 1, None)
+    silent = found.aggregators[0].silent_seconds
+    assert silent is not None
+    assert 0.0 <= silent < 60.0
+    assert (found.owned, found.shards) == (3, 3)
