@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from crowdlearn.protocol import ParameterArray
-from services.cli.verdict import BackendReport, judge, worst_error
+from services.cli.check_table import show
+from services.cli.verdict import BackendReport, Report, judge, worst_error
 
 ARRAYS = (ParameterArray("W", (2, 2), 0), ParameterArray("b", (2,), 4))
 
@@ -56,3 +59,21 @@ def test_an_absent_backend_does_not_count() -> None:
 
 def test_a_job_that_no_backend_tried_is_not_fit() -> None:
     assert not judge({"webgpu": BackendReport(available=False, reason="no GPU")})[0]
+
+
+def test_what_looks_like_markup_is_shown_as_it_is() -> None:
+    reason = "step expects float32[n], got [/dev/null]"
+    report = Report(
+        job="small", fit=False, verdict=f"Not fit for browsers: wasm failed: {reason}.", notes=["a note on [b]"],
+        primitives={"add": 1}, equations=1, flops=1, largest_value="float32[n] of add", largest_value_bytes=4,
+        parameters=1, parameter_arrays=1, shards=1, batch={"x": "float32[n]"}, program_bytes=1, bytes_per_push=1,
+        bytes_per_fetch=1, native_step_ms=None, tolerance=1e-4,
+        backends={"wasm": BackendReport(available=True, reason=reason)},
+    )  # fmt: skip
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(report, console)
+    text = console.export_text()
+    assert text.count(reason) == 2
+    assert "a note on [b]" in text
+    assert "x float32[n]" in text
+    assert "float32[n] of add" in text

@@ -18,6 +18,9 @@ from crowdlearn.program.onnx_export import Predict
 from crowdlearn.program.trace import Loss
 from crowdlearn.spec import JOB_NAME, parse_target
 
+MAX_SEED = 2**32 - 1
+"""JAX takes the lower 32 bits of a larger one, or all 64 where x64 is on: replicas could not agree on its keys."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -56,7 +59,7 @@ class Job:
     downpour: Downpour = field(default_factory=Downpour)
     """How replicas and the parameter service work together."""
     seed: int = 0
-    """Of initial values and of every shuffle."""
+    """Of initial values, of every shuffle and every random key; at most MAX_SEED."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(JOB_NAME, self.name):
@@ -75,7 +78,7 @@ class Job:
                 raise JobError(f"{name} expects {_EXAMPLES[name]}, got {getattr(self, name)!r:.80}")
         count("batch_size", self.batch_size, 1)
         count("epochs", self.epochs, 1)
-        count("seed", self.seed, 0)
+        count("seed", self.seed, 0, MAX_SEED)
         if self.until is not None:
             parse_target(self.until)
             if self.data.held_out is None:

@@ -185,11 +185,13 @@ def at_least(name: str, value: float, least: float) -> None:
         raise JobError(f"{name} expects at least {least:,}, got {value:,}")
 
 
-def count(name: str, value: int, least: int) -> None:
-    """Raises JobError unless `value` is a whole number of at least `least`."""
+def count(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raises JobError unless `value` is a whole number of at least `least`, and at most `most`."""
     if not isinstance(value, int):
         raise JobError(f"{name} expects a whole number, got {value!r}")
     at_least(name, value, least)
+    if most is not None and value > most:
+        raise JobError(f"{name} expects at most {most:,}, got {value:,}")
 
 
 def positive(name: str, value: float) -> None:

@@ -6,6 +6,7 @@ is the other end.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import struct
@@ -30,6 +31,9 @@ PERMISSION_NODE = (23, 5)
 
 TIMEOUT_SECONDS = 120.0
 """One answer: a step or a chunk takes seconds at worst, and what takes longer hangs."""
+
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT")
+"""The variables that Node gets."""
 
 _HEAD = struct.Struct("<II")
 
@@ -58,6 +62,11 @@ def _command() -> list[str]:
         f"--allow-fs-read={bundle.resolve()}",
         str(bundle.resolve()),
     ]
+
+
+def _environment() -> dict[str, str]:
+    """What Node needs to start, and no more: ours may hold passwords, and NODE_OPTIONS undo what `_command` forbids."""
+    return {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
 
 
 @cache
@@ -89,7 +98,9 @@ class ModuleProcess:
         command = _command()
         # A file, not a pipe: nobody reads what a module logs until something fails.
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=_environment()
+        )
         self._process = process
         self.close = weakref.finalize(self, _end, process, self._log)
 

@@ -14,8 +14,8 @@ from crowdlearn.protocol import BatchArray, ParameterArray
 
 
 def key_words(seed: int) -> tuple[int, int]:
-    """The raw threefry key that `jax.random.key(seed)` makes: the seed's upper and lower 32 bits."""
-    return seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF
+    """The raw threefry key that `jax.random.key(seed)` makes of a job's seed, which has 32 bits."""
+    return 0, seed
 
 
 class RunningModule:

@@ -113,14 +113,16 @@ class Fleet:
         return failed[0] if failed else Counter(states).most_common(1)[0][0]
 
     async def _find(self) -> str:
-        backoff = Backoff(random.random)
+        backoff, said = Backoff(random.random), ""
         while True:
             try:
                 if self._job is not None:
                     await self._gateway.require_job(self._job)
                 return self._job or await self._gateway.newest_job()
             except UnreachableError as error:
-                log.info("%s", error)
+                # Once: the address may be wrong, and nobody else says so.
+                log.log(logging.INFO if str(error) == said else logging.WARNING, "%s; trying again", error)
+                said = str(error)
                 self._state = AWAY
                 await asyncio.sleep(backoff.next_seconds())
 

@@ -18,6 +18,7 @@ from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.job import CompiledJob, Job
 from crowdlearn.job.native import NativeStep, first_batch, module_step, native_step
 from crowdlearn.job_file import load
+from crowdlearn.module import missing
 from crowdlearn.module.scorer import key_words
 from crowdlearn.program import decode
 from crowdlearn.program.survey import survey
@@ -91,10 +92,8 @@ def _traced(compiled: CompiledJob) -> Report:
     return Report(
         job=spec.name,
         fit=True,
-        verdict="A module: it ran in Node, and in no browser yet."
-        if is_module
-        else "Traced: browsers have every primitive that it uses. Nothing was run.",
-        notes=[],
+        verdict=_unmeasured(is_module),
+        notes=list(compiled.warnings),
         model=spec.model,
         reference="Node" if is_module else "JAX",
         primitives=found.primitives if found else {},
@@ -118,6 +117,13 @@ def _traced(compiled: CompiledJob) -> Report:
     )
 
 
+def _unmeasured(is_module: bool) -> str:
+    if not is_module:
+        return "Traced: browsers have every primitive that it uses. Nothing was run."
+    where = "in no browser yet" if missing() else "in Node, and in no browser yet"
+    return f"A module: it ran {where}."
+
+
 def _measured(
     report: Report, job: Job, compiled: CompiledJob, wanted: tuple[Backend, ...], steps: int, console: Console
 ) -> Report:
@@ -137,7 +143,7 @@ def _measured(
     fit, verdict = judge(found, report.reference)
     native_ms = statistics.median(native.step_milliseconds) if native.step_milliseconds else None
     measured = msgspec.structs.replace(report, fit=fit, verdict=verdict, native_step_ms=native_ms, backends=found)
-    return msgspec.structs.replace(measured, notes=notes(measured))
+    return msgspec.structs.replace(measured, notes=[*report.notes, *notes(measured)])
 
 
 def _on_backend(

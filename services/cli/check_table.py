@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.cli.verdict import BackendReport, Report
@@ -15,9 +16,10 @@ def show(report: Report, console: Console) -> None:
         console.print()
         console.print(_speeds(report))
     console.print()
-    console.print(f"[bold {'green' if report.fit else 'red'}]{report.verdict}[/]", highlight=False)
+    # Shapes and what browsers say may look like markup.
+    console.print(report.verdict, style=f"bold {'green' if report.fit else 'red'}", markup=False, highlight=False)
     for note in report.notes:
-        console.print(f"- {note}", highlight=False)
+        console.print(f"- {note}", markup=False, highlight=False)
 
 
 def _contents(report: Report) -> Table:
@@ -26,14 +28,14 @@ def _contents(report: Report) -> Table:
     table.add_column()
     arrays = f"{report.parameters:,} in {_many(report.parameter_arrays, 'array')}, {_many(report.shards, 'shard')}"
     table.add_row("parameters", arrays)
-    table.add_row("minibatch", ", ".join(f"{name} {kind}" for name, kind in report.batch.items()))
+    table.add_row("minibatch", escape(", ".join(f"{name} {kind}" for name, kind in report.batch.items())))
     table.add_row("a push", f"{_size(report.bytes_per_push)} up; a fetch {_size(report.bytes_per_fetch)} down")
     if report.equations is None or report.flops is None or report.largest_value_bytes is None:
         table.add_row("module", f"{_size(report.program_bytes)} of JavaScript")
         return table
     table.add_row("program", f"{_many(report.equations, 'equation')}, {_size(report.program_bytes)} of JSON")
     table.add_row("arithmetic", f"about {report.flops / 1e6:,.1f} million operations a step")
-    table.add_row("largest value", f"{report.largest_value}, {_size(report.largest_value_bytes)}")
+    table.add_row("largest value", f"{escape(report.largest_value or '')}, {_size(report.largest_value_bytes)}")
     table.add_row("primitives", ", ".join(f"{name} {count}" for name, count in report.primitives.items()))
     return table
 
@@ -51,7 +53,7 @@ def _speeds(report: Report) -> Table:
 
 def _cells(backend: BackendReport) -> tuple[str, ...]:
     if not backend.available or backend.step_ms is None:
-        return "", "", "", "", "", f"{'failed' if backend.available else 'not here'}: {backend.reason}"
+        return "", "", "", "", "", escape(f"{'failed' if backend.available else 'not here'}: {backend.reason}")
     error = "none" if backend.max_relative_error is None else f"{backend.max_relative_error:.1e}"
     return (
         error if backend.agrees else f"[red]{error}[/]",
@@ -59,7 +61,7 @@ def _cells(backend: BackendReport) -> tuple[str, ...]:
         _milliseconds(backend.fastest_step_ms),
         _milliseconds(backend.first_step_ms),
         "" if backend.ratio_to_native is None else f"{backend.ratio_to_native:,.1f}",
-        "software in place of a GPU" if backend.is_software else str(backend.processor),
+        "software in place of a GPU" if backend.is_software else escape(str(backend.processor)),
     )
 
 

@@ -82,7 +82,7 @@ def compiled_job(
 async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:
     """Submits a compiled job with a progress bar of its chunks, after what its author should know."""
     for warning in compiled.warnings:
-        console.print(f"Note: {warning}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(compiled.spec.name)

@@ -238,6 +238,12 @@ def test_without_jax_the_error_says_what_to_install(monkeypatch):
         JOB.compile()
 
 
+def test_a_seed_has_32_bits():
+    assert replace(JOB, seed=2**32 - 1).compile().spec.training.seed == 4_294_967_295
+    with pytest.raises(JobError, match="seed expects at most 4,294,967,295, got 4,294,967,296"):
+        replace(JOB, seed=2**32)
+
+
 def test_a_key_of_the_init_function_comes_from_the_seed():
     def init(key):
         return {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}

@@ -18,6 +18,7 @@ from crowdlearn.job import scoring
 from crowdlearn.job.parameters import initialise
 from crowdlearn.job_file import load
 from crowdlearn.module import read as read_module
+from crowdlearn.module.process import ModuleProcess
 from crowdlearn.module.scorer import RunningModule, key_words
 from crowdlearn.spec import decode_spec, encode_spec
 
@@ -187,6 +188,18 @@ def test_a_module_that_loops_for_ever_is_ended(tmp_path: Path, monkeypatch: pyte
     assert "answer within 1 s, got none" in refusal(tmp_path, "for (;;) {}\nexport const loss = 1;\n")
 
 
+def test_node_gets_no_variable_but_those_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROWDLEARN_REDIS_URL", "redis://:secret@localhost")
+    # A Node that heeded this would not start.
+    monkeypatch.setenv("NODE_OPTIONS", "--require /nowhere.js")
+    process = ModuleProcess()
+    given = Path(f"/proc/{process._process.pid}/environ")
+    names = {pair.partition(b"=")[0].decode() for pair in given.read_bytes().split(b"\0") if pair}
+    process.close()
+    assert names <= {"PATH", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT"}
+    assert job(tmp_path, MODEL).compile().metrics is not None
+
+
 def test_until_names_a_metric_of_the_module(tmp_path: Path) -> None:
     message = refusal(tmp_path, MODEL, until="recall >= 0.5")
     assert message == "until expects one of loss, accuracy, top, got 'recall' in 'recall >= 0.5'"
@@ -219,5 +232,5 @@ def test_without_node_a_module_is_stored_with_a_note_and_no_scoring(
 
 
 def test_the_key_of_a_seed_is_that_of_jax() -> None:
-    for seed in (0, 7, 2**31 + 5):
+    for seed in (0, 7, 2**31 + 5, 2**32 - 1):
         assert key_words(seed) == tuple(np.asarray(jax.random.key_data(jax.random.key(seed))).tolist())
