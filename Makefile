@@ -2,11 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch check bench clean
+.PHONY: help setup demo test test-torch test-compose check bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
+# Docker, or what stands in for it here.
+COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
 BUNDLE := web_worker/dist/worker.js
 BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node -type f 2>/dev/null) web_worker/build.mjs
 
@@ -25,6 +27,9 @@ test: setup ## run every test, with servers of their own
 
 test-torch: setup $(TORCH_VENV)/ready ## test PyTorch, Flax and Equinox models, in an environment of their own
 	$(TORCH_VENV)/bin/python -m pytest tests/torch
+
+test-compose: setup ## run docker-compose.yml from a clean state, with browsers, while containers are killed and scaled
+	CROWDLEARN_COMPOSE="$(COMPOSE)" $(BIN)/python -m pytest tests/compose
 
 check: setup ## lint and type-check Python and TypeScript
 	$(BIN)/ruff format --check .

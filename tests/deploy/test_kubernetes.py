@@ -262,18 +262,19 @@ def test_our_images_run_as_the_user_that_the_dockerfile_names() -> None:
 def test_a_gateway_has_time_to_send_its_sockets_away() -> None:
     gateway = pod(named("Deployment", "gateway"))
     container = gateway["containers"][0]
-    pause = float(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    notice = float(environment(container)["CROWDLEARN_DRAIN_NOTICE_SECONDS"])
     drain = float(environment(container)["CROWDLEARN_DRAIN_SECONDS"])
     # After the drain the server waits for the last sockets to read why: services/gateway/server.py.
-    assert gateway["terminationGracePeriodSeconds"] >= pause + drain + LINGER_SECONDS + 1
+    assert gateway["terminationGracePeriodSeconds"] >= notice + drain + LINGER_SECONDS + 1
     probe = container["readinessProbe"]
-    # Balancers have heard of it by then, if they look as often as the kubelet does.
+    assert notice > probe["periodSeconds"] * probe["failureThreshold"]
     assert (probe["httpGet"]["path"], container["livenessProbe"]["httpGet"]["path"]) == ("/readyz", "/healthz")
 
 
 def test_compose_gives_a_gateway_time_too() -> None:
     grace = float(COMPOSE["gateway"]["stop_grace_period"].removesuffix("s"))
-    assert grace >= GatewaySettings().drain_seconds + LINGER_SECONDS + 1
+    settings = GatewaySettings()
+    assert grace >= settings.drain_notice_seconds + settings.drain_seconds + LINGER_SECONDS + 1
 
 
 def test_gateways_scale_with_a_metric_that_exists() -> None:

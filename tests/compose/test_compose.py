@@ -1,0 +1,182 @@
+"""docker-compose.yml from a clean state: browsers train through the balancer while containers are killed and scaled.
+
+`make test-compose` runs it, with Docker or with what CROWDLEARN_COMPOSE names; it builds images, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, expect, sync_playwright
+
+from benchmarks.processes import free_port
+from services.cli.browsers import FLAGS, find_chromium
+
+ROOT = Path(__file__).parent.parent.parent
+COMPOSE = shlex.split(os.environ.get("CROWDLEARN_COMPOSE", "docker compose"))
+ENGINE = "docker" if COMPOSE[0] == "docker" else "podman"
+PROJECT = "crowdlearn-test"
+SCRATCH = ROOT / "build" / "compose-test"
+DEADLINE_SECONDS = 300.0
+PATIENCE_SECONDS = 15.0
+TARGET = 0.95
+
+
+class Installation:
+    """The containers of one `docker compose up`."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {**os.environ, "CROWDLEARN_PORT": str(self.port), "COMPOSE_PROJECT_NAME": PROJECT}
+
+    def compose(self, *arguments: str) -> str:
+        return self._run([*COMPOSE, *arguments])
+
+    def operator(self, *arguments: str) -> str:
+        """README's shell function of that name, from the folder with docker-compose.yml."""
+        line = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("operator()"))
+        docker = f'docker() {{ shift; {shlex.join(COMPOSE)} "$@"; }}'
+        return self._run(["bash", "-euc", f'{docker}; {line}; operator "$@"', "operator", *arguments])
+
+    def containers(self, service: str) -> list[str]:
+        """The running containers of a service, by number."""
+        label = f"label=com.docker.compose.project={PROJECT}"
+        mine = f"label=com.docker.compose.service={service}"
+        names = self._run([ENGINE, "ps", "--filter", label, "--filter", mine, "--format", "{{.Names}}"]).split()
+        return sorted(names)
+
+    def kill(self, container: str) -> None:
+        self._run([ENGINE, "kill", "--signal", "KILL", container])
+
+    def scale(self, **counts: int) -> None:
+        """As an operator does: `up --scale`."""
+        words = [word for service, count in counts.items() for word in ("--scale", f"{service}={count}")]
+        self.compose("up", "-d", "--no-build", *words)
+        for service, count in counts.items():
+            # podman-compose starts what is missing, and leaves what is too much.
+            for surplus in self.containers(service)[count:]:
+                self._run([ENGINE, "stop", surplus])
+            assert len(self.containers(service)) == count
+
+    def remove(self) -> None:
+        self.compose("--profile", "example", "down", "-v")
+        label = f"label=com.docker.compose.project={PROJECT}"
+        left = self._run([ENGINE, "ps", "-aq", "--filter", label]).split()
+        if left:
+            self._run([ENGINE, "rm", "-f", *left])
+
+    def status(self) -> dict[str, Any]:
+        """What a gateway, any of them, says of the job through the balancer."""
+        # While one dies, the balancer may answer 502 or 503.
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/jobs/slow-digits", timeout=PATIENCE_SECONDS) as answer:
+                    return dict(json.load(answer))
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def version(self) -> int:
+        return int(max(self.status()["versions"]))
+
+    def _run(self, command: list[str]) -> str:
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        return done.stdout
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Returns when `holds` does."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if holds():
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"did not happen within {DEADLINE_SECONDS:g} s")
+
+
+@pytest.fixture
+def installation() -> Iterator[Installation]:
+    """From a clean state, to a clean state."""
+    made = Installation()
+    made.remove()
+    try:
+        made.compose("up", "-d", "--build", "--scale", "gateway=3", "--scale", "aggregator=2")
+        yield made
+        logs = made.compose("logs")
+        assert "Traceback" not in logs, logs[-6000:]
+    finally:
+        made.remove()
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture
+def volunteers() -> Iterator[list[BrowserContext]]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=FLAGS, chromium_sandbox=os.geteuid() != 0
+        )
+        yield [browser.new_context() for _ in range(2)]
+        browser.close()
+
+
+def slow_digits() -> str:
+    """The digits, learned so slowly that the job outlives all that is done to it; the target is the same."""
+    text = (ROOT / "examples" / "digits.py").read_text().replace('name="digits"', 'name="slow-digits"')
+    text = text.replace("epochs=30", "epochs=4000").replace("learning_rate=0.05", "learning_rate=0.01")
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    (SCRATCH / "slow_digits.py").write_text(text)
+    return f"{SCRATCH.relative_to(ROOT)}/slow_digits.py"
+
+
+def test_browsers_reach_the_target_while_containers_die_and_scale(
+    installation: Installation, volunteers: list[BrowserContext]
+) -> None:
+    eventually(lambda: urllib.request.urlopen(f"{installation.url}/readyz", timeout=5).status == 200)
+    # The profile submits the example, as the head of docker-compose.yml says.
+    installation.compose("--profile", "example", "run", "--rm", "submit")
+    assert "digits" in installation.operator("status")
+    installation.operator("stop", "digits")
+    installation.operator("submit", slow_digits())
+
+    pages = [context.new_page() for context in volunteers]
+    for page in pages:
+        page.goto(f"{installation.url}/?job=slow-digits&join")
+
+    def goes_on() -> None:
+        before = installation.version()
+        eventually(lambda: installation.version() > before + 50)
+        assert installation.status()["state"] == "running", "the job ended before everything was done to it"
+
+    goes_on()
+    for service in ("gateway", "aggregator"):
+        installation.kill(installation.containers(service)[0])
+        goes_on()
+    installation.scale(gateway=1, aggregator=1)
+    goes_on()
+    installation.scale(gateway=4, aggregator=2)
+    goes_on()
+
+    eventually(lambda: installation.status()["state"] == "finished")
+    status = installation.status()
+    assert (status["reason"], status["metrics"]["accuracy"] >= TARGET) == ("until", True)
+    for page in pages:
+        expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=30_000)
+    weights = SCRATCH / "weights.safetensors"
+    installation.operator("export", "slow-digits", str(weights.relative_to(ROOT)))
+    assert weights.stat().st_size > 4 * status["parameters"]
