@@ -24,6 +24,9 @@ class Folder(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Makes `data` the content of a file, whole or not at all."""
 
+    def require_writable(self) -> None:
+        """Raises FileError where it is known beforehand that nothing can be written."""
+
     def names(self) -> list[str]:
         """The names of the files and folders in it, sorted; none if there is no such folder."""
 
@@ -62,6 +65,11 @@ def read(where: Where) -> bytes:
     return data
 
 
+def require_writable(where: Where) -> None:
+    """Raises FileError or SetupError where it is known beforehand that a file cannot be written."""
+    folder(split(where)[0]).require_writable()
+
+
 def write(where: Where, data: bytes) -> None:
     """Makes `data` the content of a file, whole or not at all."""
     place, name = split(where)
@@ -95,6 +103,13 @@ class _Local:
                 _sync(file.parent)
             finally:
                 partial.unlink(missing_ok=True)
+
+    def require_writable(self) -> None:
+        there = self._path.absolute()
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise FileError(f"{self._path} expects a folder that can be written, got {there}, which cannot")
 
     def names(self) -> list[str]:
         with _named(self._path, OSError), suppress(FileNotFoundError, NotADirectoryError):
@@ -135,6 +150,9 @@ class _Bucket:
     def write(self, name: str, data: bytes) -> None:
         with self._named(name):
             self._files.pipe_file(f"{self._root}/{name}", data)
+
+    def require_writable(self) -> None:
+        return  # a bucket tells when it is written to
 
     def names(self) -> list[str]:
         with self._named(""), suppress(FileNotFoundError):

@@ -60,6 +60,12 @@ def save(
         files.write(where, pack(arrays, about))
 
 
+def require_place(where: Where) -> None:
+    """Raises JobError, FileError or SetupError where `save` is known to fail: before a training rather than after."""
+    _suffix(where)
+    files.require_writable(where)
+
+
 def pack(arrays: Mapping[str, Vector], about: Mapping[str, str] | None = None) -> bytes:
     """Arrays as the bytes of a safetensors file."""
     return bytes(safetensors.numpy.save(dict(arrays), {"format": "np", **(about or {})}))

@@ -10,24 +10,23 @@ import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 
-from crowdlearn import logs
-from crowdlearn.errors import SetupError, StoreUnavailableError
+from crowdlearn import files, logs
+from crowdlearn.errors import JobError, SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
-from crowdlearn.replica import Fleet
+from crowdlearn.replica import Fleet, State
 from crowdlearn.replica import Gateway as ReplicaGateway
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
 from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Store, connect
 from crowdlearn.store.status import status as read_status
-from crowdlearn.weights import save
+from crowdlearn.weights import require_place, save
 from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
@@ -49,7 +48,7 @@ class Outcome:
     """How a run ended."""
 
     status: JobStatus
-    file: Path
+    file: str
     seconds: float
 
 
@@ -74,7 +73,7 @@ def up(
         str | None, typer.Option(help="Write checkpoints into this folder, once a minute.", metavar="PATH")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the weights. [default: NAME.safetensors]", metavar="FILE")
+        str | None, typer.Option(help="Where to write the weights. [default: NAME.safetensors]", metavar="FILE")
     ] = None,
     leave: Annotated[
         bool,
@@ -91,9 +90,13 @@ def up(
     console = Console(stderr=as_json)
     if browsers:
         find_chromium()
+    if checkpoints is not None:
+        files.folder(checkpoints).require_writable()
+    if out is not None:
+        require_place(out)
     compiled, past = compiled_job(job_file, weights, checkpoint, console)
     stay = console.is_terminal and not leave and not as_json
-    file = out or Path(f"{compiled.spec.name}.safetensors")
+    file = out or f"{compiled.spec.name}.safetensors"
     session = Session(compiled, past, console, browsers, replicas, port, redis, file, checkpoints, stay)
     outcome = loop.run(session.run)
     if as_json:
@@ -112,7 +115,7 @@ class Session:
     replicas: int
     port: int | None
     redis: str | None
-    out: Path
+    out: str
     checkpoints: str | None
     stay: bool
 
@@ -129,12 +132,12 @@ class Session:
                 self.console.print(f"Page: {page}", highlight=False)
                 if self.browsers:
                     await stack.enter_async_context(headless_replicas(f"{page}&join", self.browsers))
-                if self.replicas:
-                    await stack.enter_async_context(_python_replicas(service.url, spec.name, self.replicas))
+                fleet = _python_replicas(service.url, spec.name, self.replicas) if self.replicas else None
+                taking_part = await stack.enter_async_context(fleet) if fleet else None
                 if not self.browsers and not self.replicas and not _open_page(page):
                     self.console.print("Open it in a browser to take part.")
                 async with self._checkpoints(store):
-                    await self._watch(store, service, stop)
+                    await self._watch(store, service, taking_part, stop)
                     outcome = await self._finish(store, time.monotonic() - started)
                 if self.stay and not stop.is_set():
                     self.console.print("The page stays up until you press Ctrl-C.")
@@ -170,7 +173,9 @@ class Session:
             else:
                 self.console.print(f"The last checkpoint could not be written to {self.checkpoints}.", style="yellow")
 
-    async def _watch(self, store: Store, service: EmbeddedService, stop: asyncio.Event) -> None:
+    async def _watch(
+        self, store: Store, service: EmbeddedService, taking_part: asyncio.Task[State] | None, stop: asyncio.Event
+    ) -> None:
         name = self.compiled.spec.name
         with TrainingProgress(self.console, self.compiled.spec.epochs) as progress:
             away = False
@@ -179,6 +184,9 @@ class Session:
                 try:
                     status = await read_status(store, name, with_curve=False)
                     progress.show(status)
+                    if taking_part is not None and taking_part.done():
+                        self._say_if_failed(taking_part.result(), status)
+                        taking_part = None
                     if status.state == "finished":
                         return
                     if stop.is_set():
@@ -191,6 +199,14 @@ class Session:
                         self.console.print(f"{error}. Training goes on when it is back.", style="yellow")
                     away = True
                 await _sleep_unless(stop, REFRESH_SECONDS)
+
+    def _say_if_failed(self, state: State, status: JobStatus) -> None:
+        if state.name != "failed":
+            return
+        # Nobody else would say so, and `up` would wait for ever. What was trained before is not thrown away.
+        if not self.browsers and not status.replicas and max(status.versions) == self.compiled.spec.first_version:
+            raise JobError(f"the replicas in Python cannot take part: {state.message}")
+        self.console.print(f"The replicas in Python left: {state.message}", style="yellow", markup=False)
 
     async def _finish(self, store: Store, seconds: float) -> Outcome:
         """Drains the streams, scores what came of it and writes it."""
@@ -221,12 +237,12 @@ class Session:
 
 
 @asynccontextmanager
-async def _python_replicas(url: str, job: str, count: int) -> AsyncIterator[None]:
-    """Lets so many replicas take part for the length of a block."""
+async def _python_replicas(url: str, job: str, count: int) -> AsyncIterator[asyncio.Task[State]]:
+    """Lets so many replicas take part for the length of a block; the task tells how they end."""
     leave = asyncio.Event()
     running = asyncio.create_task(Fleet(ReplicaGateway(url), job, count).run(leave))
     try:
-        yield
+        yield running
     finally:
         leave.set()
         await running
@@ -263,6 +279,6 @@ def _as_json(outcome: Outcome) -> bytes:
             "epoch": status.epoch,
             "loss": status.loss,
             "metrics": status.metrics,
-            "file": str(outcome.file),
+            "file": outcome.file,
         }
     )

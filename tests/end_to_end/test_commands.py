@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,32 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 def job_file(tmp_path: Path) -> str:
     (tmp_path / "ordered.py").write_text(JOB)
     return str(tmp_path / "ordered.py")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--out", "w.h5", "ends in .safetensors or .npz, got 'w.h5'"),
+        ("--out", "/dev/null/w.npz", "/dev/null expects a folder that can be written"),
+        ("--checkpoints", "/dev/null/here", "/dev/null/here expects a folder that can be written"),
+    ],
+)
+def test_up_says_before_it_trains_what_it_could_not_write_after(
+    job_file: str, option: str, value: str, said: str
+) -> None:
+    done = run("up", job_file, "--port", "0", option, value)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Page:" not in done.stdout
+
+
+def test_up_does_not_wait_for_replicas_that_cannot_take_part(tmp_path: Path) -> None:
+    (tmp_path / "model.js").write_text("export function loss(p, b, { np }) { return np.mean(np.dot(b.x, p.w)); }")
+    file = tmp_path / "ordered.py"
+    file.write_text(re.sub(r"loss=.*mean\(\)", 'model="model.js"', JOB))
+    done = run("up", str(file), "--replicas", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
+    assert done.returncode == 1
+    assert "the replicas in Python cannot take part: This job's model is an ES module" in done.stderr
 
 
 def test_a_job_is_submitted_shown_exported_and_stopped(
