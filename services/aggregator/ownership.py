@@ -49,7 +49,7 @@ class Ownership:
         members = await self._store.fleet.heartbeat(self._member, self._settings.lease_seconds)
         await self.renew()
         if share is None:
-            share = fair_share(len(wanted), len(members))
+            share = fair_share(len(wanted), members, self._member)
         mine = [key for key in self._tasks if key in wanted]
         for key in [*surplus(mine, share), *(key for key in self._tasks if key not in wanted)]:
             # One that is still being loaded has none, and is asked again at the next tick.

@@ -9,9 +9,11 @@ ShardKey = tuple[str, int]
 """A run and the index of a shard of it."""
 
 
-def fair_share(shards: int, members: int) -> int:
-    """How many of `shards` each of `members` aggregators may own."""
-    return -(-shards // max(1, members))
+def fair_share(shards: int, members: Collection[str], member: str) -> int:
+    """How many of `shards` this one of the members may own. Shares differ by one at most, and add up to all."""
+    everybody = sorted({*members, member})
+    each, left = divmod(shards, len(everybody))
+    return each + (everybody.index(member) < left)
 
 
 def to_claim(wanted: Iterable[ShardKey], owned: Collection[ShardKey], member: str) -> list[ShardKey]:

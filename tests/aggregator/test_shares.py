@@ -8,13 +8,19 @@ from services.aggregator.shares import fair_share, surplus, to_claim
 from services.aggregator.training_curve import TrainingCurve
 
 
-@pytest.mark.parametrize(("shards", "members", "share"), [(4, 1, 4), (4, 2, 2), (5, 2, 3), (1, 3, 1), (0, 2, 0)])
-def test_the_fair_share_is_rounded_up_so_that_every_shard_has_an_owner(shards: int, members: int, share: int) -> None:
-    assert fair_share(shards, members) == share
+@pytest.mark.parametrize(
+    ("shards", "shares"),
+    [(4, [2, 1, 1]), (12, [4, 4, 4]), (13, [5, 4, 4]), (14, [5, 5, 4]), (1, [1, 0, 0]), (0, [0, 0, 0])],
+)
+def test_shares_are_even_and_add_up_to_every_shard(shards: int, shares: list[int]) -> None:
+    members = ["c", "a", "b"]
+    assert [fair_share(shards, members, member) for member in ("a", "b", "c")] == shares
+    assert sum(shares) == shards
 
 
 def test_an_aggregator_that_nobody_has_heard_of_yet_counts_itself() -> None:
-    assert fair_share(3, 0) == 3
+    assert fair_share(3, [], "a") == 3
+    assert fair_share(3, ["b"], "a") == 2
 
 
 def test_only_shards_beyond_the_share_are_given_up() -> None:
