@@ -1,4 +1,4 @@
-"""Servers that tests share: a real redis-server, a real cluster, and the three stores every promise is tested on."""
+"""What tests share: a real redis-server, a real cluster, the three stores every promise is tested on, and logs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import RedisCluster, RedisServer
+from tests.end_to_end.log_files import shown_on_failure
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,15 @@ def redis_cluster() -> Iterator[RedisCluster]:
         cluster.start()
         yield cluster
         cluster.stop()
+
+
+@pytest.fixture
+def logs(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder for the services' logs; printed when the test fails."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    with shown_on_failure(folder, request):
+        yield folder
 
 
 @pytest.fixture(params=["fakeredis", "redis", "cluster"])
