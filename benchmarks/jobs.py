@@ -21,14 +21,20 @@ PROGRAM = (
 )
 
 
-def sized(name: str, parameters: int = ORIGINAL_PARAMETERS, codec: CodecName = "int8", **changes: Any) -> JobSpec:
+def sized(
+    name: str,
+    parameters: int = ORIGINAL_PARAMETERS,
+    codec: CodecName = "int8",
+    shard_size: int = 131_072,
+    **changes: Any,
+) -> JobSpec:
     """A job of one array of `parameters` values whose gradients are never too stale."""
     fields: dict[str, Any] = {
         "name": name,
         "run": secrets.token_hex(6),
         "created_seconds": time.time(),
         "parameters": (ParameterArray("w", (parameters,), 0),),
-        "shards": cut(parameters, 131_072),
+        "shards": cut(parameters, shard_size),
         "batch": BatchLayout(100, (BatchArray("x", "float32", (1,)),)),
         "training": ReplicaTraining(1, 1, 0.0, 8, 2, codec, "f16", 0),
         "optimizer": OptimizerSpec(),

@@ -1,0 +1,295 @@
+"""Runs a swarm: starts the service and the scripted crowd, and measures both. What is printed is swarm_report's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks import jobs
+from benchmarks.process_usage import cpu_seconds, resident_bytes
+from benchmarks.processes import Gateway, RedisCluster, RedisServer, Service, running
+from benchmarks.scripted_crowd import Plan
+from crowdlearn.errors import SetupError
+from crowdlearn.protocol import CodecName
+from crowdlearn.store import Store, connect
+
+ANSWER_SECONDS = 60.0
+"""A load generator answers a command so soon, however busy the machine is; joining takes longer."""
+
+SETTLE_SECONDS = 3.0
+"""After the last replica has joined, and between phases."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What benchmarks.swarm's options say."""
+
+    replicas: int
+    parameters: int
+    shard_size: int
+    step_seconds: float
+    step_spread: float
+    pushing: float
+    slow: float
+    slow_bytes_per_second: float
+    stopped: float
+    churn_per_second: float
+    join_per_second: float
+    seconds: float
+    phases: int
+    gateways: int
+    aggregators: int
+    processes: int
+    redis_masters: int
+    codec: CodecName
+    compare: bool
+    pin: bool
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase, summed over the load generators; latencies as (p50, p99, most) in milliseconds."""
+
+    kind: str
+    seconds: float
+    load_average: float
+    counts: dict[str, int]
+    committed: int
+    staleness: dict[int, int]
+    push_ms: tuple[float, float, float]
+    fetch_ms: dict[str, tuple[float, float, float]]
+    accepted_per_replica: tuple[int, float, int]
+    """Least, median and most, of those that read well and train."""
+    cpu_seconds: dict[str, float]
+
+
+@dataclass
+class Result:
+    """A whole run."""
+
+    scenario: Scenario
+    bytes_per_socket: float = 0.0
+    """Of the gateways: resident memory with all sockets open less that with none, over the sockets."""
+    join_seconds: float = 0.0
+    phases: list[Phase] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """As --json prints it."""
+        return asdict(self)
+
+
+class Generator:
+    """A load generator process: one line of JSON for each command."""
+
+    def __init__(self, plan: Plan, processor: set[int] | None) -> None:
+        command = [sys.executable, "-m", "benchmarks.scripted_crowd"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if processor:
+            os.sched_setaffinity(self.process.pid, processor)
+        self.tell(msgspec.json.encode(plan).decode())
+
+    def tell(self, line: str) -> None:
+        """Sends a command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """Its next line; SetupError when it does not come."""
+        assert self.process.stdout is not None
+        if select.select([self.process.stdout], [], [], seconds)[0] and (line := self.process.stdout.readline()):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        raise SetupError(f"a load generator has not answered within {seconds:g} s; exit code {self.process.poll()}")
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(ANSWER_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+class Swarm:
+    """The processes of one run."""
+
+    def __init__(self, scenario: Scenario, stack: ExitStack) -> None:
+        self.scenario = scenario
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crowdlearn-swarm-")))
+        self.redis = self._redis(folder, stack)
+        self.spec = jobs.sized("swarm", scenario.parameters, scenario.codec, shard_size=scenario.shard_size)
+        asyncio.run(self._with_store(lambda store: jobs.submit(store, self.spec)))
+        self.gateways = [
+            Gateway(self.redis.url, CROWDLEARN_FRAMES_PER_SECOND="1000000", CROWDLEARN_DRAIN_SECONDS="0.1")
+            for _ in range(scenario.gateways)
+        ]
+        self.aggregators = [Service("aggregator", self.redis.url) for _ in range(scenario.aggregators)]
+        stack.enter_context(running(*self.gateways, *self.aggregators))
+        time.sleep(SETTLE_SECONDS)
+        self._before = self._resident()
+        self.generators: list[Generator] = []
+        for index in range(scenario.processes):
+            generator = Generator(self._plan(index), self._processors()[1])
+            stack.callback(generator.close)
+            self.generators.append(generator)
+        self._pin()
+
+    def join(self) -> tuple[float, float]:
+        """Waits for the crowd; returns how long it took to come, and the gateways' bytes for each socket."""
+        scenario, start = self.scenario, time.monotonic()
+        patience = ANSWER_SECONDS + 10 * scenario.replicas / scenario.join_per_second
+        joined = sum(generator.answer(patience)["joined"] for generator in self.generators)
+        seconds = time.monotonic() - start
+        # Replicas have parameters now, and most of them have pushed.
+        time.sleep(max(SETTLE_SECONDS, min(scenario.step_seconds, 10)))
+        return seconds, (self._resident() - self._before) / joined
+
+    def measure(self, kind: str) -> Phase:
+        """One phase."""
+        pids = self._pids()
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        versions, start = self._committed(), time.monotonic()
+        for generator in self.generators:
+            generator.tell(f"begin {kind}")
+        time.sleep(self.scenario.seconds)
+        for generator in self.generators:
+            generator.tell("end")
+        seconds, load = time.monotonic() - start, os.getloadavg()[0]
+        told = [generator.answer() for generator in self.generators]
+        committed = self._committed() - versions
+        used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+        return _phase(kind, seconds, load, told, committed, used)
+
+    def _redis(self, folder: Path, stack: ExitStack) -> RedisServer | RedisCluster:
+        if self.scenario.redis_masters == 1:
+            server = RedisServer(folder)
+            server.start()
+            stack.callback(server.kill)
+            return server
+        cluster = RedisCluster(folder, self.scenario.redis_masters)
+        stack.callback(cluster.stop)
+        cluster.start()
+        return cluster
+
+    async def _with_store(self, act: Any) -> Any:
+        store: Store = await connect(self.redis.url)
+        try:
+            return await act(store)
+        finally:
+            await store.close()
+
+    def _plan(self, index: int) -> Plan:
+        scenario, processes = self.scenario, self.scenario.processes
+        return Plan(
+            spec=self.spec,
+            redis=self.redis.url,
+            ports=tuple(gateway.port for gateway in self.gateways),
+            replicas=scenario.replicas // processes + (index < scenario.replicas % processes),
+            seed=index,
+            join_per_second=scenario.join_per_second / processes,
+            step_seconds=scenario.step_seconds,
+            step_spread=scenario.step_spread,
+            pushing=scenario.pushing,
+            slow=scenario.slow,
+            slow_bytes_per_second=scenario.slow_bytes_per_second,
+            stopped=scenario.stopped,
+            churn_per_second=scenario.churn_per_second / processes,
+        )
+
+    def _committed(self) -> int:
+        """The version of the slowest shard."""
+
+        async def read(store: Store) -> int:
+            return min(each.version for each in await store.shards.manifests(self.spec.run, len(self.spec.shards)))
+
+        return int(asyncio.run(self._with_store(read)))
+
+    def _processors(self) -> tuple[set[int] | None, set[int] | None]:
+        every = sorted(os.sched_getaffinity(0))
+        return ({every[0]}, set(every[1:])) if self.scenario.pin and len(every) > 1 else (None, None)
+
+    def _pin(self) -> None:
+        services = self._processors()[0]
+        if services:
+            for name, pid in self._pids().items():
+                if not name.startswith("load"):
+                    os.sched_setaffinity(pid, services)
+
+    def _pids(self) -> dict[str, int]:
+        nodes = [self.redis] if isinstance(self.redis, RedisServer) else self.redis.nodes
+        groups: dict[str, list[int]] = {
+            "gateway": [each.running.pid for each in self.gateways],
+            "aggregator": [each.running.pid for each in self.aggregators],
+            "redis": [node.process.pid for node in nodes if node.process is not None],
+            "load": [each.process.pid for each in self.generators],
+        }
+        return {f"{name} {index + 1}": pid for name, pids in groups.items() for index, pid in enumerate(pids)}
+
+    def _resident(self) -> int:
+        return sum(resident_bytes(gateway.running.pid) for gateway in self.gateways)
+
+
+def _phase(
+    kind: str, seconds: float, load: float, told: list[dict[str, Any]], committed: int, used: dict[str, float]
+) -> Phase:
+    counted = ("accepted", "busy", "rejected", "joined", "left", "cut", "bytes_up", "bytes_down", "frames_down")
+    staleness: Counter[int] = Counter()
+    for each in told:
+        staleness.update({int(key): count for key, count in each["staleness"].items()})
+    readers = {name for each in told for name in each["fetch_seconds"]}
+    accepted = [count for each in told for count in each["accepted_per_replica"]] or [0]
+    return Phase(
+        kind=kind,
+        seconds=seconds,
+        load_average=load,
+        counts={name: sum(each[name] for each in told) for name in counted},
+        committed=committed,
+        staleness=dict(sorted(staleness.items())),
+        push_ms=_spread([value for each in told for value in each["push_seconds"]]),
+        fetch_ms={
+            name: _spread([value for each in told for value in each["fetch_seconds"].get(name, [])])
+            for name in sorted(readers)
+        },
+        accepted_per_replica=(min(accepted), float(np.median(accepted)), max(accepted)),
+        cpu_seconds=used,
+    )
+
+
+def _spread(seconds: list[float]) -> tuple[float, float, float]:
+    """Median, 99th percentile and most, in milliseconds; NaN if there are none."""
+    if not seconds:
+        return (float("nan"),) * 3
+    p50, p99, most = np.percentile(seconds, [50, 99, 100]) * 1000
+    return float(p50), float(p99), float(most)
+
+
+def run(scenario: Scenario) -> Result:
+    """Starts everything, measures every phase, and stops everything."""
+    result = Result(scenario)
+    kinds = ["calm", "hostile"] if scenario.compare else ["hostile"]
+    with ExitStack() as stack:
+        swarm = Swarm(scenario, stack)
+        result.join_seconds, result.bytes_per_socket = swarm.join()
+        for kind in kinds * scenario.phases:
+            result.phases.append(swarm.measure(kind))
+            time.sleep(SETTLE_SECONDS)
+    return result
