@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
@@ -42,6 +44,7 @@ def gateway(
 ) -> None:
     """Serve the page, the sockets and the data to browsers. Further settings: docs/settings.md."""
     settings = from_environment(GatewaySettings, os.environ, host=host, port=port)
+    _allow_many_sockets()
 
     async def serve(store: Store, stop: asyncio.Event) -> None:
         from services import gateway as service  # the others need not load Starlette
@@ -49,6 +52,17 @@ def gateway(
         await service.run(store, settings, stop=stop)
 
     _run(redis, log_level, metrics_port, serve)
+
+
+def _allow_many_sockets() -> None:
+    """Shells and service managers start processes with 1,024 open files, and allow them to ask for more."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # macOS calls its hard limit infinite and refuses that.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def aggregator(

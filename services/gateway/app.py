@@ -31,6 +31,8 @@ def build(gateway: Gateway, health: Health, bundle: Bundle) -> Starlette:
             await websocket.close()  # before accept, this is HTTP 403
             return
         await websocket.accept()
+        # Starlette's copy, as the wire forgets uvicorn's.
+        websocket.scope["headers"].clear()
         if health.closed:
             await websocket.close(GOING_AWAY)
             return

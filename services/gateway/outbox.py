@@ -23,7 +23,7 @@ class Source(Protocol):
 class Outbox:
     """Filled by whoever has something to say, emptied by the socket's writer."""
 
-    __slots__ = ("_messages", "_owed", "awake", "farewell", "roomy")
+    __slots__ = ("_messages", "_owed", "_roomy", "awake", "farewell")
 
     def __init__(self) -> None:
         self._messages: list[bytes] = []
@@ -31,15 +31,15 @@ class Outbox:
         self._owed: dict[Source, None] = {}
         self.farewell: tuple[Close | int, str] | None = None
         self.awake = asyncio.Event()
-        self.roomy = asyncio.Event()
-        self.roomy.set()
+        # Made when it is needed, which is hardly ever: an event is 800 bytes, and sockets are many.
+        self._roomy: asyncio.Event | None = None
 
     def say(self, message: Message) -> None:
         """Queues a message."""
         if self.farewell is None:
             self._messages.append(wire.text(protocol.encode(message).encode()))
-            if len(self._messages) >= MAX_MESSAGES:
-                self.roomy.clear()
+            if len(self._messages) >= MAX_MESSAGES and self._roomy is None:
+                self._roomy = asyncio.Event()
             self.awake.set()
 
     def owe(self, source: Source) -> None:
@@ -57,6 +57,17 @@ class Outbox:
             self._owed.clear()
             self.awake.set()
 
+    async def until_roomy(self) -> None:
+        """Waits while there are too many unsent messages."""
+        if self._roomy is not None:
+            await self._roomy.wait()
+
+    def make_room(self) -> None:
+        """Ends every wait for room: the messages were taken, or nobody will take them any more."""
+        if self._roomy is not None:
+            self._roomy.set()
+            self._roomy = None
+
     def __bool__(self) -> bool:
         """Whether there may be something to write."""
         return bool(self._messages or self._owed)
@@ -65,7 +76,7 @@ class Outbox:
         """What to write next: all messages, else one shard's parameters, else nothing."""
         if self._messages:
             messages, self._messages = self._messages, []
-            self.roomy.set()
+            self.make_room()
             return messages
         while self._owed:
             source = next(iter(self._owed))

@@ -112,7 +112,7 @@ class ReplicaSocket:
                 await self._perform(session.frame(data, now()), data)
             else:
                 await self._perform(session.text(event["text"], now()))
-            await self.outbox.roomy.wait()
+            await self.outbox.until_roomy()
             event = await receive()
 
     async def _first(self, receive: Callable[[], Any]) -> Any:
@@ -227,7 +227,7 @@ class ReplicaSocket:
             metrics.SOCKETS_CLOSED.labels("cut").inc()
             wire.abort()
         finally:
-            outbox.roomy.set()
+            outbox.make_room()
 
     async def _until_writable(self) -> None:
         if not self._wire.can_write():

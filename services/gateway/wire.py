@@ -87,10 +87,18 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._forget_headers()
         if message["type"] == "websocket.close" and self.close_timer is not None:
             # uvicorn would close the transport then, which waits for ever for a peer that does not read.
             self.close_timer.cancel()
             self.close_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _forget_headers(self) -> None:
+        # A browser sends some fifteen, uvicorn keeps them three times over, and nobody reads them any more.
+        self.request.headers.clear()
+        self.response.headers.clear()
+        self.scope["headers"].clear()  # type: ignore[attr-defined]  # uvicorn makes a list of it
 
     def handle_cont(self, event: Frame) -> None:
         if self.close_sent:
