@@ -23,6 +23,9 @@ from sklearn.linear_model import LogisticRegression
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
+MNIST = Path(os.environ.get("MNIST", ROOT.parent / "shared" / "data" / "mnist.npz"))
+"""Handwritten digits in Keras's layout; the repository does not ship them."""
+
 pytestmark = pytest.mark.browser
 
 
@@ -31,11 +34,11 @@ def read(example: str) -> Any:
     return SimpleNamespace(**runpy.run_path(str(EXAMPLES / example)))
 
 
-def train(example: str, to: Path, **environment: str) -> dict[str, Any]:
-    """How `crowdlearn up` ended, with two browsers; the weights are in `to`."""
-    command = [sys.executable, "-m", "services.cli", "up", str(EXAMPLES / example), "--browsers", "2", "--port", "0"]
+def train(example: str, to: Path, browsers: int = 2, **environment: str) -> dict[str, Any]:
+    """How `crowdlearn up` ended, with some browsers; the weights are in `to`."""
+    command = [sys.executable, "-m", "services.cli", "up", str(EXAMPLES / example), "--browsers", str(browsers)]
     done = subprocess.run(
-        [*command, "--json", "--out", str(to)],
+        [*command, "--port", "0", "--json", "--out", str(to)],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -103,6 +106,14 @@ def bits_of_pairs(example: Any) -> float:
         / (len(unseen) - 1)
         for weight in (1, 3, 10, 30)
     )
+
+
+@pytest.mark.skipif(not MNIST.is_file(), reason="there is no mnist.npz: name it in the variable MNIST")
+def test_four_browsers_train_the_convolutional_network_to_96_percent_of_the_test_digits(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    outcome = train("mnist_cnn.py", file, browsers=4, MNIST=str(MNIST))
+    assert outcome["reason"] == "until"
+    assert outcome["metrics"]["accuracy"] >= 0.96
 
 
 def test_the_convolutional_network_learns_small_digits_that_are_given_as_mnist(tmp_path: Path) -> None:
