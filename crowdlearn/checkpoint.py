@@ -99,9 +99,11 @@ def latest(folder: Folder) -> Latest | None:
     """Which checkpoint is the newest; None if there is none yet, or one that this version cannot read."""
     data = folder.read(LATEST)
     try:
-        return None if data is None else msgspec.json.decode(data, type=Latest)
+        newest = None if data is None else msgspec.json.decode(data, type=Latest)
     except msgspec.MsgspecError:
         return None
+    # A bucket may be written by others: no address outside it is followed.
+    return None if newest is None or "/" in newest.checkpoint else newest
 
 
 def read(where: Where) -> Snapshot:
@@ -127,6 +129,9 @@ def read(where: Where) -> Snapshot:
         raise JobError(f"{where}: the checkpoint was written by another version of CrowdLearn: {error}") from error
     if about.format != FORMAT:
         raise JobError(f"{where}: the checkpoint expects format {FORMAT}, got {about.format}: update CrowdLearn")
+    if len(about.versions) != len(about.spec.shards):
+        shards = len(about.spec.shards)
+        raise JobError(f"{where}: {ABOUT} is damaged: {shards} shards expect as many versions, got {about.versions}")
     return _snapshot(f"{str(where).rstrip('/')}/{prefix}", about)
 
 

@@ -82,6 +82,9 @@ class Gateway:
 
     async def program(self, path: str) -> bytes:
         """What a welcome's `program` names; raises UnreachableError, or RefusedError when trying again is no use."""
+        if not path.startswith("/"):
+            # Behind a host, `@elsewhere` would be another host.
+            raise RefusedError(f"a welcome names its program by a path of {self.base}, got {path!r}")
         return await self._get(path)
 
     async def chunk(self, job: str, run: str, grant: Grant, layout: BatchLayout) -> Chunk:

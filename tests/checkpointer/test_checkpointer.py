@@ -113,6 +113,22 @@ def test_each_shard_that_gets_on_gives_a_new_name_that_sorts_later(tmp_path: Pat
     assert sorted(f"{each}-0123456789ab" for each in got) == [f"{each}-0123456789ab" for each in got]
 
 
+async def test_a_checkpoint_with_other_versions_than_shards_is_damaged(store: Store, tmp_path: Path) -> None:
+    await submitted(store)
+    await Checkpointer(store, tmp_path, Plan()).look("small")
+    file = tmp_path / "000000000000-0123456789ab" / "checkpoint.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"versions": [0, 0]}))
+    with pytest.raises(JobError, match=r"checkpoint.json is damaged: 3 shards expect as many versions, got \(0, 0\)"):
+        checkpoint.read(tmp_path)
+
+
+def test_latest_leads_nowhere_else(tmp_path: Path) -> None:
+    latest = {"checkpoint": "../elsewhere", "job": "small", "run": "0123456789ab", "versions": [0]}
+    (tmp_path / "latest.json").write_text(json.dumps(latest))
+    with pytest.raises(JobError, match="expects a checkpoint"):
+        checkpoint.read(tmp_path)
+
+
 async def test_checkpoints_come_by_time(store: Store, tmp_path: Path) -> None:
     spec, clock = await submitted(store), Clock()
     checkpointer = Checkpointer(store, tmp_path, Plan(every_seconds=10), clock=clock)
