@@ -121,3 +121,27 @@ test("a slow preparation of an old run neither replaces the executor of the new 
   assert.deepEqual(disposed, ["first", "second"]);
   assert.ok(!states.includes("failed"));
 });
+
+test("a line on which the welcome never comes is given up, and another is tried", async (t) => {
+  const { runner, ended } = start(t);
+  FakeSocket.all[0]!.onopen();
+  t.mock.timers.tick(29_500);
+  await settled();
+  assert.equal(FakeSocket.all.length, 1);
+  await passTime(t);
+  await passTime(t);
+  assert.equal(FakeSocket.all.length, 2);
+  const stopped = runner.stop();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
+});
+
+test("a line on which nothing is due may be silent for ever", async (t) => {
+  const { runner, ended } = start(t);
+  FakeSocket.all[0]!.welcome({});
+  for (let minutes = 0; minutes < 5; minutes++) await passTime(t);
+  assert.equal(FakeSocket.all.length, 1);
+  const stopped = runner.stop();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
+});

@@ -35,6 +35,11 @@ export class Outbox {
     return this.#lanes.every(({ letters }) => letters.length < this.credit && letters.every(({ isSent }) => isSent));
   }
 
+  /** Whether a frame was sent and is not answered yet. */
+  get isAwaiting(): boolean {
+    return this.#lanes.some(({ letters }) => letters.some(({ isSent }) => isSent));
+  }
+
   /** Whether a shard was told `busy` and waits to be tried again. */
   get isBusy(): boolean {
     return this.retryAtMilliseconds !== null;

@@ -19,6 +19,7 @@ import type { Reporter } from "./reporter";
 import { now, pause, Timer } from "./scheduling";
 import { Shelf } from "./shelf";
 import { Session } from "./session";
+import { Silence } from "./silence";
 import { Trainer } from "./trainer";
 
 /** A connection that lasted so long was a good one: after it, attempts start from the shortest pause again. */
@@ -26,6 +27,9 @@ const GOOD_CONNECTION_MILLISECONDS = 5000;
 
 /** How long `stop` waits for the gateway to confirm the close, so that the leases given back do arrive. */
 const FAREWELL_MILLISECONDS = 300;
+
+/** The close code of a line that broke without a word. */
+const ABNORMAL = 1006;
 
 const CONNECTING: State = { state: "connecting", message: "Connecting to the service." };
 const AWAY: State = { state: "connecting", message: "The service does not answer. Trying again." };
@@ -39,6 +43,7 @@ export class Runner {
   readonly #uniform = (): number => this.#random.uniform();
   readonly #backoff = new Backoff(this.#uniform);
   readonly #ticker = new Timer(() => this.#tick());
+  readonly #silence = new Silence(() => this.#giveUp());
   readonly #shelf = new Shelf();
   readonly #session: Session;
   readonly #trainer: Trainer;
@@ -83,7 +88,10 @@ export class Runner {
   #connect(): void {
     if (this.#isEnded) return;
     const connection: Connection = new Connection(this.gateway.socketUrl(this.job), {
-      opened: () => connection.send(encode(this.#session.hello())),
+      opened: () => {
+        connection.send(encode(this.#session.hello()));
+        this.#silence.expect();
+      },
       text: (data) => this.#receive(connection, () => this.#text(data)),
       frame: (data) => this.#receive(connection, () => this.#session.receiveFrame(data)),
       closed: (code) => this.#closed(connection, code),
@@ -105,8 +113,10 @@ export class Runner {
 
   #receive(connection: Connection, read: () => Action[]): void {
     if (connection !== this.#connection) return;
+    this.#silence.end();
     try {
       this.#perform(read());
+      if (this.#session.isAwaiting) this.#silence.expect();
       this.#trainer.wake();
     } catch (error) {
       // One of the two is too old, and going on would not mend it.
@@ -121,7 +131,13 @@ export class Runner {
     this.#perform(this.#session.closed(code));
   }
 
+  #giveUp(): void {
+    console.warn("The gateway has not answered for half a minute.");
+    if (this.#connection) this.#closed(this.#connection, ABNORMAL);
+  }
+
   #hangUp(): void {
+    this.#silence.end();
     this.#bytesUp += this.#connection?.bytesUp ?? 0;
     this.#bytesDown += this.#connection?.bytesDown ?? 0;
     this.#connection?.close();
@@ -145,12 +161,17 @@ export class Runner {
   #act(action: Action): void {
     switch (action.do) {
       case "send": return this.#connection?.send(encode(action.message));
-      case "sendFrame": return this.#connection?.send(action.bytes);
+      case "sendFrame": return this.#sendFrame(action.bytes);
       case "prepare": return void this.#prepare(action.welcome);
       case "loadChunk": return void this.#loadChunk(action.welcome, action.grant);
       case "reconnect": return void this.#reconnect();
       case "end": return this.#end(action.state);
     }
+  }
+
+  #sendFrame(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#connection?.send(bytes);
+    this.#silence.expect();
   }
 
   async #prepare(welcome: Welcome): Promise<void> {

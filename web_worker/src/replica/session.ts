@@ -40,6 +40,11 @@ export class Session {
     return this.#isOpen;
   }
 
+  /** Whether an answer to a gradient is due. */
+  get isAwaiting(): boolean {
+    return this.#training?.isAwaiting ?? false;
+  }
+
   /** The first message on a new socket. */
   hello(): FromReplica {
     const { replica = null, run = null } = this.#welcome ?? {};

@@ -123,6 +123,11 @@ export class Training {
     return [...this.#askForChunks(now), ...this.#sendFrames(now)];
   }
 
+  /** Whether an answer to a gradient is due. */
+  get isAwaiting(): boolean {
+    return this.#outbox.isAwaiting;
+  }
+
   /** When `tick` will next have something to do, or null. */
   get tickAtMilliseconds(): number | null {
     const { retryAtMilliseconds } = this.#outbox;
