@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -75,8 +76,9 @@ def _fake_client(server: Any) -> redis.asyncio.Redis:
 
 
 def _client(url: str) -> redis.asyncio.Redis:
+    options = _OPTIONS if url.startswith("unix:") else _OPTIONS | _TCP_OPTIONS
     pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
-        url, max_connections=MAX_CONNECTIONS, timeout=COMMAND_TIMEOUT_SECONDS, **_OPTIONS
+        url, max_connections=MAX_CONNECTIONS, timeout=COMMAND_TIMEOUT_SECONDS, **options
     )
     return redis.asyncio.Redis.from_pool(pool)
 
@@ -91,7 +93,9 @@ def _cluster(url: str) -> RedisCluster:
     if options.pop("connection_class", None) is not None:
         options["ssl"] = True
     nodes = [ClusterNode(options.pop("host"), options.pop("port", 6379)), *map(_node, others)]
-    return RedisCluster(startup_nodes=nodes, max_connections=MAX_NODE_CONNECTIONS, **options, **_OPTIONS)
+    return RedisCluster(
+        startup_nodes=nodes, max_connections=MAX_NODE_CONNECTIONS, **options, **_OPTIONS, **_TCP_OPTIONS
+    )
 
 
 def _node(host: str) -> ClusterNode:
@@ -104,12 +108,24 @@ def _node(host: str) -> ClusterNode:
 _OPTIONS: dict[str, Any] = {
     "socket_timeout": NO_SOCKET_TIMEOUT,
     "socket_connect_timeout": COMMAND_TIMEOUT_SECONDS,
-    "socket_keepalive": True,
     "driver_info": None,  # no CLIENT SETINFO: a command less, and a permission less
     "socket_read_size": READ_BYTES,
     "protocol": 2,  # one shape of answers on Redis, Valkey and fakeredis
     "retry": Retry(NoBackoff(), 0),
 }
+
+
+_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""After 10 s of silence three probes, 5 s apart. Who only listens would else not notice for two hours that nobody speaks
+any more: a firewall has forgotten the connection, or the other machine is off."""
+
+_TCP_OPTIONS: dict[str, Any] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value for name, value in _PROBES.items() if hasattr(socket, name)
+    },
+}
+"""What a Unix socket does not take."""
 
 
 def without_password(url: str) -> str:

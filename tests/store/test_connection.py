@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import uuid
 from pathlib import Path
@@ -132,3 +133,25 @@ async def test_a_silent_member_is_forgotten(store: Store) -> None:
     # Heard of within the last -60 s: nobody.
     assert await store.fleet.members(-60) == []
     assert await store.fleet.members(60) == []
+
+
+async def test_a_redis_behind_a_unix_socket_is_reached(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    server = RedisServer(tmp_path, "--unixsocket", str(path))
+    server.start()
+    store = await connect(f"unix://{path}")
+    await store.fleet.heartbeat("a", 60)
+    await store.close()
+    store = await connect(server.url)
+    assert await store.fleet.members(60) == ["a"]
+    await store.close()
+    server.kill()
+
+
+async def test_a_connection_that_is_silent_is_probed_by_the_kernel(redis_server: RedisServer) -> None:
+    store = await connect(redis_server.url)
+    (connection,) = store._connection._commands.connection_pool._available_connections
+    peer = connection._writer.get_extra_info("socket")
+    assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+    await store.close()
