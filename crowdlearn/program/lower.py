@@ -14,7 +14,7 @@ from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.keys import KEY, MOVES, Keys, is_key, require_threefry
 from crowdlearn.program.model import DTYPES, ValueType
-from crowdlearn.program.primitives import LOWERINGS, SEVERAL
+from crowdlearn.program.primitives import LOWERINGS, SEVERAL, select_case
 from crowdlearn.program.types import CannotExecute
 
 MAX_CONSTANT = 1_048_576
@@ -72,6 +72,8 @@ class Lowering:
             outputs = self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
         elif name == "scan":
             outputs = [*self._scan(params, inputs, line)]
+        elif name == "cond":
+            outputs = self._cond(params["branches"], inputs, live, line)
         else:
             outputs = [*self._primitive(equation, name, inputs, line)]
         written = zip(equation.outvars, outputs, strict=True)
@@ -101,6 +103,19 @@ class Lowering:
         value = lowering(self.builder, inputs, equation.params, result)
         assert self.builder.types[value] == result, (name, self.builder.types[value], result)
         return value
+
+    def _cond(self, branches: Any, inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:
+        """The branch that is taken where that is known; otherwise all of them, and a choice among their outputs."""
+        which, *operands = inputs
+        which = self.builder.convert(which, "int32")
+        known = self.builder.scalar(which)
+        if known is not None:
+            branches = [branches[max(0, min(int(known), len(branches) - 1))]]
+        cases = [self.jaxpr(each.jaxpr, each.consts, operands, live, line) for each in branches]
+        return [
+            select_case(self.builder, which, [value for value in values if value is not None]) if want else None
+            for want, *values in zip(live, *cases, strict=True)
+        ]
 
     def _scan(self, params: dict[str, Any], inputs: list[int], line: str | None) -> list[int]:
         body = params["jaxpr"]

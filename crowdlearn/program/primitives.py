@@ -94,9 +94,20 @@ def _bitcast(b: Builder, inputs: list[int], params: Params, result: ValueType) -
 
 
 def _select(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
-    if len(inputs) != 3 or b.types[inputs[0]].dtype != "bool":
-        raise CannotExecute("select_n among more than two cases", "write jnp.where for each of them instead")
-    return _elementwise("select_n")(b, inputs, params, result)
+    which, *cases = inputs
+    if b.types[which].dtype == "bool":
+        return _elementwise("select_n")(b, inputs, params, result)
+    return select_case(b, which, cases)
+
+
+def select_case(b: Builder, which: int, cases: Sequence[int]) -> int:
+    """The case whose number is `which`, an integer; the last for greater numbers."""
+    shape = b.types[cases[0]].shape
+    chosen = cases[-1]
+    for number in reversed(range(len(cases) - 1)):
+        below = b.emit("le", (which, b.constant(np.asarray(number, b.types[which].dtype))))
+        chosen = b.emit("select_n", (_stretched(b, below, shape), chosen, cases[number]))
+    return chosen
 
 
 def _convert(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
@@ -150,6 +161,11 @@ def _dot_general(b: Builder, inputs: list[int], params: Params, result: ValueTyp
 
 def _iota(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
     return b.emit("iota", inputs, shape=result.shape, dtype=result.dtype, dimension=int(params["dimension"]))
+
+
+def _nothing(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    """What a branch that is not taken would leave for the gradient: nothing reads it."""
+    return b.constant(np.zeros(result.shape, result.dtype))
 
 
 def _concatenate(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
@@ -217,6 +233,11 @@ def _scatter_add(b: Builder, inputs: list[int], params: Params, result: ValueTyp
     return indexing.scatter_add(b, x, indices, updates, geometry, params["mode"].name)
 
 
+def _scatter_sub(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    x, indices, updates = inputs
+    return _scatter_add(b, [x, indices, b.emit("neg", (updates,))], params, result)
+
+
 def _scatter(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     x, indices, updates = inputs
     geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
@@ -255,6 +276,7 @@ LOWERINGS: dict[str, Lowered] = {
     "argmin": _arg("argmin"),
     "dot_general": _dot_general,
     "iota": _iota,
+    **dict.fromkeys(("empty", "empty2"), _nothing),
     "concatenate": _concatenate,
     "slice": _slice,
     "pad": _pad,
@@ -266,6 +288,7 @@ LOWERINGS: dict[str, Lowered] = {
     "gather": _gather,
     "scatter-add": _scatter_add,
     "scatter": _scatter,
+    "scatter-sub": _scatter_sub,
     **inverses.LOWERINGS,
     "conv_general_dilated": convolution.convolve,
     "reduce_window_max": pooling.pool("max"),

@@ -112,6 +112,12 @@ FLOATS = {
     "scan_reverse": lambda x: lax.scan(lambda y, row: (y - jnp.sin(row), y), x[0], x, reverse=True)[0],
     "fori_loop": lambda x: lax.fori_loop(0, 3, lambda i, y: y * x + i, x),
     "integers": lambda x: (jnp.floor(x * 4).astype(jnp.int32) // 3 * 2 - 1).astype(jnp.float32),
+    "cond": lambda x: lax.cond(x[0, 0] > 0, jnp.sin, lambda y: y * 3, x),
+    "cond_negative": lambda x: lax.cond(x[0, 0] > 9, lambda: x / 0, lambda: x * 3),
+    "switch": lambda x: lax.switch(jnp.int32(x[0, 0] * 0) + 1, [jnp.sin, jnp.cos, jnp.tanh], x),
+    "switch_beyond": lambda x: lax.switch(jnp.int32(x[0, 0] * 0) + 7, [jnp.sin, jnp.cos, jnp.tanh], x),
+    "cond_of_known": lambda x: lax.cond(True, lambda: x * 2, lambda: x),
+    "select_of_three": lambda x: lax.select_n(jnp.int32(jnp.clip(x + 1, 0, 2)), x, x * 2, x**2),
     "iota": lambda x: x * jnp.arange(4),
     "roll_by_nothing": lambda x: jnp.roll(x * 2, 0, 1),
     "roll_all_round": lambda x: jnp.roll(x * 2, 3, 0),
@@ -154,6 +160,7 @@ GATHERS = {
     "written_elements": lambda t, i: t.at[i[0], i[0] % 5].set(7.0),
     "written_outside": lambda t, i: t.at[i[0] * 2].set(1.0),
     "written_twice": lambda t, i: jnp.zeros(6).at[i].set(jnp.arange(6.0).reshape(2, 3)) * t[:, 0],
+    "subtracted": lambda t, i: t.at[i[0]].subtract(t[:3] * 2),
     "added_outside": lambda t, i: t.at[i * 2].add(1.0),
 }
 
