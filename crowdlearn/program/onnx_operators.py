@@ -18,7 +18,6 @@ Operator = Callable[[Graph, list[str], list[Pair], Options, Pair], str]
 PLAIN = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
     "eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual",
-    "and": "And", "or": "Or", "xor": "Xor", "not": "Not",
     "neg": "Neg", "abs": "Abs", "sign": "Sign", "floor": "Floor", "ceil": "Ceil", "round": "Round", "exp": "Exp",
     "log": "Log", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos", "tan": "Tan", "tanh": "Tanh", "sinh": "Sinh",
     "cosh": "Cosh", "logistic": "Sigmoid", "erf": "Erf",
@@ -228,8 +227,16 @@ def _plain(operator: str) -> Operator:
     return _composed(lambda g, inputs: g.emit(operator, inputs))
 
 
+def _logic(operator: str) -> Operator:
+    """Of bool one operator, of integers another."""
+    return lambda g, inputs, _types, _options, result: g.emit(
+        operator if result.dtype == "bool" else f"Bitwise{operator}", inputs
+    )
+
+
 OPERATORS: dict[str, Operator] = {
     **{primitive: _plain(operator) for primitive, operator in PLAIN.items()},
+    **{name.lower(): _logic(name) for name in ("And", "Or", "Xor", "Not")},
     "ne": _composed(lambda g, inputs: g.emit("Not", [g.emit("Equal", inputs)])),
     "rem": _composed(lambda g, inputs: g.emit("Mod", inputs, fmod=1)),
     "atan2": _composed(_atan2),

@@ -169,7 +169,8 @@ def test_the_patches_that_made_a_result_serve_the_gradient_of_its_kernel():
 
 
 def test_channels_in_second_place_cost_no_transpose_of_images_within_the_network():
-    program = trace(*MODELS["convolutional_channels_first"])
+    model = MODELS["convolutional_channels_first"]
+    program = trace(model.loss, model.parameters, model.batch)
     turned = [e for e in program.equations if e.primitive == "transpose" and program.values[e.outputs[0]].rank == 4]
     # Where the images are flattened, there and back; and the kernel for the gradient of its input.
     assert len(turned) == 3
