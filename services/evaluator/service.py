@@ -73,6 +73,9 @@ async def _first_of(stop: asyncio.Event, news: asyncio.Event, seconds: float) ->
         wait.cancel()
 
 
+ATTEMPTS = 3
+"""So often in a row a run may fail to be scored: a Node that was killed for its memory may live the next time."""
+
 Life = tuple[str, int]
 """A run, and how often it was resumed: it may have another target then."""
 
@@ -89,6 +92,7 @@ class Evaluator:
         self._always, self._only = always, only
         self._evaluations: dict[Life, Evaluation | None] = {}
         """None for a run that has nothing more to score, or cannot be scored."""
+        self._failures: dict[Life, int] = {}
         self._away = False
 
     async def look_if_redis_answers(self) -> None:
@@ -112,6 +116,7 @@ class Evaluator:
         for run in {life[0] for life in self._evaluations} - {spec.run for spec in specs.values()}:
             self._store.forget(run)
         self._evaluations = {life: each for life, each in self._evaluations.items() if life in specs}
+        self._failures = {life: count for life, count in self._failures.items() if life in specs}
         for spec in specs.values():
             await self._look_at(spec)
 
@@ -125,9 +130,22 @@ class Evaluator:
             evaluation = self._evaluations[life]
             if evaluation is not None and await evaluation.step():
                 self._evaluations[life] = None
+            self._failures.pop(life, None)
         except UnknownJobError:
             log.info("job=%s run=%s went away", spec.name, spec.run)
             self._evaluations.pop(life, None)
-        except (JobError, SetupError) as error:
+        except SetupError as error:
             log.error("job=%s run=%s cannot be scored: %s", spec.name, spec.run, error)
             self._evaluations[life] = None
+        except JobError as error:
+            self._failed(spec, error)
+
+    def _failed(self, spec: JobSpec, error: JobError) -> None:
+        life = _life(spec)
+        self._failures[life] = self._failures.get(life, 0) + 1
+        if self._failures[life] < ATTEMPTS:
+            log.warning("job=%s run=%s could not be scored, will be tried again: %s", spec.name, spec.run, error)
+            self._evaluations.pop(life, None)
+            return
+        log.error("job=%s run=%s cannot be scored, failed %d times: %s", spec.name, spec.run, ATTEMPTS, error)
+        self._evaluations[life] = None

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from crowdlearn import Data, Downpour, Job
-from crowdlearn.errors import SetupError, StoreUnavailableError
+from crowdlearn.errors import JobError, SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
 from crowdlearn.settings import EvaluatorSettings
 from crowdlearn.spec import CurvePoint
 from crowdlearn.store import Commit, Store, connect, resume
 from services import evaluator
+from services.evaluator.evaluation import Evaluation
 from services.evaluator.service import Evaluator
 
 X = np.zeros((10, 2), np.float32)
@@ -244,10 +245,32 @@ async def test_a_scoring_function_that_cannot_be_read_stops_only_its_own_job(sto
     bad = replace(JOB, name="broken").compile()
     await store.jobs.submit(bad.spec, bad.program, b"no function", bad.parameters, bad.train, bad.held_out)
     evaluating = Evaluator(store)
-    await evaluating.look()
-    await evaluating.look()
+    for _ in range(4):
+        await evaluating.look()
     assert len(await scored(store, good)) == 1
-    assert caplog.text.count("cannot be scored") == 1
+    assert caplog.text.count("cannot be scored, failed 3 times") == 1
+
+
+async def test_a_scoring_that_fails_twice_is_tried_a_third_time_and_then_given_up(store, monkeypatch):
+    compiled = await submit(store)
+    step, failures = Evaluation.step, 2
+
+    async def failing(self):
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise JobError("Node was killed")
+        return await step(self)
+
+    monkeypatch.setattr(Evaluation, "step", failing)
+    evaluating = Evaluator(store)
+    for _ in range(3):
+        await evaluating.look()
+    assert len(await scored(store, compiled.spec.run)) == 1
+    failures = 3
+    for _ in range(3):
+        await evaluating.look()
+    assert evaluating._evaluations == {(compiled.spec.run, 0): None}
 
 
 async def test_a_run_that_a_newer_one_replaced_is_forgotten(store):
