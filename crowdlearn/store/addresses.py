@@ -116,8 +116,8 @@ _OPTIONS: dict[str, Any] = {
 
 
 _PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""After 10 s of silence three probes, 5 s apart. Who only listens would else not notice for two hours that nobody speaks
-any more: a firewall has forgotten the connection, or the other machine is off."""
+"""After 10 s of silence three probes, 5 s apart. Who only listens would else not notice for two hours that nobody can
+speak any more: a firewall has forgotten the connection, or the other machine is off."""
 
 _TCP_OPTIONS: dict[str, Any] = {
     "socket_keepalive": True,
