@@ -144,3 +144,53 @@ def test_a_page_of_another_origin_can_embed_a_replica(
         assert pushed["backend"] == "wasm"
         with urllib.request.urlopen(f"{gateway.url}/jobs/embedded-{name}") as answer:
             assert json.load(answer)["state"] == "running"
+
+
+DROPOUT = """
+import jax
+import jax.numpy as jnp
+from sklearn.datasets import load_digits
+
+from crowdlearn import Data, Job, Normal
+
+images, labels = load_digits(return_X_y=True)
+
+
+def logits(p, image):
+    return jax.nn.relu(image / 16 @ p["W1"] + p["b1"]) @ p["W2"]
+
+
+def loss(p, batch, key):
+    kept = jax.random.bernoulli(key, 0.9, batch["image"].shape)
+    dropped = jnp.where(kept, batch["image"] / 0.9, 0.0)
+    return -jnp.mean(jnp.sum(jax.nn.log_softmax(logits(p, dropped)) * jax.nn.one_hot(batch["label"], 10), -1))
+
+
+def metrics(p, batch):
+    return {"accuracy": jnp.mean(logits(p, batch["image"]).argmax(-1) == batch["label"])}
+
+
+job = Job(
+    name="dropout",
+    params={"W1": Normal((64, 32)), "b1": Normal((32,), std=0), "W2": Normal((32, 10))},
+    loss=loss,
+    metrics=metrics,
+    data=Data(
+        train={"image": images[:1500].astype("float32"), "label": labels[:1500]},
+        held_out={"image": images[1500:].astype("float32"), "label": labels[1500:]},
+    ),
+    batch_size=32,
+    epochs=40,
+    until="accuracy >= 0.9",
+)
+"""
+
+
+@pytest.mark.browser
+def test_a_browser_and_a_replica_in_python_train_a_model_with_dropout(tmp_path: Path) -> None:
+    file = tmp_path / "dropout.py"
+    file.write_text(DROPOUT)
+    out = ("--out", str(tmp_path / "dropout.safetensors"))
+    outcome = crowdlearn("up", str(file), "--browsers", "1", "--replicas", "1", "--port", "0", *out)
+    assert outcome["reason"] == "until"
+    assert outcome["metrics"]["accuracy"] >= 0.9
