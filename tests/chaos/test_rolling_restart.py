@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from playwright.async_api import Page
 from benchmarks.processes import Gateway, RedisServer, Service, free_port
 from services.cli.browsers import headless_replicas
 from tests.chaos.stage import Stage, aggregator, gateway, stage
-from tests.end_to_end.test_balancer import configuration, start_balancer
+from tests.end_to_end.balancers import BALANCERS, balancing
 
 ROOT = Path(__file__).parent.parent.parent
 JOB = """
@@ -24,6 +24,11 @@ from examples.digits import job
 job = replace(job, name="tab", until=None, epochs=100_000)
 """
 LEAVING = {"CROWDLEARN_DRAIN_NOTICE_SECONDS": "2", "CROWDLEARN_DRAIN_SECONDS": "1"}
+ATTENTIVE = replace(
+    BALANCERS[0], configure=lambda *where: BALANCERS[0].configure(*where).replace("inter 2s", "inter 200ms")
+)
+"""HAProxy that looks five times a second; deploy/haproxy.cfg is content with once in two seconds."""
+
 FELT_SECONDS = 20.0
 """Far more than a reconnect takes, of a volunteer or of the tab: this machine may be busy. The figures are printed."""
 
@@ -83,18 +88,14 @@ async def restart(at_work: Stage, gateways: list[Gateway], page: Page) -> None:
 async def test_a_rolling_restart_loses_nothing_and_is_not_felt(
     redis_server: RedisServer, logs: Path, tmp_path: Path
 ) -> None:
-    assert shutil.which("haproxy"), "no haproxy: run `make setup`, or install Debian's package haproxy"
     (tmp_path / "job.py").write_text(JOB)
     submit = [sys.executable, "-m", "services.cli", "submit", str(tmp_path / "job.py"), "--redis", redis_server.url]
     await asyncio.to_thread(subprocess.run, submit, check=True, cwd=ROOT, env=None)
     gateways = [gateway(redis_server.url, logs, number, **LEAVING) for number in (1, 2)]
     aggregators: list[Service] = [aggregator(redis_server.url, logs)]
     url = f"http://127.0.0.1:{(port := free_port())}"
-    # A balancer that looks five times a second; deploy/haproxy.cfg is content with once in two seconds.
-    (tmp_path / "haproxy.cfg").write_text(configuration(port, gateways).replace("inter 2s", "inter 200ms"))
     async with stage(redis_server.url, name="rolling", gateways=gateways, aggregators=aggregators) as at_work:
-        balancer = start_balancer(tmp_path / "haproxy.cfg", logs / "haproxy.log")
-        try:
+        with balancing(ATTENTIVE, port, [one.port for one in gateways], tmp_path, logs / "haproxy.log"):
             for volunteer in at_work.volunteers:
                 volunteer.script.urls = (url,)
             everybody, each = watch(at_work)
@@ -103,9 +104,6 @@ async def test_a_rolling_restart_loses_nothing_and_is_not_felt(
                 await at_work.train_during(restart(at_work, gateways, page))
                 state = await page.locator("#state").get_attribute("data-state")
             await at_work.store.jobs.finish((await at_work.store.jobs.spec("tab")).run, "stopped")
-        finally:
-            balancer.terminate()
-            balancer.wait()
         felt = max(own.longest for own in each)
         print(f"longest without an acknowledgement: anybody {everybody.longest:.2f} s, any one volunteer {felt:.2f} s")
         assert state == "training"
