@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 # Docker, or what stands in for it here.
 COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
+# Tests mostly wait for each other's processes: two at a time take little more than half the time.
+WORKERS ?= 2
 BUNDLE := web_worker/dist/worker.js
 BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node -type f 2>/dev/null) web_worker/build.mjs
 
@@ -23,7 +25,7 @@ demo: setup ## train digits here with two real browser replicas, on fakeredis
 
 test: setup ## run every test, with servers of their own
 	cd web_worker && npm test --silent
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-torch: setup $(TORCH_VENV)/ready ## test PyTorch, Flax and Equinox models, in an environment of their own
 	$(TORCH_VENV)/bin/python -m pytest tests/torch
