@@ -18,9 +18,10 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/ready $(BUNDLE) ## create .venv, install dependencies and system packages, build the browser bundle
-	@scripts/system-packages
+	@scripts/system-packages --tests
 
-demo: setup ## train digits here with two real browser replicas, on fakeredis
+demo: $(VENV)/ready $(BUNDLE) ## train digits here with two real browser replicas, on fakeredis
+	@scripts/system-packages
 	$(BIN)/crowdlearn up examples/digits.py --browsers 2 --out digits.safetensors
 
 test: setup ## run every test, with servers of their own

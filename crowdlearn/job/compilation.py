@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
@@ -13,8 +16,10 @@ from crowdlearn.errors import JobError
 from crowdlearn.job import modules, scoring
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
-from crowdlearn.program import encode, trace
+from crowdlearn.module.scorer import key_words
+from crowdlearn.program import encode, origin, trace
 from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.trace import takes_key
 from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import JobSpec, Target, parse_target
 
@@ -108,6 +113,7 @@ def _held_out(job: Job, train: Table) -> Chunks | None:
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
     program = _trace(job, parameters, train.table)
+    _require_finite(job, parameters, train.table)
     return CompiledModel("program", program, _scoring(job, parameters, held_out) if held_out else None)
 
 
@@ -117,6 +123,20 @@ def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
     assert job.loss is not None
     tree = parameters.tree([shape(array.shape, "float32") for array in parameters.arrays])
     return encode(trace(job.loss, tree, batch))
+
+
+def _require_finite(job: Job, parameters: Parameters, train: Table) -> None:
+    """Computes one loss: replicas drop gradients that are not finite, and such a job would never end."""
+    jax = import_jax()
+    assert job.loss is not None
+    with jax.enable_x64(False):
+        tree = parameters.cut(jax.numpy.asarray(parameters.flat))
+        inputs = (tree, {array.name: train.arrays[array.name][: job.batch_size] for array in train.layout})
+        key = (jax.random.wrap_key_data(np.array(key_words(job.seed), np.uint32), impl="threefry2x32"),)
+        loss = float(jax.jit(job.loss)(*inputs, *(key if takes_key(job.loss) else ())))
+    if not math.isfinite(loss):
+        line = origin.line_of_function(job.loss)
+        raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}")
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:

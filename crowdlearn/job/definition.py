@@ -63,7 +63,9 @@ class Job:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(JOB_NAME, self.name):
-            raise JobError(f"a job's name expects up to 63 of a-z, 0-9 and -, not - first, got {self.name!r}")
+            raise JobError(
+                f"a job's name expects at most 63 lowercase letters, digits and hyphens (not first), got {self.name!r}"
+            )
         if (self.loss is None) == (self.model is None):
             got = "neither" if self.loss is None else "both"
             raise JobError(f"a job expects either loss (a function) or model (a JavaScript file), got {got}")

@@ -53,7 +53,9 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         optimizer=spec.optimizer.name,
         until=str(spec.until) if spec.until else None,
         versions=[manifest.version for manifest in manifests],
-        updates_per_second=updates_per_second(recent, manifests[0].version, now, spec.first_version),
+        updates_per_second=updates_per_second(recent, manifests[0].version, now, spec.first_version)
+        if state.state == "running"
+        else 0.0,
         replicas=replicas,
         backlog=sum(backlog),
         epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,

@@ -58,7 +58,8 @@ def submit(
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
         console.print(
-            f"Job [bold]{compiled.spec.name}[/] is running. Every browser that opens a gateway's page can take part."
+            f"Job [bold]{compiled.spec.name}[/] is running. Whoever opens a gateway's page /?job={compiled.spec.name} "
+            f"can take part; `crowdlearn status {compiled.spec.name}` tells how it goes."
         )
 
 

@@ -178,7 +178,10 @@ def test_every_hyperparameter_reaches_the_spec():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "My Job"}, "a job's name expects up to 63 of a-z, 0-9 and -, not - first, got 'My Job'"),
+        (
+            {"name": "My Job"},
+            "a job's name expects at most 63 lowercase letters, digits and hyphens",
+        ),
         ({"loss": 3}, "loss expects a function of (params, batch), got 3"),
         ({"data": {"x": X}}, "data expects Data(train={...}, held_out={...}), got {"),
         ({"optimizer": "adam"}, "optimizer expects an optimizer such as Adagrad(learning_rate=0.05), got 'adam'"),
@@ -251,3 +254,12 @@ def test_a_key_of_the_init_function_comes_from_the_seed():
     first, second = (replace(JOB, params=init).compile().parameters for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, replace(JOB, params=init, seed=1).compile().parameters)
+
+
+def test_a_loss_that_is_not_finite_from_the_first_is_refused_with_its_line() -> None:
+    def loss(p, batch):
+        return jnp.mean(batch["x"] @ p["W"]) * jnp.log(-1.0)
+
+    wrong = Job(name="nan", params={"W": np.ones((2, 1))}, loss=loss, data=Data({"x": np.ones((4, 2))}), batch_size=2)
+    with pytest.raises(JobError, match=r"a finite number for the first minibatch, got nan from .*test_jobs\.py:\d+"):
+        wrong.compile()

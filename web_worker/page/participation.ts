@@ -5,7 +5,7 @@ import { element, write } from "./elements.js";
 import { bytes, count, real } from "./format.js";
 import { loadReplica, type Progress, type Replica, type StateName } from "./replica.js";
 import type { JobStatus } from "./status.js";
-import { backendWords, costWords, replicaWords } from "./words.js";
+import { backendWords, costWords, overWords, replicaWords } from "./words.js";
 
 /** Numbers change faster than they can be read: shown this often at most. */
 const SHOW_EVERY_MILLISECONDS = 250;
@@ -129,8 +129,9 @@ export class Participation {
   private showOffer(status: JobStatus): void {
     const over = status.state === "finished" && !this.replica;
     this.section.classList.toggle("over", over);
-    write(element("join-title"), over ? "This job is finished" : "Train it with us");
-    write(element("join-text"), over ? "There is nothing left to compute. Thank you to everyone who took part." : costWords(status));
+    const [title, text] = over ? overWords(status) : ["Train it with us", costWords(status)];
+    write(element("join-title"), title);
+    write(element("join-text"), text);
   }
 
   private showButton(): void {

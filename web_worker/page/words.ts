@@ -51,6 +51,13 @@ function endWords(status: JobStatus, seconds: number | null): string {
   return `Finished after ${effort}`;
 }
 
+/** Title and text where one could take part, of a job that has ended. */
+export function overWords({ reason }: Pick<JobStatus, "reason">): readonly [string, string] {
+  if (reason === "stopped") return ["This job was stopped", "It may go on later. Thank you to everyone who took part."];
+  if (reason === "diverged") return ["This job has failed", "Its model diverged. Thank you to everyone who took part."];
+  return ["This job is finished", "There is nothing left to compute. Thank you to everyone who took part."];
+}
+
 /** Under the headline: how far it is to the target. */
 export function aimWords(status: JobStatus, metric: string, value: number | undefined): string {
   const target = readTarget(status.until);
