@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Chunks, Table
@@ -16,10 +14,8 @@ from crowdlearn.errors import JobError
 from crowdlearn.job import modules, scoring
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
-from crowdlearn.module.scorer import key_words
 from crowdlearn.program import encode, origin, trace
 from crowdlearn.program.jax_import import import_jax
-from crowdlearn.program.trace import takes_key
 from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import JobSpec, Target, parse_target
 
@@ -130,10 +126,9 @@ def _require_finite(job: Job, parameters: Parameters, train: Table) -> None:
     jax = import_jax()
     assert job.loss is not None
     with jax.enable_x64(False):
-        tree = parameters.cut(jax.numpy.asarray(parameters.flat))
-        inputs = (tree, {array.name: train.arrays[array.name][: job.batch_size] for array in train.layout})
-        key = (jax.random.wrap_key_data(np.array(key_words(job.seed), np.uint32), impl="threefry2x32"),)
-        loss = float(jax.jit(job.loss)(*inputs, *(key if takes_key(job.loss) else ())))
+        batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
+        compute = jax.jit(scoring.without_key(jax, job.loss, job.seed))
+        loss = float(compute(parameters.cut(jax.numpy.asarray(parameters.flat)), batch))
     if not math.isfinite(loss):
         line = origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}")

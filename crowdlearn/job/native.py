@@ -18,10 +18,9 @@ from crowdlearn.codecs import Vector
 from crowdlearn.dataset import read_chunk
 from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.parameters import initialise
+from crowdlearn.job.scoring import without_key
 from crowdlearn.module import RunningModule, Source
-from crowdlearn.module.scorer import key_words
 from crowdlearn.program.jax_import import import_jax
-from crowdlearn.program.trace import takes_key
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
@@ -73,10 +72,8 @@ def native_step(
     with jax.enable_x64(False), jax.default_device(jax.devices("cpu")[0]):
         parameters = initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters))
         assert job.loss is not None
-        inputs: tuple[Any, ...] = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
-        if takes_key(job.loss):
-            inputs = (*inputs, jax.random.wrap_key_data(np.array(key_words(job.seed), np.uint32), impl="threefry2x32"))
-        compute = jax.jit(jax.value_and_grad(job.loss))
+        inputs = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
+        compute = jax.jit(jax.value_and_grad(without_key(jax, job.loss, job.seed)))
         loss, gradient = compute(*inputs)
         flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in jax.tree.leaves(gradient)])
         times: list[float] = []

@@ -75,7 +75,7 @@ def export(
         JobError: metrics raises, or returns something else than scalars by name; with the user's line.
     """
     jax = import_jax()
-    loss_of, has_key = _without_key(jax, loss, seed), loss is not None and takes_key(loss)
+    loss_of, has_key = without_key(jax, loss, seed), loss is not None and takes_key(loss)
     functions, names = [], tuple[str, ...]()
     for rows in sorted(set(chunk_sizes)):
         batch = {a.name: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype) for a in arrays}
@@ -101,7 +101,7 @@ def _header(data: bytes) -> tuple[_Header, int]:
     return msgspec.json.decode(data[4 : 4 + length], type=_Header), 4 + length
 
 
-def _without_key(jax: Any, loss: Loss | None, seed: int) -> Loss | None:
+def without_key(jax: Any, loss: Loss | None, seed: int) -> Loss | None:
     """The loss as a function of (parameters, batch); its key is always the same, so that curves are smooth."""
     if loss is None or not takes_key(loss):
         return loss
