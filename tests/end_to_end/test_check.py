@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ from playwright.sync_api import Browser
 from crowdlearn.job.native import first_batch, native_step
 from crowdlearn.job_file import load
 from services.cli.program_page import BACKENDS, Answer, Backend, Case, ModuleLayout, ProgramPage, headless_chromium
+from tests.end_to_end.commands import ROOT, said
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(__file__).parent.parent.parent
 HEAD = """
 import jax, jax.numpy as jnp, numpy as np
 from crowdlearn import Data, Job
@@ -62,10 +60,7 @@ def check(
 ) -> subprocess.CompletedProcess[str]:
     file = folder / "tried.py"
     file.write_text(HEAD + loss + tail)
-    command = [sys.executable, "-m", "services.cli", "check", str(file), *options]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    return said("check", str(file), *options, **environment)
 
 
 def checked(folder: Path, loss: str, *options: str, tail: str = TAIL, **environment: str) -> tuple[int, dict[str, Any]]:

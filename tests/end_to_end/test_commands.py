@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from benchmarks.processes import RedisServer, free_port
+from tests.end_to_end.commands import said
 
-ROOT = Path(__file__).parent.parent.parent
 JOB = """
 import numpy as np
 from crowdlearn import Data, Job
@@ -26,13 +23,6 @@ job = Job(name="ordered", params={"w": np.array([1.0, 2, 3, 4])},
 """
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services.cli", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
-
-
 @pytest.fixture
 def job_file(tmp_path: Path) -> str:
     (tmp_path / "ordered.py").write_text(JOB)
@@ -40,7 +30,7 @@ def job_file(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "expected"),
     [
         ("--out", "w.h5", "ends in .safetensors or .npz, got 'w.h5'"),
         ("--out", "/dev/null/w.npz", "/dev/null expects a folder that can be written"),
@@ -48,11 +38,11 @@ def job_file(tmp_path: Path) -> str:
     ],
 )
 def test_up_says_before_it_trains_what_it_could_not_write_after(
-    job_file: str, option: str, value: str, said: str
+    job_file: str, option: str, value: str, expected: str
 ) -> None:
-    done = run("up", job_file, "--port", "0", option, value)
+    done = said("up", job_file, "--port", "0", option, value)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Page:" not in done.stdout
 
 
@@ -60,7 +50,7 @@ def test_up_does_not_wait_for_replicas_that_cannot_take_part(tmp_path: Path) -> 
     (tmp_path / "model.js").write_text("export function loss(p, b, { np }) { return np.mean(np.dot(b.x, p.w)); }")
     file = tmp_path / "ordered.py"
     file.write_text(re.sub(r"loss=.*mean\(\)", 'model="model.js"', JOB))
-    done = run("up", str(file), "--replicas", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
+    done = said("up", str(file), "--replicas", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
     assert done.returncode == 1
     assert "the replicas in Python cannot take part: This job's model is an ES module" in done.stderr
 
@@ -69,67 +59,69 @@ def test_a_job_is_submitted_shown_exported_and_stopped(
     redis_server: RedisServer, job_file: str, tmp_path: Path
 ) -> None:
     redis = ("--redis", redis_server.url, "--json")
-    assert json.loads(run("submit", job_file, *redis).stdout)["job"] == "ordered"
-    status = json.loads(run("status", "ordered", *redis).stdout)
+    assert json.loads(said("submit", job_file, *redis).stdout)["job"] == "ordered"
+    status = json.loads(said("status", "ordered", *redis).stdout)
     assert (status["state"], status["parameters"], status["versions"]) == ("running", 4, [0])
-    assert "ordered" in [one["job"] for one in json.loads(run("status", *redis).stdout)["jobs"]]
+    assert "ordered" in [one["job"] for one in json.loads(said("status", *redis).stdout)["jobs"]]
 
-    again = run("submit", job_file, *redis)
+    again = said("submit", job_file, *redis)
     assert again.returncode == 1
     assert "ordered" in again.stderr
     assert "Traceback" not in again.stderr
 
-    assert run("export", "ordered", str(tmp_path / "w.npz"), *redis).returncode == 0
+    assert said("export", "ordered", str(tmp_path / "w.npz"), *redis).returncode == 0
     assert np.load(tmp_path / "w.npz")["w"].tolist() == [1, 2, 3, 4]
-    assert run("export", "ordered", "--out", str(tmp_path / "w.safetensors"), *redis).returncode == 0
+    assert said("export", "ordered", "--out", str(tmp_path / "w.safetensors"), *redis).returncode == 0
     with safe_open(tmp_path / "w.safetensors", "np") as file:
         assert (file.metadata()["job"], file.metadata()["versions"]) == ("ordered", "[0]")
-    assert json.loads(run("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": True}
-    assert json.loads(run("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": False}
-    assert json.loads(run("status", "ordered", *redis).stdout)["reason"] == "stopped"
+    assert json.loads(said("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": True}
+    assert json.loads(said("stop", "ordered", *redis).stdout) == {"job": "ordered", "stopped": False}
+    assert json.loads(said("status", "ordered", *redis).stdout)["reason"] == "stopped"
 
-    resumed = json.loads(run("resume", "ordered", *redis).stdout)
+    resumed = json.loads(said("resume", "ordered", *redis).stdout)
     assert (resumed["versions"], resumed["epochs"]) == ([0], 10)
-    assert run("stop", "ordered", *redis).returncode == 0
+    assert said("stop", "ordered", *redis).returncode == 0
 
 
 def test_a_job_starts_from_a_file_of_weights(redis_server: RedisServer, job_file: str, tmp_path: Path) -> None:
     (tmp_path / "started.py").write_text(JOB.replace("ordered", "started"))
     redis = ("--redis", redis_server.url, "--json")
     np.savez(tmp_path / "wrong.npz", v=np.ones(4))
-    refused = run("submit", str(tmp_path / "started.py"), "--weights", str(tmp_path / "wrong.npz"), *redis)
+    refused = said("submit", str(tmp_path / "started.py"), "--weights", str(tmp_path / "wrong.npz"), *redis)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "missing: w; unknown: v" in refused.stderr
     assert "Traceback" not in refused.stderr
 
     np.savez(tmp_path / "right.npz", w=np.array([5, 6, 7, 8], np.float16))
-    assert run("submit", str(tmp_path / "started.py"), "--weights", str(tmp_path / "right.npz"), *redis).returncode == 0
-    assert run("export", "started", str(tmp_path / "w.npz"), *redis).returncode == 0
+    assert (
+        said("submit", str(tmp_path / "started.py"), "--weights", str(tmp_path / "right.npz"), *redis).returncode == 0
+    )
+    assert said("export", "started", str(tmp_path / "w.npz"), *redis).returncode == 0
     assert np.load(tmp_path / "w.npz")["w"].tolist() == [5, 6, 7, 8]
-    assert run("stop", "started", *redis).returncode == 0
+    assert said("stop", "started", *redis).returncode == 0
 
 
 def test_a_job_goes_on_from_a_checkpoint(redis_server: RedisServer, tmp_path: Path) -> None:
     file, place = tmp_path / "kept.py", str(tmp_path / "checkpoints")
     file.write_text(JOB.replace("ordered", "kept"))
     redis = ("--redis", redis_server.url)
-    assert run("submit", str(file), *redis).returncode == 0
-    assert run("stop", "kept", *redis).returncode == 0
+    assert said("submit", str(file), *redis).returncode == 0
+    assert said("stop", "kept", *redis).returncode == 0
     # The job has ended: the last checkpoint is written, and the command ends.
-    done = run("checkpoint", "kept", "--to", place, "--every", "5m", *redis)
+    done = said("checkpoint", "kept", "--to", place, "--every", "5m", *redis)
     assert done.returncode == 0, done.stderr
     assert load_file(next(Path(place).glob("*/parameters.safetensors")))["w"].tolist() == [1, 2, 3, 4]
-    again = run("submit", str(file), "--checkpoint", place, *redis)
+    again = said("submit", str(file), "--checkpoint", place, *redis)
     assert again.returncode == 0, again.stderr
     assert "Goes on from version 0" in again.stderr
-    assert run("stop", "kept", *redis).returncode == 0
-    refused = run("submit", str(file), "--checkpoint", str(tmp_path), *redis)
+    assert said("stop", "kept", *redis).returncode == 0
+    refused = said("submit", str(file), "--checkpoint", str(tmp_path), *redis)
     assert (refused.returncode, "expects a checkpoint" in refused.stderr) == (1, True)
     assert "Traceback" not in refused.stderr
 
 
 def test_an_unknown_job_is_named(redis_server: RedisServer) -> None:
-    done = run("status", "nobody", "--redis", redis_server.url)
+    done = said("status", "nobody", "--redis", redis_server.url)
     assert done.returncode == 1
     assert "nobody" in done.stderr
     assert "Traceback" not in done.stderr
@@ -137,7 +129,7 @@ def test_an_unknown_job_is_named(redis_server: RedisServer) -> None:
 
 def test_a_redis_that_is_away_is_named_without_its_password() -> None:
     port = free_port()
-    done = run("status", "--redis", f"redis://user:secret@127.0.0.1:{port}/0?password=secret")
+    done = said("status", "--redis", f"redis://user:secret@127.0.0.1:{port}/0?password=secret")
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr
     assert "secret" not in done.stderr + done.stdout
@@ -145,20 +137,20 @@ def test_a_redis_that_is_away_is_named_without_its_password() -> None:
 
 
 def test_without_chromium_up_says_what_to_do(job_file: str) -> None:
-    done = run("up", job_file, "--browsers", "1", CHROMIUM="/nowhere/chromium")
+    done = said("up", job_file, "--browsers", "1", CHROMIUM="/nowhere/chromium")
     assert done.returncode == 1
     assert "/nowhere/chromium" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_port_that_is_taken_is_named(redis_server: RedisServer, job_file: str) -> None:
-    done = run("up", job_file, "--port", str(redis_server.port), "--exit")
+    done = said("up", job_file, "--port", str(redis_server.port), "--exit")
     assert done.returncode == 1
     assert f"port {redis_server.port} is taken" in done.stderr
 
 
 def test_a_job_file_without_a_job_says_what_it_needs(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("x = 1\n")
-    done = run("submit", str(tmp_path / "empty.py"))
+    done = said("submit", str(tmp_path / "empty.py"))
     assert done.returncode == 1
     assert "job = Job(" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import runpy
@@ -20,7 +19,8 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-ROOT = Path(__file__).parents[2]
+from tests.end_to_end.commands import ROOT, crowdlearn
+
 EXAMPLES = ROOT / "examples"
 
 MNIST = Path(os.environ.get("MNIST", ROOT.parent / "shared" / "data" / "mnist.npz"))
@@ -36,13 +36,8 @@ def read(example: str) -> Any:
 
 def train(example: str, to: Path, browsers: int = 2, **environment: str) -> dict[str, Any]:
     """How `crowdlearn up` ended, with some browsers; the weights are in `to`."""
-    command = [sys.executable, "-m", "services.cli", "up", str(EXAMPLES / example), "--browsers", str(browsers)]
-    done = subprocess.run(
-        [*command, "--port", "0", "--json", "--out", str(to)],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    where = ("--browsers", str(browsers), "--port", "0", "--out", str(to))
+    return crowdlearn("up", str(EXAMPLES / example), *where, **environment)
 
 
 def test_logistic_regression_comes_to_the_optimum_of_scikit_learn(tmp_path: Path) -> None:

@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 from playwright.sync_api import Browser, expect
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
-
-ROOT = Path(__file__).parent.parent.parent
-DEADLINE_SECONDS = 120.0
-
-
-def crowdlearn(*arguments: str) -> dict[str, Any]:
-    """Runs the command with --json and returns what it printed."""
-    command = [sys.executable, "-m", "services.cli", *arguments, "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
-def status(url: str) -> dict[str, Any]:
-    """What a gateway says of the job."""
-    with urllib.request.urlopen(f"{url}/jobs/resumed") as answer:
-        return dict(json.load(answer))
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Returns when `holds` does; what it asks for is in other processes."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+from tests.end_to_end.commands import crowdlearn, variant
+from tests.end_to_end.waiting import DEADLINE_SECONDS, eventually, status
 
 
 def shard_bytes(server: RedisServer, run: str) -> dict[bytes, bytes]:
@@ -63,22 +33,18 @@ def version(server: RedisServer, run: str, shard: int) -> bytes:
 def test_a_job_is_stopped_resumed_and_finished_by_the_same_page(
     redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
 ) -> None:
-    job = (ROOT / "examples" / "digits.py").read_text().replace('name="digits"', 'name="resumed"')
-    (tmp_path / "resumed.py").write_text(
-        job.replace('until="accuracy >= 0.95"', "until=None").replace("epochs=30", "epochs=60")
-    )
     where = ("--redis", redis_server.url)
-    run = crowdlearn("submit", str(tmp_path / "resumed.py"), *where)["run"]
+    run = crowdlearn("submit", variant(tmp_path, "digits", "resumed", until=None), *where)["run"]
     gateway = Gateway(redis_server.url, log=logs / "gateway.log")
     aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
     with running(gateway, aggregator), chromium.new_context() as context:
         page = context.new_page()
         page.goto(f"{gateway.url}/?job=resumed&join")
-        eventually(lambda: status(gateway.url)["versions"][0] > 50)
+        eventually(lambda: status(gateway.url, "resumed")["versions"][0] > 50)
         assert crowdlearn("stop", "resumed", *where)["stopped"]
         expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=DEADLINE_SECONDS * 1000)
-        eventually(lambda: status(gateway.url)["backlog"] == 0)
-        stopped = status(gateway.url)
+        eventually(lambda: status(gateway.url, "resumed")["backlog"] == 0)
+        stopped = status(gateway.url, "resumed")
         # Nobody writes while the bytes are compared: the page comes back as soon as it hears of the resumption.
         page.goto("about:blank")
         aggregator.stop()
@@ -98,7 +64,7 @@ def test_a_job_is_stopped_resumed_and_finished_by_the_same_page(
         with running(Service("evaluator", redis_server.url, log=logs / "evaluator.log")):
             crowdlearn("resume", "resumed", *where)
             # The page that saw the end joins again by itself.
-            eventually(lambda: status(gateway.url)["versions"][0] > stopped["versions"][0])
+            eventually(lambda: status(gateway.url, "resumed")["versions"][0] > stopped["versions"][0])
             expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=DEADLINE_SECONDS * 1000)
     ended = crowdlearn("status", "resumed", *where)
     assert (ended["run"], ended["reason"]) == (run, "until")

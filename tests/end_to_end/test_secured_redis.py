@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis.exceptions
@@ -15,7 +11,8 @@ import redis.exceptions
 from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import connect
-from tests.end_to_end.secured import ROOT, SecuredRedis, passwords
+from tests.end_to_end.commands import crowdlearn, said
+from tests.end_to_end.secured import SecuredRedis, passwords
 
 pytestmark = pytest.mark.redis
 
@@ -40,18 +37,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredRedis]:
     server.stop()
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "services.cli", *arguments]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def crowdlearn(*arguments: str) -> dict[str, Any]:
-    """Runs the command with --json and returns what it printed."""
-    done = command(*arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
 def test_a_job_is_trained_by_services_that_may_do_no_more_than_they_must(
     secured: SecuredRedis, logs: Path, tmp_path: Path
 ) -> None:
@@ -63,7 +48,7 @@ def test_a_job_is_trained_by_services_that_may_do_no_more_than_they_must(
         trained = crowdlearn("replica", f"{gateway.url}/?job=digits", "--replicas", "2")
         status = crowdlearn("status", "digits", *operator)
         checkpoints = str(tmp_path / "checkpoints")
-        kept = command("checkpoint", "digits", "--to", checkpoints, "--redis", secured.url("checkpointer"))
+        kept = said("checkpoint", "digits", "--to", checkpoints, "--redis", secured.url("checkpointer"))
         assert crowdlearn("resume", "digits", "--until", "none", "--epochs", "99", *operator)["epochs"] == 99
         assert crowdlearn("stop", "digits", *operator)["stopped"]
         # A second run of the name: what is left of the first is to go.
@@ -150,17 +135,17 @@ def test_what_a_user_may_not_is_refused_and_logged(guarded: SecuredRedis) -> Non
 
 def test_nobody_gets_in_without_a_user(guarded: SecuredRedis) -> None:
     nobody = guarded.url("operator").replace(f"operator:{guarded.passwords['operator']}@", "")
-    said = command("status", "--redis", nobody)
-    assert (said.returncode, said.stdout) == (1, "")
-    assert "refuses us" in said.stderr
-    assert "check the user and the password" in " ".join(said.stderr.split())
+    told = said("status", "--redis", nobody)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "refuses us" in told.stderr
+    assert "check the user and the password" in " ".join(told.stderr.split())
 
 
 def test_a_wrong_password_is_told_without_repeating_it(secured: SecuredRedis) -> None:
-    said = command("status", "--redis", secured.url("operator", password="hunter2"))
-    assert (said.returncode, said.stdout) == (1, "")
-    assert "check the user and the password in the address" in " ".join(said.stderr.split())
-    assert "hunter2" not in said.stderr
+    told = said("status", "--redis", secured.url("operator", password="hunter2"))
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "check the user and the password in the address" in " ".join(told.stderr.split())
+    assert "hunter2" not in told.stderr
 
 
 async def test_a_missing_permission_names_the_user_and_what_it_lacks(
@@ -191,9 +176,9 @@ async def test_a_permission_that_a_script_lacks_is_told_like_any_other(tmp_path:
 
 
 def test_an_unknown_authority_says_where_to_name_it(secured: SecuredRedis) -> None:
-    said = command("status", "--redis", secured.url("operator").partition("?")[0])
-    assert (said.returncode, said.stdout) == (1, "")
-    assert "name the authority that signed its certificate" in " ".join(said.stderr.split())
+    told = said("status", "--redis", secured.url("operator").partition("?")[0])
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "name the authority that signed its certificate" in " ".join(told.stderr.split())
 
 
 async def test_a_redis_without_tls_that_is_named_with_it_says_so(redis_server: RedisServer) -> None:

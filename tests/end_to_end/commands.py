@@ -1,0 +1,42 @@
+"""The `crowdlearn` command as tests run it, and examples that train until the test is done with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "services.cli"]
+
+ENDLESS = 100_000
+"""Epochs that outlast every test: how many a browser trains before another has joined depends on the machine."""
+
+
+def said(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """How the command ended, and what it printed."""
+    return subprocess.run(
+        [*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def crowdlearn(*arguments: str, **environment: str) -> dict[str, Any]:
+    """Runs the command with --json and returns what it printed; fails unless it ends well."""
+    done = said(*arguments, "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def variant(folder: Path, example: str, name: str, **changes: object) -> str:
+    """A job file with the job of examples/`example`.py under another name, endless unless `changes` say otherwise."""
+    file = folder / f"{name}.py"
+    changed = {"name": name, "epochs": ENDLESS, **changes}
+    fields = ", ".join(f"{field}={value!r}" for field, value in changed.items())
+    file.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'examples')!r})\n"
+        f"from dataclasses import replace\nfrom {example} import job\njob = replace(job, {fields})\n"
+    )
+    return str(file)
