@@ -73,6 +73,12 @@ class Release(Message, frozen=True, kw_only=True, tag="release"):
     leases: Annotated[list[Natural], Meta(max_length=64)]
 
 
+class Useless(Message, frozen=True, kw_only=True, tag="useless"):
+    """The last words of a replica that gives up: so many minibatches in a row, none with a finite loss and gradient."""
+
+    minibatches: Annotated[int, Meta(ge=1, le=1000)]
+
+
 class Shard(msgspec.Struct, frozen=True):
     """A contiguous slice of the flat parameter vector: `size` values from `offset`."""
 
@@ -191,7 +197,7 @@ class ErrorMessage(Message, frozen=True, kw_only=True, tag="error"):
     message: str
 
 
-FromReplica = Hello | Fetch | Lease | Trained | Release
+FromReplica = Hello | Fetch | Lease | Trained | Release | Useless
 FromGateway = Welcome | Ack | Leased | Wait | Finished | ErrorMessage
 
 _from_replica: msgspec.json.Decoder[FromReplica] = msgspec.json.Decoder(FromReplica)

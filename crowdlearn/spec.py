@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from crowdlearn.errors import JobError
-from crowdlearn.protocol import BatchLayout, ModelKind, ParameterArray, ReplicaTraining
+from crowdlearn.protocol import BatchLayout, ModelKind, ParameterArray, RejectReason, ReplicaTraining
 from crowdlearn.sharding import Shard
 
 JOB_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -156,6 +156,17 @@ class CurvePoint(msgspec.Struct, frozen=True):
     values: dict[str, float]
 
 
+class Stall(msgspec.Struct, frozen=True):
+    """Why a running job does not get on: so many gradients were refused in the `seconds` since one was applied.
+
+    `reason` is that of most of them.
+    """
+
+    reason: RejectReason
+    refused: int
+    seconds: float
+
+
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the page, `crowdlearn status` and `crowdlearn up` show of a job: see docs/protocol.md, Status."""
 
@@ -179,6 +190,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     epoch: float
     loss: float | None
     metrics: dict[str, float] | None
+    stalled: Stall | None = None
     curve: list[CurvePoint] = []
 
 

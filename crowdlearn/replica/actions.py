@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crowdlearn.protocol import Fetch, Grant, Lease, Release, Trained, Welcome
+from crowdlearn.protocol import Fetch, Grant, Lease, Release, Trained, Useless, Welcome
 
 StateName = Literal["connecting", "preparing", "training", "waiting", "finished", "stopped", "failed"]
 
@@ -22,7 +22,7 @@ class State:
 class Say:
     """Send a text message."""
 
-    message: Fetch | Lease | Trained | Release
+    message: Fetch | Lease | Trained | Release | Useless
 
 
 @dataclass(frozen=True, slots=True)

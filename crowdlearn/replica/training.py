@@ -14,7 +14,7 @@ import numpy as np
 from crowdlearn.codecs import BY_NAME, Vector
 from crowdlearn.errors import NotFiniteError
 from crowdlearn.frames import Frame, Kind, pack
-from crowdlearn.protocol import Ack, Fetch, Grant, Lease, Release, Trained, Welcome
+from crowdlearn.protocol import Ack, Fetch, Grant, Lease, Release, Trained, Useless, Welcome
 from crowdlearn.replica.accumulator import Accumulator, Sum
 from crowdlearn.replica.actions import Action, End, LoadChunk, Say, SendFrame, State
 from crowdlearn.replica.ahead import Ahead
@@ -256,7 +256,8 @@ class Training:
         self.counters.dropped += 1
         self._useless_steps += 1
         if self._useless_steps >= MAX_USELESS_STEPS:
-            return [End(DIVERGED)]
+            # Nobody else could tell the operator: the service has seen none of these gradients.
+            return [*([Say(Useless(minibatches=self._useless_steps))] if self._connected else []), End(DIVERGED)]
         self.parameters.forget()
         self._steps_to_fetch = 0
         self._settle(leases)

@@ -17,6 +17,7 @@ from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
 from crowdlearn.store.roster import AggregatorReport, GatewayReport, Gateways, Roster, read_roster
 from crowdlearn.store.shards import Applied, Commit, Manifest, Parameters, Shards, ShardState
+from crowdlearn.store.stalls import Stalls
 from crowdlearn.store.status import status
 from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Streams, position
 
@@ -65,6 +66,7 @@ class Store:
         self.fleet = Fleet(connection)
         self.gateways = Gateways(connection)
         self.curve = Curve(connection)
+        self.stalls = Stalls(connection)
         self._announcements = Announcements(connection)
 
     @property

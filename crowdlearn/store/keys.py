@@ -48,6 +48,10 @@ def replicas(run: str) -> str:
     return f"crowdlearn:{{{run}}}:replicas"
 
 
+def refusals(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:refusals"
+
+
 def train_chunk(run: str, index: int) -> str:
     return f"crowdlearn:{{{run}/t{index}}}:chunk"
 

@@ -36,6 +36,7 @@ async def resume(store: Store, name: str, epochs: int | None = None, until: str 
     after = continued(spec, state.reason or "stopped", await store.data.progress(spec), epochs, until)
     if not await store.jobs.go_on(spec, after):
         raise JobError(f"job {name} was resumed by somebody else at the same time")
+    await store.stalls.forget(spec.run)
     return after
 
 

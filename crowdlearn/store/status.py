@@ -61,6 +61,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
         loss=_newest(recent, "train").get("loss"),
         metrics=_newest(recent, "held_out") or None,
+        stalled=await store.stalls.read(run, manifests[0].version, time.time()) if state.state == "running" else None,
         curve=await store.curve.points(run, after) if with_curve else [],
     )
 

@@ -136,7 +136,7 @@ def persisting(spec: JobSpec) -> list[Command]:
 async def expiring(connection: Connection, spec: JobSpec) -> list[Command]:
     """The commands that let every key of a run go after REPLACED_TTL_SECONDS."""
     of_run = (keys.spec, keys.state, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
-    names = [key(spec.run) for key in of_run] + _chunk_keys(spec)
+    names = [key(spec.run) for key in (*of_run, keys.refusals)] + _chunk_keys(spec)
     for shard in range(len(spec.shards)):
         blob = await connection.call("HGET", keys.manifest(spec.run, shard), "blob")
         name = blob.decode() if blob else FIRST_BLOB

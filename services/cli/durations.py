@@ -1,4 +1,4 @@
-"""Reads durations as people write them: 90s, 5m, 1h."""
+"""Reads and writes durations as people do: 90s, 5m, 1h."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def seconds(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise SetupError(f"a duration is like 90s, 5m or 1h, got {text!r}")
     return float(match[1]) * UNITS[match[2]]
+
+
+def in_words(seconds: float) -> str:
+    """The largest unit that fits, whole: `45 s`, `12 min`, `3 h`."""
+    for name, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {name}"
+    return f"{int(seconds)} s"

@@ -28,6 +28,7 @@ from crowdlearn.weights import load as load_weights
 from services.cli import loop
 from services.cli.options import AsJson, CheckpointAddress, JobFile, RedisUrl, WeightsFile
 from services.cli.output import in_words, print_json
+from services.cli.stall import stall_words
 
 JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
 
@@ -115,7 +116,10 @@ def status(
     if as_json:
         print_json(found[0] if job is not None else {"jobs": found})
     elif found:
-        Console().print(_table(found))
+        console = Console()
+        console.print(_table(found))
+        for words in filter(None, map(stall_words, found)):
+            console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     else:
         Console().print("No jobs. Submit one: crowdlearn submit JOB.py")
 
@@ -126,7 +130,7 @@ def _table(found: list[JobStatus]) -> Table:
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in (one.metrics or {}).items())
         table.add_row(
             one.job,
-            one.state if one.reason is None else f"{one.state} ({one.reason})",
+            _state(one),
             f"{max(one.versions):,}",
             f"{one.updates_per_second:,.1f}",
             str(one.replicas),
@@ -135,6 +139,12 @@ def _table(found: list[JobStatus]) -> Table:
             metrics,
         )
     return table
+
+
+def _state(status: JobStatus) -> str:
+    if status.stalled is not None:
+        return "stalled"
+    return status.state if status.reason is None else f"{status.state} ({status.reason})"
 
 
 def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crowdlearn.spec import JobStatus
+from services.cli.stall import stall_words
 
 WIDE = 130
 """Columns that the whole line needs beside the bar."""
@@ -23,6 +24,7 @@ class TrainingProgress:
     def __init__(self, console: Console, epochs: int) -> None:
         self.console = console
         self.last_line = 0.0
+        self.stalled = False
         self.bar = Progress(
             BarColumn(bar_width=12),
             TextColumn("epoch {task.fields[epoch]}"),
@@ -43,7 +45,10 @@ class TrainingProgress:
         self.bar.stop()
 
     def show(self, status: JobStatus) -> None:
-        """Draws `status`; without a terminal, prints it when the last line is old enough."""
+        """Draws `status`; without a terminal, prints it when the last line is old enough. Says a stall once."""
+        if (words := stall_words(status)) and not self.stalled:
+            self.console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.stalled = words is not None
         epoch, details = f"{status.epoch:.1f}/{status.epochs}", describe(status)
         if self.console.is_terminal:
             details = describe(status, briefly=self.console.width < WIDE)

@@ -206,7 +206,9 @@ class Session:
         # Nobody else would say so, and `up` would wait for ever. What was trained before is not thrown away.
         if not self.browsers and not status.replicas and max(status.versions) == self.compiled.spec.first_version:
             raise JobError(f"the replicas in Python cannot take part: {state.message}")
-        self.console.print(f"The replicas in Python left: {state.message}", style="yellow", markup=False)
+        self.console.print(
+            f"The replicas in Python left: {state.message}", style="yellow", markup=False, soft_wrap=True
+        )
 
     async def _finish(self, store: Store, seconds: float) -> Outcome:
         """Drains the streams, scores what came of it and writes it."""

@@ -9,13 +9,14 @@ from typing import Protocol
 
 from crowdlearn.codecs import BY_NAME
 from crowdlearn.frames import HEADER_BYTES
-from crowdlearn.protocol import Close
+from crowdlearn.protocol import Close, RejectReason
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Manifest
 from services.gateway.broadcast import Channel
 from services.gateway.intake import Intake
 from services.gateway.outbox import Outbox
+from services.gateway.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Run:
         self.channels = [Channel(spec, shard) for shard in range(len(spec.shards))]
         self._intake, self._settings = intake, settings
         self._shards = [Shard(manifest.version, manifest.forgotten) for manifest in manifests]
+        self.refusals = Refusals(self._shards[0].newest)
+        """Gradients that nobody will ever apply, since the last one that was applied."""
         self.warming = self._is_warming()
         """Whether one replica still trains alone: a shard has fewer versions than the job's warm-up."""
         self._warn_of_large_frames()
@@ -95,6 +98,12 @@ class Run:
         within_budget = (entries + 1) * frame_bytes <= self._settings.backlog_bytes and not self._intake.store_is_full
         affordable = within_budget or entries == 0
         return patient and affordable and self._intake.has_room(frame_bytes)
+
+    def refused(self, reason: RejectReason, gradients: int) -> None:
+        """So many gradients will never be taken."""
+        if self.refusals.count(reason, gradients, self.newest(0)):
+            names = self.spec.name, self.spec.run
+            log.warning("job=%s run=%s stalls at version %d: gradients are %s", *names, self.newest(0), reason)
 
     def launched(self, shard: int) -> None:
         """A frame was handed to the intake."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 
 from crowdlearn.errors import UnknownJobError
 from crowdlearn.identity import birth_seconds
@@ -206,3 +207,5 @@ class Runs:
     async def _report(self, run: Run) -> None:
         with self._outage.survived():
             await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))
+            if refused := run.refusals.take():
+                await self._store.stalls.report(run.spec.run, run.refusals.version, refused, time.time())

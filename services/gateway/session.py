@@ -10,7 +10,7 @@ from crowdlearn import protocol
 from crowdlearn.errors import FrameError, MessageError
 from crowdlearn.frames import unpack
 from crowdlearn.identity import birth_seconds
-from crowdlearn.protocol import Ack, Close, Fetch, Hello, Lease, Release, Trained
+from crowdlearn.protocol import Ack, Close, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
@@ -31,7 +31,7 @@ WARM_SECONDS = 2.0
 
 
 class RunView(Protocol):
-    """What a session reads of its run; the gateway keeps it current."""
+    """What a session reads of its run, and counts for it; the gateway keeps it current."""
 
     spec: JobSpec
 
@@ -51,6 +51,9 @@ class RunView(Protocol):
 
     def forgotten(self, shard: int) -> int:
         """Replicas born at or before this (Unix seconds) are refused unless the shard remembers them."""
+
+    def refused(self, reason: RejectReason, gradients: int) -> None:
+        """So many gradients will never be taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class HangUp:
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """Nothing: the socket is being closed."""
+    """Nothing: there is nothing to answer, or the socket is being closed."""
 
 
 Action = Greet | Answer | Append | Ask | Want | Take | Finish | GiveBack | HangUp | Ignore
@@ -185,6 +188,10 @@ class Session:
             return self._hello(message)
         if self._run is None:
             return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello")
+        if isinstance(message, Useless):
+            # It has not sent them, for they would be refused.
+            self._run.refused("not-finite", message.minibatches)
+            return Ignore()
         return self._request(message, self._run.spec)
 
     def frame(self, data: bytes, now: float, *, asked: bool = False) -> Action:
@@ -252,6 +259,9 @@ class Session:
             return Append(frame.shard, frame.sequence, data)
         if isinstance(verdict, AskRedis):
             return Ask(frame.shard, frame.sequence)
+        # One shard speaks for the job: a push has a frame for each.
+        if verdict.reason is not None and run.running and frame.shard == 0:
+            run.refused(verdict.reason, 1)
         return self._answer(verdict, lane, frame.sequence, full=not room)
 
     def _conditions(self, run: RunView, lane: Lane, shard: int, room: bool, asked: bool, now: float) -> Conditions:

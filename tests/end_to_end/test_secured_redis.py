@@ -109,6 +109,10 @@ def test_a_user_may_not(guarded: SecuredRedis, user: str, words: tuple[str, ...]
     [
         ("gateway", ("xadd", f"{SHARD}:stream", "*", "r", "x", "f", "y")),
         ("gateway", ("get", f"{SHARD}:parameters:1-1")),
+        ("gateway", ("evalsha", "0" * 40, "1", f"{RUN}:refusals")),
+        ("gateway", ("del", f"{RUN}:refusals")),
+        ("gateway", ("hincrby", f"{RUN}:refusals", "not-finite", "1")),
+        ("gateway", ("hgetall", f"{RUN}:refusals")),
         ("aggregator", ("hset", f"{SHARD}:manifest", "version", "7")),
         ("evaluator", ("hset", f"{SHARD}:result", "version", "7")),
         ("operator", ("set", f"{RUN}:program", "")),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
 
 from crowdlearn.frames import Frame, unpack
-from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Wait
+from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Useless, Wait
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Store, resume
@@ -41,6 +42,22 @@ async def test_a_pushed_gradient_is_in_the_streams_when_it_is_acknowledged(
     assert [unpack(entry.frame).sequence for entry in entries[job.run, 0]] == [sequence]
     assert [unpack(entry.frame).count for entry in entries[job.run, 1]] == [1000]
     assert entries[job.run, 0][0].replica == replica.replica
+
+
+async def test_a_replica_that_gives_up_stalls_its_job_in_the_status(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        await replica.say(Useless(minibatches=20))
+
+    async def reported() -> bool:
+        # Counted from its end on: ten seconds are a long time for a test.
+        return await store.stalls.read(job.run, 0, time.time() + 60) is not None
+
+    await until(reported)
+    stall = await store.stalls.read(job.run, 0, time.time() + 60)
+    assert stall is not None
+    assert (stall.reason, stall.refused) == ("not-finite", 20)
 
 
 async def test_frames_of_a_shard_keep_their_order(store: Store, job: JobSpec, service: Service) -> None:

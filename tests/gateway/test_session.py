@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Run:
     room: bool = True
     forgotten_until: int = 0
     warming: bool = False
+    refusals: list[tuple[str, int]] = field(default_factory=list)
 
     def newest(self, shard: int) -> int:
         return self.version
@@ -38,6 +39,9 @@ class Run:
 
     def forgotten(self, shard: int) -> int:
         return self.forgotten_until
+
+    def refused(self, reason: str, gradients: int) -> None:
+        self.refusals.append((reason, gradients))
 
 
 def opened(run: Run | None = None, **settings: float) -> Session:
@@ -83,6 +87,28 @@ def test_requests_become_what_they_ask_for() -> None:
     assert session.text('{"type":"lease","count":2}', 0.0) == Take(2)
     assert session.text('{"type":"trained","lease":11}', 0.0) == Finish(11)
     assert session.text('{"type":"release","leases":[4,5]}', 0.0) == GiveBack([4, 5])
+
+
+def test_what_is_refused_for_good_is_counted_for_one_shard() -> None:
+    run = Run()
+    session = opened(run)
+    for shard in (0, 1):
+        not_a_number = np.full(4, np.nan, "<f4").tobytes()
+        data = pack(Frame(Kind.GRADIENT, 0, shard, 4, 1, 10, 0.5, 2, 1, not_a_number))
+        assert isinstance(session.frame(data, 0.0), Answer)
+    assert run.refusals == [("not-finite", 1)]
+
+
+def test_a_replica_that_gives_up_counts_for_what_it_has_not_sent() -> None:
+    run = Run()
+    assert opened(run).text('{"type":"useless","minibatches":20}', 0.0) == Ignore()
+    assert run.refusals == [("not-finite", 20)]
+
+
+def test_what_an_ended_job_refuses_is_not_counted() -> None:
+    run = Run(running=False)
+    assert isinstance(opened(run).frame(gradient(1), 0.0), Answer)
+    assert run.refusals == []
 
 
 def test_a_fetch_names_every_shard() -> None:

@@ -26,6 +26,7 @@ from crowdlearn.protocol import (
     ReplicaTraining,
     Shard,
     Trained,
+    Useless,
     Wait,
     Welcome,
 )  # fmt: skip
@@ -316,6 +317,15 @@ def test_twenty_useless_gradients_in_a_row_end_it() -> None:
         assert stage.step(loss=float("inf"))
     assert isinstance(stage.actions[-1], End)
     assert stage.actions[-1].state.name == "failed"
+
+
+def test_who_gives_up_says_so_before_it_leaves() -> None:
+    stage = ready(rows=100)
+    for _ in range(20):
+        assert Useless(minibatches=20) not in stage.said()
+        stage.parameters(0, 4, 10, 20).parameters(1, 7, 30)
+        stage.step(loss=float("inf"))
+    assert stage.actions[-2] == Say(Useless(minibatches=20))
 
 
 def test_stopping_releases_every_lease_in_messages_of_at_most_64() -> None:

@@ -60,6 +60,7 @@ def messages() -> list[dict[str, Any]]:
         ("a lease of two chunks", "replica", p.Lease(count=2)),
         ("a lease is trained", "replica", p.Trained(lease=3)),
         ("leases are released", "replica", p.Release(leases=[3, 4])),
+        ("a replica gives up", "replica", p.Useless(minibatches=20)),
         ("a welcome", "gateway", welcome),
         ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
         ("accepted", "gateway", p.Ack(shard=0, sequence=7, status="accepted", version=812)),
@@ -144,6 +145,7 @@ def malformed() -> list[dict[str, Any]]:
         "lease of too much": '{"type":"lease","count":17}',
         "trained without a lease": '{"type":"trained"}',
         "release of -1": '{"type":"release","leases":[-1]}',
+        "useless of no minibatches": '{"type":"useless","minibatches":0}',
         "release of 65 leases": json.dumps({"type": "release", "leases": list(range(65))}),
     }  # fmt: skip
     good = frames.pack(gradient())

@@ -32,7 +32,16 @@ export interface JobStatus {
   readonly loss: number | null;
   /** The newest held-out values by name; null until known. */
   readonly metrics: Readonly<Record<string, number>> | null;
+  /** Why a running job does not get on; null while it does. */
+  readonly stalled: Stall | null;
   readonly curve: readonly CurvePoint[];
+}
+
+/** So many gradients were refused, most for `reason`, in the `seconds` since one was applied. */
+export interface Stall {
+  readonly reason: string;
+  readonly refused: number;
+  readonly seconds: number;
 }
 
 /** What came is not a status. */
@@ -65,6 +74,7 @@ export function readStatus(value: unknown): JobStatus {
     epoch: number(fields, "epoch"),
     loss: numberOrNull(fields, "loss"),
     metrics: fields.metrics == null ? null : readValues(fields.metrics, "metrics"),
+    stalled: fields.stalled == null ? null : readStall(fields.stalled),
     curve: fields.curve === undefined ? [] : list(fields, "curve").map(readPoint),
   };
 }
@@ -77,6 +87,11 @@ export function readJobs(value: unknown): readonly JobStatus[] {
 /** Gradients that every shard has absorbed. */
 export function gradientsAbsorbed(status: JobStatus): number {
   return status.versions.length === 0 ? 0 : Math.min(...status.versions);
+}
+
+function readStall(value: unknown): Stall {
+  const fields = readFields(value, "stalled");
+  return { reason: text(fields, "reason"), refused: number(fields, "refused"), seconds: number(fields, "seconds") };
 }
 
 function readPoint(value: unknown): CurvePoint {

@@ -2,7 +2,7 @@
 
 import { count, duration, metricValue, roughBytes, targetValue } from "./format.js";
 import type { StateName } from "./replica.js";
-import { gradientsAbsorbed, type JobStatus } from "./status.js";
+import { gradientsAbsorbed, type JobStatus, type Stall } from "./status.js";
 import { readTarget } from "./target.js";
 
 const OPTIMIZERS: Readonly<Record<string, string>> = {
@@ -32,13 +32,19 @@ export function targetWords(status: JobStatus): string {
   return `${target.metric.replaceAll("_", " ")}\u00a0${sign}\u00a0${targetValue(target.metric, target.value)}`;
 }
 
-export type Lamp = "loading" | "training" | "idle" | "finished" | "away";
+export type Lamp = "loading" | "training" | "idle" | "stalled" | "finished" | "away";
 
 /** The job's state: which lamp, and which words. */
 export function jobState(status: JobStatus, seconds: number | null): { readonly lamp: Lamp; readonly words: string } {
   if (status.state === "finished") return { lamp: "finished", words: endWords(status, seconds) };
+  if (status.stalled) return { lamp: "stalled", words: stallWords(status.stalled) };
   if (status.replicas === 0) return { lamp: "idle", words: "Waiting for someone to take part" };
   return { lamp: "training", words: "Training now" };
+}
+
+function stallWords({ reason, seconds }: Stall): string {
+  const why = reason === "not-finite" ? "its loss is not a finite number any more" : `gradients are refused (${reason})`;
+  return `Stalled for ${duration(seconds)}: ${why}. Its operator has to act`;
 }
 
 function endWords(status: JobStatus, seconds: number | null): string {

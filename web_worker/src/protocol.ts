@@ -54,6 +54,7 @@ const fromReplica = {
   lease: object({ type: oneOf("lease"), count: integer(1, 16) }),
   trained: object({ type: oneOf("trained"), lease: natural }),
   release: object({ type: oneOf("release"), leases: list(natural, 64) }),
+  useless: object({ type: oneOf("useless"), minibatches: integer(1, 1000) }),
 };
 
 const fromGateway = {

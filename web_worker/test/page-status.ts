@@ -22,6 +22,7 @@ export function aStatus(over: Partial<JobStatus> = {}): JobStatus {
     epoch: 1.6,
     loss: null,
     metrics: null,
+    stalled: null,
     curve: [],
     ...over,
   };

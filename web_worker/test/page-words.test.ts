@@ -70,6 +70,15 @@ test("a running job without replicas waits for someone", () => {
   assert.equal(jobState(aStatus(), null).lamp, "training");
 });
 
+test("a job that does not get on says why, whether or not someone is here", () => {
+  const stalled = { reason: "not-finite", refused: 40, seconds: 95 };
+  const { lamp, words } = jobState(aStatus({ replicas: 0, stalled }), null);
+  assert.equal(lamp, "stalled");
+  assert.equal(plain(words), "Stalled for 1 min 35 s: its loss is not a finite number any more. Its operator has to act");
+  assert.match(jobState(aStatus({ stalled: { ...stalled, reason: "expired" } }), null).words, /refused \(expired\)/);
+  assert.equal(jobState(aStatus({ state: "finished", reason: "stopped", stalled: null }), null).lamp, "finished");
+});
+
 test("the aim says when it is reached, in either direction", () => {
   const accuracy = aStatus({ until: "accuracy >= 0.93" });
   assert.equal(plain(aimWords(accuracy, "accuracy", 0.92)), "target 93 %");

@@ -6,7 +6,7 @@ import { NotFiniteError } from "../errors";
 import { Kind, pack, type Frame } from "../frames";
 import type { Ack, FromReplica, Grant, Welcome } from "../protocol";
 import { Accumulator, type Sum } from "./accumulator";
-import { send, type Action } from "./actions";
+import { send, type Action, type State } from "./actions";
 import { Ahead } from "./ahead";
 import { Batches, type Batch, type Chunk } from "./batches";
 import type { Counters } from "./counters";
@@ -23,6 +23,8 @@ const CHUNK_RETRY_SECONDS = 5;
 
 /** The most leases that the protocol allows in one `release`. */
 const MAX_RELEASED = 64;
+
+const DIVERGED: State = { state: "failed", message: "The model gives no finite numbers any more; it has diverged." };
 
 /** The state of one replica in one run. Times are milliseconds of one monotonic clock. */
 export class Training {
@@ -281,7 +283,8 @@ export class Training {
     this.counters.dropped += 1;
     this.#uselessSteps += 1;
     if (this.#uselessSteps >= MAX_USELESS_STEPS) {
-      return [{ do: "end", state: { state: "failed", message: "The model gives no finite numbers any more; it has diverged." } }];
+      // Nobody else could tell the operator: the service has seen none of these gradients.
+      return [...this.#say({ type: "useless", minibatches: this.#uselessSteps }), { do: "end", state: DIVERGED }];
     }
     this.parameters.forget();
     this.#stepsToFetch = 0;
