@@ -144,7 +144,11 @@ async def test_a_resumption_is_announced(store: Store, spec: JobSpec) -> None:
     events = store.announcements(versions=False)
     assert await anext(events) == Resync()
     await resume(store, "small")
-    assert await anext(events) == JobChanged(spec.run, "running")
+    event = await anext(events)
+    if event == JobChanged(spec.run, "finished"):
+        # The masters of a cluster pass announcements on in their own time.
+        event = await anext(events)
+    assert event == JobChanged(spec.run, "running")
     await events.aclose()  # type: ignore[attr-defined]
 
 
