@@ -108,7 +108,7 @@ class Runner:
                 self._perform(self.session.closed(leaving))
             if not self._ended.is_set():
                 self.session.counters.reconnects += 1
-                self.state = AWAY
+                self._show(AWAY)
                 await asyncio.sleep(self._backoff.next_seconds())
 
     async def _converse(self) -> int | None:
@@ -168,6 +168,11 @@ class Runner:
             case End(state):
                 self._end(state)
 
+    def _show(self, state: State) -> None:
+        # What was begun before the end, as a preparation, must not hide it.
+        if not self._ended.is_set():
+            self.state = state
+
     def _end(self, state: State) -> None:
         if not self._ended.is_set():
             self.state = state
@@ -178,7 +183,7 @@ class Runner:
 
     async def _prepare(self, welcome: Welcome) -> None:
         backoff = Backoff(random.random)
-        self.state = PREPARING
+        self._show(PREPARING)
         # A slow preparation must not replace the executor of a run that came later.
         while self.session.run == welcome.run:
             try:
@@ -226,7 +231,7 @@ class Runner:
 
     async def _step(self, executor: Executor, training: Training, batch: Batch) -> None:
         if self.session.open:
-            self.state = TRAINING
+            self._show(TRAINING)
         started = time.monotonic()
         loss, gradient = await self._workshop.step(executor, training.parameters.values, batch)
         await self._keep_pace(started)
@@ -247,4 +252,4 @@ class Runner:
 
     def _show_idle(self) -> None:
         if self.session.open and self.session.ready and self.session.training is not None:
-            self.state = WARMING_UP if self.session.training.wait_reason == "warmup" else IDLE
+            self._show(WARMING_UP if self.session.training.wait_reason == "warmup" else IDLE)

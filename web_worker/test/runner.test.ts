@@ -95,6 +95,17 @@ test("a replica waits for its program as long as the service is away", async (t)
   assert.deepEqual([gateway.downloads.length, states.at(-1)], [11, "stopped"]);
 });
 
+test("a job that ends while its program is fetched is reported as finished", async (t) => {
+  const { gateway, states, ended } = start(t);
+  FakeSocket.all[0]!.welcome({});
+  FakeSocket.all[0]!.onmessage({ data: JSON.stringify({ type: "finished", reason: "until" }) });
+  gateway.downloads[0]!.resolve(named("first"));
+  await settled();
+  await passTime(t);
+  await ended;
+  assert.equal(states.at(-1), "finished");
+});
+
 test("a slow preparation of an old run neither replaces the executor of the new run nor ends it", async (t) => {
   const { runner, gateway, states, disposed, ended } = start(t);
   const compiling: (() => void)[] = [];

@@ -18,12 +18,14 @@ export class Reporter {
   #shown: State | null = null;
   #waiting: ReturnType<typeof setTimeout> | null = null;
   #toldAtMilliseconds = -Infinity;
+  #isEnded = false;
 
   constructor(readonly audience: Audience) {}
 
-  /** A state that holds from now on. */
+  /** A state that holds from now on. What was begun before the end, as a preparation, does not hide it. */
   state(state: State): void {
     this.#cancelWaiting();
+    if (this.#isEnded) return;
     if (state.state === this.#shown?.state && state.message === this.#shown.message) return;
     this.#shown = state;
     this.audience.state(state);
@@ -47,6 +49,7 @@ export class Reporter {
   end(progress: Progress, state: State): void {
     this.audience.progress(progress);
     this.state(state);
+    this.#isEnded = true;
   }
 
   #cancelWaiting(): void {
