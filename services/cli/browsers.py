@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from crowdlearn.errors import SetupError
@@ -65,13 +67,33 @@ async def headless_replicas(url: str, count: int) -> AsyncIterator[list[Page]]:
     path = find_chromium()
     # JAX warns of every fork; this child executes another program at once, which is safe.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
-    async with async_playwright() as playwright:
+    manager = async_playwright()
+    with _out_of_reach_of_ctrl_c():
+        playwright = await manager.start()
+    try:
         browser = await playwright.chromium.launch(executable_path=path, args=FLAGS, chromium_sandbox=os.geteuid() != 0)
         try:
             contexts = [await browser.new_context() for _ in range(count)]
             yield [await _open(context, url, number) for number, context in enumerate(contexts, 1)]
         finally:
             await browser.close()
+    finally:
+        await manager.__aexit__()
+
+
+@contextmanager
+def _out_of_reach_of_ctrl_c() -> Iterator[None]:
+    """What is started within gets a session of its own.
+
+    Ctrl-C reaches every process of a terminal's session. Playwright's driver would die of it before we have closed the
+    browser, and its Python half complain.
+    """
+    start = asyncio.create_subprocess_exec
+    asyncio.create_subprocess_exec = partial(start, start_new_session=True)
+    try:
+        yield
+    finally:
+        asyncio.create_subprocess_exec = start
 
 
 async def _open(context: BrowserContext, url: str, number: int) -> Page:

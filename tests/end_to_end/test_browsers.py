@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 from safetensors.numpy import load_file
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
-from tests.end_to_end.commands import ROOT, crowdlearn, variant
+from tests.end_to_end.commands import COMMAND, ROOT, crowdlearn, variant
 from tests.end_to_end.waiting import status
 from tests.end_to_end.web_site import serving
 
@@ -183,3 +188,24 @@ def test_a_browser_and_a_replica_in_python_train_a_model_with_dropout(tmp_path: 
     outcome = crowdlearn("up", str(file), "--browsers", "1", "--replicas", "1", "--port", "0", *out)
     assert outcome["reason"] == "until"
     assert outcome["metrics"]["accuracy"] >= 0.9
+
+
+@pytest.mark.browser
+def test_ctrl_c_ends_up_and_its_browsers_without_a_complaint(tmp_path: Path) -> None:
+    job = variant(tmp_path, "digits", "endless", until=None)
+    words = ("up", job, "--browsers", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
+    up = subprocess.Popen(
+        [*COMMAND, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
+    try:
+        assert up.stdout is not None
+        # Whoever has applied gradients has a browser that trains.
+        assert any(re.search(r"[1-9]\d* gradients", line) for line in up.stdout), up.communicate()[1]
+        # As a terminal does: to everybody in the group.
+        os.killpg(up.pid, signal.SIGINT)
+        said, complaints = up.communicate(timeout=120)
+    finally:
+        up.kill()
+    assert (up.returncode, complaints) == (0, "")
+    assert "Stopped after" in said
+    assert set(np.load(tmp_path / "w.npz")) == {"W1", "b1", "W2", "b2"}
