@@ -7,22 +7,17 @@ import sys
 import typer
 
 from crowdlearn.errors import CrowdLearnError
-from services.cli import check, exporting, fleet, jobs, replica, services, up
+from services.cli.commands import Commands, register
 
 app = typer.Typer(
     name="crowdlearn",
+    cls=Commands,
     help="Train one model on everybody's browsers. Start with: crowdlearn up examples/digits.py",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-up.register(app)
-services.register(app)
-fleet.register(app)
-replica.register(app)
-jobs.register(app)
-exporting.register(app)
-check.register(app)
+register(app)
 
 
 def main() -> None:

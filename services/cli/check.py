@@ -38,13 +38,8 @@ UNFIT = 3
 
 Backends = Annotated[
     list[str] | None,
-    typer.Option("--backend", help="wasm, webgpu or webgl; several by repeating it. [default: all]", metavar="NAME"),
+    typer.Option("--backend", help="wasm, webgpu or webgl; several by repeating it. \\[default: all]", metavar="NAME"),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
-    app.command(rich_help_panel="Jobs")(check)
 
 
 def check(

@@ -17,26 +17,21 @@ from crowdlearn.job import Job
 from crowdlearn.job_file import load
 from crowdlearn.protocol import ParameterArray
 from crowdlearn.settings import DEFAULT_REDIS_URL
-from crowdlearn.store import connect
 from services.cli import loop
 from services.cli.options import AsJson, RedisUrl
 from services.cli.output import in_words, print_json
+from services.cli.stores import opened
 
 ONNX = ".onnx"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
-    app.command(rich_help_panel="Jobs")(export)
-
-
 def export(
     job: Annotated[str, typer.Argument(help="The job's name; for ONNX its file.", metavar="JOB|JOB.py")],
-    file: Annotated[str | None, typer.Argument(help="The same as --out.", metavar="[FILE]")] = None,
+    file: Annotated[str | None, typer.Argument(help="The same as --out.", metavar="FILE")] = None,
     out: Annotated[
         str | None,
         typer.Option(
-            help="Where to write: .safetensors, .npz or .onnx, here or in a bucket. [default: JOB.safetensors]",
+            help="Where to write: .safetensors, .npz or .onnx, here or in a bucket. \\[default: JOB.safetensors]",
             metavar="FILE",
         ),
     ] = None,
@@ -87,12 +82,9 @@ class Exported:
 
 
 async def _from_service(job: str, redis: str | None) -> Exported:
-    store = await connect(redis or DEFAULT_REDIS_URL)
-    try:
+    async with opened(redis) as store:
         spec = await store.jobs.spec(job)
         flat, versions = await store.shards.result(spec)
-    finally:
-        await store.close()
     return Exported(spec.parameters, flat, spec.about(versions), spec.run, list(versions))
 
 

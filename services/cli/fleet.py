@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import asyncio
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from crowdlearn.settings import DEFAULT_REDIS_URL
-from crowdlearn.store import Roster, connect
+from crowdlearn.store import Roster
 from services.cli import loop
 from services.cli.options import AsJson, RedisUrl
 from services.cli.output import print_json
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
-    app.command(rich_help_panel="Services")(fleet)
+from services.cli.stores import opened
 
 
 def fleet(redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
-    """Show which gateways and aggregators are at work."""
+    """Show which gateways, aggregators and evaluators are at work."""
 
     async def main(_: asyncio.Event) -> Roster:
-        store = await connect(redis or DEFAULT_REDIS_URL)
-        try:
+        async with opened(redis) as store:
             return await store.roster()
-        finally:
-            await store.close()
 
     roster = loop.run(main)
     if as_json:

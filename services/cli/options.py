@@ -30,7 +30,7 @@ RedisUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="CROWDLEARN_REDIS",
-        help="Redis, as redis://[user:password@]host:port or rediss://...",
+        help="Redis: redis://HOST:PORT, or rediss:// with TLS (docs/redis.md).",
         metavar="URL",
     ),
 ]

@@ -25,16 +25,11 @@ QUIET_SECONDS = 5.0
 """Without a terminal a line is printed so often."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
-    app.command(rich_help_panel="Services")(replica)
-
-
 def replica(
     url: Annotated[str, typer.Argument(help="A gateway's address, or the link that browsers get.", metavar="URL")],
     replicas: Annotated[int, typer.Option(min=1, help="So many replicas in this process.")] = 1,
     job: Annotated[
-        str | None, typer.Option(help="The job's name. [default: the link's, or the newest that runs]")
+        str | None, typer.Option(help="The job's name. \\[default: the link's, or the newest that runs]")
     ] = None,
     step_ms: Annotated[
         float, typer.Option(min=0, help="A gradient takes at least so many milliseconds: for load tests.")

@@ -30,19 +30,11 @@ GARBAGE_THRESHOLDS = (50_000, 20, 50)
 through what sockets hold: a fifth of its processor time. What gathers instead is some 5 MB."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to `app`."""
-    app.command(rich_help_panel="Services")(gateway)
-    app.command(rich_help_panel="Services")(aggregator)
-    app.command(rich_help_panel="Services")(evaluator)
-    app.command(rich_help_panel="Services")(checkpoint)
-
-
 def gateway(
     redis: RedisUrl = DEFAULT_REDIS_URL,
-    host: Annotated[str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on. \\[default: 127.0.0.1]")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one. [default: 8000]")
+        int | None, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one. \\[default: 8000]")
     ] = None,
     log_level: LogLevel = "info",
     metrics_port: MetricsPort = None,
@@ -101,7 +93,7 @@ def evaluator(
 
 def checkpoint(
     job: Annotated[
-        str | None, typer.Argument(help="A job's name; all jobs, for ever, without it.", metavar="[JOB]")
+        str | None, typer.Argument(help="A job's name; all jobs, for ever, without it.", metavar="JOB")
     ] = None,
     *,
     to: Annotated[str, typer.Option(help="A folder, here or in a bucket: s3://BUCKET/FOLDER.", metavar="PATH")],

@@ -30,9 +30,9 @@ from crowdlearn.weights import require_place, save
 from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
-from services.cli.jobs import compiled_job, upload
 from services.cli.options import AsJson, CheckpointAddress, JobFile, LogLevel, WeightsFile
 from services.cli.progress import TrainingProgress, describe
+from services.cli.submission import compiled_job, upload
 from services.embedded import EmbeddedService, embedded
 
 REFRESH_SECONDS = 0.5
@@ -52,17 +52,12 @@ class Outcome:
     seconds: float
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
-    app.command()(up)
-
-
 def up(
     job_file: JobFile,
     browsers: Annotated[int, typer.Option(min=0, help="Start so many headless Chromium replicas.")] = 0,
     replicas: Annotated[int, typer.Option(min=0, help="Start so many replicas in Python, which compute with JAX.")] = 0,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The page's port. [default: 8000, or a free one]")
+        int | None, typer.Option(min=0, max=65535, help="The page's port. \\[default: 8000, or a free one]")
     ] = None,
     redis: Annotated[
         str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")
@@ -73,7 +68,7 @@ def up(
         str | None, typer.Option(help="Write checkpoints into this folder, once a minute.", metavar="PATH")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Where to write the weights. [default: NAME.safetensors]", metavar="FILE")
+        str | None, typer.Option(help="Where to write the weights. \\[default: NAME.safetensors]", metavar="FILE")
     ] = None,
     leave: Annotated[
         bool,

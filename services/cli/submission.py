@@ -1,0 +1,84 @@
+"""`crowdlearn submit`: puts a job straight into Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from crowdlearn.checkpoint import read as read_checkpoint
+from crowdlearn.errors import JobError
+from crowdlearn.job import CompiledJob
+from crowdlearn.job_file import load
+from crowdlearn.settings import DEFAULT_REDIS_URL
+from crowdlearn.snapshot import Snapshot
+from crowdlearn.store import Store
+from crowdlearn.weights import load as load_weights
+from services.cli import loop
+from services.cli.options import AsJson, CheckpointAddress, JobFile, RedisUrl, WeightsFile
+from services.cli.output import in_words, print_json
+from services.cli.stores import opened
+
+
+def submit(
+    job_file: JobFile,
+    weights: WeightsFile = None,
+    checkpoint: CheckpointAddress = None,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once."""
+    console = Console(stderr=True)
+    compiled, past = compiled_job(job_file, weights, checkpoint, console)
+
+    async def main(_: asyncio.Event) -> None:
+        async with opened(redis) as store:
+            await upload(store, compiled, console, past)
+
+    loop.run(main)
+    if as_json:
+        print_json({"job": compiled.spec.name, "run": compiled.spec.run})
+    else:
+        console.print(
+            f"Job [bold]{compiled.spec.name}[/] is running. Whoever opens a gateway's page /?job={compiled.spec.name} "
+            f"can take part; `crowdlearn status {compiled.spec.name}` tells how it goes."
+        )
+
+
+def compiled_job(
+    job_file: Path, weights: str | None, checkpoint: str | None, console: Console
+) -> tuple[CompiledJob, Snapshot | None]:
+    """Traces a job file that begins with the file `weights`, or goes on from a `checkpoint`: what it goes on from."""
+    if weights is not None and checkpoint is not None:
+        raise JobError("a job begins with --weights or goes on from --checkpoint, got both")
+    with console.status(f"Tracing {job_file}"):
+        compiled = load(job_file).compile()
+    if weights is not None:
+        compiled = replace(compiled, parameters=load_weights(weights, compiled.spec.parameters))
+    if checkpoint is None:
+        return compiled, None
+    past = read_checkpoint(checkpoint).continued_by(compiled.spec)
+    console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
+    return replace(compiled, spec=past.spec, parameters=past.parameters), past
+
+
+async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:
+    """Submits a compiled job with a progress bar of its chunks, after what its author should know."""
+    for warning in compiled.warnings:
+        console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(compiled.spec.name)
+        await store.jobs.submit(
+            compiled.spec,
+            program=compiled.program,
+            metrics=compiled.metrics,
+            parameters=compiled.parameters,
+            train=compiled.train,
+            held_out=compiled.held_out,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            past=past,
+        )
