@@ -19,6 +19,9 @@ from services.gateway.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
+SLICE = 128
+"""Sockets that get a new version before others are heeded again: some 3 ms for frames of 16 KB."""
+
 
 class Channel:
     """The parameters of one shard, and the outboxes that wait for others than they have."""
@@ -91,6 +94,7 @@ class Channel:
             return
         if (newest.version, newest.fence) != (self.version, self.fence):
             self._adopt(newest)
+            await self._offer()
 
     def _adopt(self, newest: Parameters) -> None:
         if newest.version < self.version:
@@ -105,9 +109,15 @@ class Channel:
             if not self._diverged:
                 log.error("parameters are not finite: run=%s shard=%d", self._run, self._shard)
             self._diverged = True
-        for outbox, have in self._waiting.items():
-            if have != self.version:
+
+    async def _offer(self) -> None:
+        # Who asked last was served last: backwards, everybody is late every other time and nobody always.
+        due = [outbox for outbox, have in reversed(self._waiting.items()) if have != self.version]
+        for start in range(0, len(due), SLICE):
+            for outbox in due[start : start + SLICE]:
                 outbox.owe(self)
+            # Acks and questions come between. Who leaves meanwhile or is served by its question collects nothing.
+            await asyncio.sleep(0)
 
     def _encode(self, newest: Parameters) -> bytes:
         values = np.frombuffer(newest.values, "<f4").astype(np.float32, copy=False)

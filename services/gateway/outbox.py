@@ -1,8 +1,9 @@
-"""What waits to be written to one socket: messages in order, and of parameters only the newest. Knows no socket."""
+"""What is to be written to one socket: messages in order, and of parameters only the newest. Knows no socket."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from crowdlearn import protocol
@@ -20,12 +21,27 @@ class Source(Protocol):
         """The encoded websocket frame for this outbox; None if it has these parameters."""
 
 
+class Line(Protocol):
+    """What takes encoded websocket frames, as services.gateway.wire.Wire does."""
+
+    def can_write(self) -> bool:
+        """Whether the last writes are (almost) with the kernel."""
+
+    def write(self, encoded: Sequence[bytes]) -> None:
+        """Sends them."""
+
+
 class Outbox:
-    """Filled by whoever has something to say, emptied by the socket's writer."""
+    """Filled by whoever has something to say. While the line takes it, it goes out at once.
 
-    __slots__ = ("_messages", "_owed", "_roomy", "awake", "farewell")
+    What the line does not take waits, and `awake` is set for the socket's writer; so is all there is without a line. A
+    writer woken for each frame of a broadcast would cost a quarter of it.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_line", "_messages", "_owed", "_roomy", "awake", "farewell")
+
+    def __init__(self, line: Line | None = None) -> None:
+        self._line = line
         self._messages: list[bytes] = []
         # A dictionary for its order: the shard that waits longest is sent first.
         self._owed: dict[Source, None] = {}
@@ -40,13 +56,13 @@ class Outbox:
             self._messages.append(wire.text(protocol.encode(message).encode()))
             if len(self._messages) >= MAX_MESSAGES and self._roomy is None:
                 self._roomy = asyncio.Event()
-            self.awake.set()
+            self.flush()
 
     def owe(self, source: Source) -> None:
         """Notes that a shard has newer parameters; which, is seen when there is room to send them."""
         if self.farewell is None:
             self._owed[source] = None
-            self.awake.set()
+            self.flush()
 
     def hang_up(self, code: Close | int, message: str) -> None:
         """Queues the end: an `error` that says why, if there is something to say, then a close."""
@@ -56,6 +72,19 @@ class Outbox:
             self.farewell = (code, message)
             self._owed.clear()
             self.awake.set()
+
+    def flush(self) -> None:
+        """Writes while the line takes it; wakes the writer for the rest."""
+        line = self._line
+        while line is not None and self and line.can_write():
+            line.write(self.take())
+        if self:
+            self.awake.set()
+
+    @property
+    def roomy(self) -> bool:
+        """Whether there are not too many unsent messages."""
+        return self._roomy is None
 
     async def until_roomy(self) -> None:
         """Waits while there are too many unsent messages."""

@@ -46,7 +46,11 @@ class Gateway:
 
 
 class ReplicaSocket:
-    """One accepted websocket: a reader that heeds the replica, and a writer that empties the outbox."""
+    """One accepted websocket.
+
+    What a message asks for is done as it comes. What waits for Redis is left to a reader, and what the line does not
+    take at once to a writer: most sockets need neither for most of the time.
+    """
 
     def __init__(self, gateway: Gateway, websocket: WebSocket, job: str) -> None:
         self._gateway, self._websocket, self._job = gateway, websocket, job
@@ -54,7 +58,10 @@ class ReplicaSocket:
         self._session = Session(gateway.settings, gateway.monotonic())
         self._run: Run | None = None
         self._leases = Leases(gateway.store, gateway.settings)
-        self.outbox = Outbox()
+        self._reading = False
+        # What the reader's next message calls for, if that was decided already.
+        self._decided: actions.Action | None = None
+        self.outbox = Outbox(self._wire)
 
     @property
     def held(self) -> set[int]:
@@ -66,6 +73,7 @@ class ReplicaSocket:
         metrics.SOCKETS.inc()
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._wire.listen(self._heed)
                 writer = tasks.create_task(self._write())
                 await self._read()
                 writer.cancel()
@@ -102,17 +110,27 @@ class ReplicaSocket:
         self._run.crashed(shard)
         self._answer(self._session.crashed(shard, sequence, self._gateway.settings.busy_retry_seconds))
 
+    def _heed(self, message: str | bytes) -> bool:
+        """Does what a message asks for, unless that has to wait: for Redis, or for its turn."""
+        if self._reading or not self.outbox.roomy:
+            return False
+        action = self._decide(message)
+        if self._performed(action):
+            return True
+        self._decided = action
+        return False
+
     async def _read(self) -> None:
-        receive, now, session = self._websocket.receive, self._gateway.monotonic, self._session
+        receive = self._websocket.receive
         event = await self._first(receive)
         while event["type"] == "websocket.receive":
-            data = event.get("bytes")
-            if data is not None:
-                metrics.FRAME_BYTES.inc(len(data))
-                await self._perform(session.frame(data, now()), data)
-            else:
-                await self._perform(session.text(event["text"], now()))
+            self._reading = True
+            message = event["text"] if event.get("bytes") is None else event["bytes"]
+            action, self._decided = self._decided or self._decide(message), None
+            if not self._performed(action):
+                await self._perform(action, message)
             await self.outbox.until_roomy()
+            self._reading = False
             event = await receive()
 
     async def _first(self, receive: Callable[[], Any]) -> Any:
@@ -124,28 +142,39 @@ class ReplicaSocket:
             self.hang_up(Close.HELLO_TIMEOUT, f"no hello within {seconds:g} s")
             return await receive()
 
-    async def _perform(self, action: actions.Action, data: bytes = b"") -> None:
+    def _decide(self, message: str | bytes) -> actions.Action:
+        now = self._gateway.monotonic()
+        if isinstance(message, str):
+            return self._session.text(message, now)
+        metrics.FRAME_BYTES.inc(len(message))
+        return self._session.frame(message, now)
+
+    def _performed(self, action: actions.Action) -> bool:
+        """Does what needs no Redis; returns whether that was all."""
         match action:
-            case actions.Append():
-                self._append(action)
-            case actions.Answer():
-                await self._refuse(action)
             case actions.Want():
                 self._want(action.have)
+            case actions.Append():
+                self._append(action)
+            case actions.Answer(full=False):
+                self._answer(action.ack)
             case actions.HangUp():
                 self.hang_up(action.code, action.message)
             case actions.Ignore():
                 pass
             case _:
-                await self._perform_with_redis(action, data)
+                return False
+        return True
 
-    async def _perform_with_redis(self, action: actions.Action, data: bytes) -> None:
+    async def _perform(self, action: actions.Action, message: str | bytes) -> None:
         try:
             if isinstance(action, actions.Greet):
                 async with self._gateway.door.enter():
                     await self._greet(action.hello)
-            elif isinstance(action, actions.Ask):
-                await self._ask(action.shard, data)
+            elif isinstance(action, actions.Ask) and isinstance(message, bytes):
+                await self._ask(action.shard, message)
+            elif isinstance(action, actions.Answer):
+                await self._refuse(action)
             elif self._run is not None:
                 await self._leases.perform(action, self._run, self.outbox)
         except CrowdedError:
@@ -185,7 +214,9 @@ class ReplicaSocket:
             self._session.vouch(shard, now())
         if self._run.warming and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
             self._session.warm(now())
-        await self._perform(self._session.frame(data, now(), asked=True), data)
+        action = self._session.frame(data, now(), asked=True)
+        if not self._performed(action):
+            await self._perform(action, data)
 
     def _append(self, action: actions.Append) -> None:
         assert self._run is not None
@@ -195,7 +226,7 @@ class ReplicaSocket:
 
     async def _refuse(self, action: actions.Answer) -> None:
         self._answer(action.ack)
-        if action.full and self._run is not None:
+        if self._run is not None:
             with self._gateway.outage.survived():
                 await self._gateway.runs.measure(self._run)
 
@@ -216,7 +247,7 @@ class ReplicaSocket:
                 outbox.awake.clear()
                 while outbox:
                     await self._until_writable()
-                    wire.write(outbox.take())
+                    outbox.flush()
                 # Asked last: what was said before the end goes out before it.
                 if outbox.farewell is not None:
                     await self._until_writable()

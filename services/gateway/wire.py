@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -38,6 +38,12 @@ class Wire(Protocol):
     def abort(self) -> None:
         """Drops the connection and everything that waits to be sent."""
 
+    def listen(self, heed: Callable[[str | bytes], bool]) -> None:
+        """Has `heed` called with each message as it comes; what it answers with False is queued for ASGI's `receive`.
+
+        It is not asked while messages are queued: they keep their order.
+        """
+
 
 def binary(payload_parts: Sequence[bytes]) -> bytes:
     """One unmasked binary websocket frame: encoded once, and written to every socket without a copy."""
@@ -60,11 +66,16 @@ def _encoded(opcode: Opcode, parts: Sequence[bytes]) -> bytes:
     return b"".join((header, *parts))
 
 
+def _leave_it_queued(_: str | bytes) -> bool:
+    return False
+
+
 class WireProtocol(WebSocketsSansIOProtocol):
     """What uvicorn is given as its websocket class. Offers itself as the scope's Wire."""
 
     transport: asyncio.Transport
     _quiet_timer: asyncio.TimerHandle | None = None
+    _heed: Callable[[str | bytes], bool] = staticmethod(_leave_it_queued)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -84,6 +95,25 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def listen(self, heed: Callable[[str | bytes], bool]) -> None:
+        self._heed = heed
+
+    def handle_text(self, event: Frame) -> None:
+        try:
+            heeded = self._is_next(event) and self._heed(str(event.data, "utf-8"))
+        except UnicodeDecodeError:
+            heeded = False
+        if not heeded:
+            super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        if not (self._is_next(event) and self._heed(bytes(event.data))):
+            super().handle_bytes(event)
+
+    def _is_next(self, event: Frame) -> bool:
+        # Reading is paused from when a message is queued until the last one is taken.
+        return event.fin and not self.read_paused and not self.close_sent
 
     async def send(self, message: Any) -> None:
         await super().send(message)

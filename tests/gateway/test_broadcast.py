@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import numpy as np
 
 from crowdlearn.frames import unpack
+from crowdlearn.protocol import Wait
 from crowdlearn.sharding import Shard
 from crowdlearn.store import Parameters, Store
-from services.gateway.broadcast import Channel
+from services.gateway.broadcast import SLICE, Channel
 from services.gateway.outage import Outage
 from services.gateway.outbox import Outbox
 from tests.gateway.gateway_harness import make_spec
@@ -34,6 +35,30 @@ class Shards:
         if self.diverged.is_set():
             return Parameters(self.version, self.fence, np.full(4, np.nan, "<f4").tobytes())
         return Parameters(self.version, self.fence, np.full(4, self.version, "<f4").tobytes())
+
+
+class FakeLine:
+    """Takes what is written while it is `open`, and tells `written` of each time."""
+
+    def __init__(self, written: Callable[[], object] = lambda: None) -> None:
+        self.open, self.frames, self._written = True, list[bytes](), written
+
+    def can_write(self) -> bool:
+        return self.open
+
+    def write(self, encoded: Sequence[bytes]) -> None:
+        self.frames += encoded
+        self._written()
+
+    @property
+    def versions(self) -> list[int]:
+        return [unpack(frame[HEADER:]).version for frame in self.frames]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - turns of the loop are what is waited for
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -159,3 +184,78 @@ def test_messages_go_before_parameters_and_nothing_after_the_end() -> None:
     assert b'"code":4004' in said
     assert outbox.farewell == (4004, "no job is named 'x'")
     assert outbox.take() == []
+
+
+async def test_a_line_that_is_free_is_written_to_without_waking_a_writer() -> None:
+    shards, line = Shards(), FakeLine()
+    outbox = Outbox(line)
+    async with followed(shards) as channel:
+        channel.want(outbox, -1)
+        await until(lambda: line.versions == [0])
+    outbox.say(Wait(seconds=1.0))
+    assert b"wait" in line.frames[1]
+    assert not outbox.awake.is_set()
+
+
+async def test_what_a_line_does_not_take_waits_for_the_writer_and_is_the_newest_then() -> None:
+    shards, line = Shards(), FakeLine()
+    outbox = Outbox(line)
+    async with followed(shards) as channel:
+        line.open = False
+        for version in (0, 1, 2):
+            shards.version = version
+            channel.announce(version, 1)
+            channel.want(outbox, -1)
+            await until(lambda version=version: channel.version == version)  # type: ignore[misc]
+        outbox.say(Wait(seconds=1.0))
+        assert line.frames == []
+        assert outbox.awake.is_set()
+        line.open = True
+        outbox.flush()
+    message, parameters = line.frames
+    assert b"wait" in message
+    assert unpack(parameters[HEADER:]).version == 2
+
+
+async def test_a_broadcast_lets_others_be_heeded_between_slices_of_it() -> None:
+    turns, written_in_turn = 0, dict[int, int]()
+
+    def written() -> None:
+        written_in_turn[turns] = written_in_turn.get(turns, 0) + 1
+
+    shards, lines = Shards(), [FakeLine(written) for _ in range(3 * SLICE)]
+    async with followed(shards) as channel:
+        for line in lines:
+            channel.want(Outbox(line), -1)
+        async with asyncio.timeout(10):
+            while sum(written_in_turn.values()) < len(lines):
+                await asyncio.sleep(0)
+                turns += 1
+    assert list(written_in_turn.values()) == [SLICE] * 3
+
+
+async def test_who_was_served_last_is_served_first_the_next_time() -> None:
+    order: list[str] = []
+    shards = Shards()
+    outboxes = {name: Outbox(FakeLine(lambda name=name: order.append(name))) for name in "abc"}  # type: ignore[misc]
+    async with followed(shards) as channel:
+        for version in (0, 1, 2):
+            # Whoever is served asks again at once.
+            for name in order[-3:] or "abc":
+                channel.want(outboxes[name], version - 1)
+            shards.version = version
+            channel.announce(version, 1)
+            await until(lambda version=version: len(order) == 3 * (version + 1))  # type: ignore[misc]
+    assert order == [*"cba", *"abc", *"cba"]
+
+
+async def test_who_leaves_during_a_broadcast_is_sent_nothing() -> None:
+    shards, lines = Shards(), [FakeLine() for _ in range(2 * SLICE)]
+    outboxes = [Outbox(line) for line in lines]
+    async with followed(shards) as channel:
+        for outbox in outboxes:
+            channel.want(outbox, -1)
+        await until(lambda: lines[-1].versions == [0])
+        channel.forget(outboxes[0])
+        await until(lambda: lines[1].versions == [0])
+    assert lines[0].frames == []
