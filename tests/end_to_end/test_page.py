@@ -271,7 +271,7 @@ def test_a_gateway_that_is_killed_costs_a_replica_nothing_but_the_time(services:
 
 
 def test_a_tab_that_is_closed_leaves_its_chunks_to_others(services: Services, chromium: Browser) -> None:
-    submit(services.redis, job("closed", epochs=40))
+    submit(services.redis, job("closed", epochs=15))
     address = f"{services.gateway.url}/?job=closed"
     with visiting(chromium, address) as visit:
         with visiting(chromium, f"{address}&join") as other:
@@ -280,4 +280,4 @@ def test_a_tab_that_is_closed_leaves_its_chunks_to_others(services: Services, ch
         # Only now: two at once might train everything before the other is closed.
         visit["join-button"].click()
         expect(visit["state"]).to_have_attribute("data-state", "finished")
-        expect(visit["state-words"]).to_contain_text("Finished: all 40 epochs done")
+        expect(visit["state-words"]).to_contain_text("Finished: all 15 epochs done")
