@@ -24,7 +24,7 @@ demo: $(VENV)/ready $(BUNDLE) ## train digits here with two real browser replica
 	@scripts/system-packages
 	$(BIN)/crowdlearn up examples/digits.py --browsers 2 --out digits.safetensors
 
-test: setup ## run every test, with servers of their own
+test: setup ## run every test, with servers of their own; CROWDLEARN_REDIS_SERVER=PATH names another redis-server, or a valkey-server
 	cd web_worker && npm test --silent
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 

@@ -17,6 +17,12 @@ from pathlib import Path
 
 from crowdlearn.errors import SetupError
 
+REDIS_SERVER = os.environ.get("CROWDLEARN_REDIS_SERVER", "redis-server")
+"""The server that is started: of another version, or valkey-server; a name or a path."""
+
+REDIS_CLI = "-cli".join(REDIS_SERVER.rsplit("-server", 1))
+"""Its command line, which lies beside it: redis-cli or valkey-cli."""
+
 START_SECONDS = 60.0
 """How long a process may take to be ready: an evaluator imports JAX, and machines are shared."""
 
@@ -39,7 +45,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A redis-server of one's own, with its data in `folder`. `options` as on its command line.
+    """A redis-server or valkey-server of one's own, with its data in `folder`. `options` as on its command line.
 
     `login` are the options with which redis-cli gets in, where there is a password or TLS.
     """
@@ -57,7 +63,7 @@ class RedisServer:
         """Starts it and returns when it answers."""
         port = "--tls-port" if "--tls" in self.login else "--port"
         command = [
-            "redis-server",
+            REDIS_SERVER,
             "--port",
             "0",
             port,
@@ -73,11 +79,11 @@ class RedisServer:
         for line in self.process.stdout:
             if b"Ready to accept connections" in line:
                 return
-        raise SetupError(f"redis-server ended with {self.process.wait()} before it was ready: {' '.join(command)}")
+        raise SetupError(f"{REDIS_SERVER} ended with {self.process.wait()} before it was ready: {' '.join(command)}")
 
     def cli(self, *command: object) -> str:
-        """What `redis-cli` prints for a command."""
-        words = ["redis-cli", "-p", str(self.port), *self.login, *map(str, command)]
+        """What redis-cli prints for a command."""
+        words = [REDIS_CLI, "-p", str(self.port), *self.login, *map(str, command)]
         return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
 
     def kill(self) -> None:

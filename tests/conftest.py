@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import RedisCluster, RedisServer
+from benchmarks.processes import REDIS_SERVER, RedisCluster, RedisServer
 from tests.end_to_end.log_files import shown_on_failure
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One redis-server for the whole run. Tests use job names and runs of their own in it."""
-    if shutil.which("redis-server") is None:
-        pytest.fail("no redis-server on this machine: run `make setup`, or install Debian's package redis-server")
+    if shutil.which(REDIS_SERVER) is None:
+        pytest.fail(
+            f"no {REDIS_SERVER} on this machine: run `make setup`, or install Debian's package redis-server, "
+            "or name another in CROWDLEARN_REDIS_SERVER"
+        )
     with tempfile.TemporaryDirectory(prefix="crowdlearn-redis-") as folder:
         server = RedisServer(Path(folder))
         server.start()
@@ -68,4 +70,4 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     yield server.url
-    subprocess.run(["redis-cli", "-p", str(server.port), "flushall"], check=True, capture_output=True)
+    server.cli("flushall")

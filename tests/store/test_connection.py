@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
 import uuid
 from pathlib import Path
 
@@ -46,16 +45,13 @@ async def test_a_redis_that_cannot_write_its_disk_is_unavailable_and_not_a_mista
     server.start()
     try:
         store = await connect(server.url)
-        cli = ["redis-cli", "-p", str(server.port)]
-        await asyncio.to_thread(
-            subprocess.run, [*cli, "config", "set", "save", "3600 1"], check=True, capture_output=True
-        )
+        await asyncio.to_thread(server.cli, "config", "set", "save", "3600 1")
         folder.rmdir()
-        await asyncio.to_thread(subprocess.run, [*cli, "save"], check=True, capture_output=True)
+        await asyncio.to_thread(server.cli, "save")
 
         async def write_until_refused() -> None:
             while True:  # a failed background save is noticed a moment later
-                await asyncio.to_thread(subprocess.run, [*cli, "bgsave"], check=True, capture_output=True)
+                await asyncio.to_thread(server.cli, "bgsave")
                 await store.fleet.heartbeat("a", 60)
 
         with pytest.raises(StoreUnavailableError, match="MISCONF"):
