@@ -186,6 +186,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[int]
     updates_per_second: float
     replicas: int
+    gateways: int = 0
+    """Those with replicas of this job."""
     backlog: int
     epoch: float
     loss: float | None

@@ -15,7 +15,7 @@ from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Pro
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
-from crowdlearn.store.roster import AggregatorReport, GatewayReport, Gateways, Roster, read_roster
+from crowdlearn.store.roster import AggregatorReport, EvaluatorReport, GatewayReport, Gateways, Roster, read_roster
 from crowdlearn.store.shards import Applied, Commit, Manifest, Parameters, Shards, ShardState
 from crowdlearn.store.stalls import Stalls
 from crowdlearn.store.status import status
@@ -31,6 +31,7 @@ __all__ = [
     "Backoff",
     "Commit",
     "Entry",
+    "EvaluatorReport",
     "Exhausted",
     "GatewayReport",
     "JobChanged",
@@ -79,7 +80,7 @@ class Store:
         await self._connection.call("PING")
 
     async def roster(self) -> Roster:
-        """Which gateways and aggregators are at work, and what each of them has."""
+        """Which gateways, aggregators and evaluators are at work, and what each of them has."""
         return await read_roster(self._connection)
 
     async def memory_in_use(self) -> float:

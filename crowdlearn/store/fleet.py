@@ -1,4 +1,4 @@
-"""Who is at work: aggregators by heartbeat, replicas by the counts that gateways report."""
+"""Who is at work: aggregators and evaluators by heartbeat, replicas by the counts that gateways report."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ class Fleet:
         """Says that `member` has ended."""
         await self._connection.call("ZREM", keys.MEMBERS, member)
 
+    async def evaluator_lives(self, evaluator: str, timeout_seconds: float) -> None:
+        """Says that `evaluator` is alive, and forgets those not heard of within `timeout_seconds`."""
+        await self._connection.run(scripts.HEARTBEAT, (keys.EVALUATORS,), round(timeout_seconds * 1000), evaluator)
+
+    async def evaluator_leaves(self, evaluator: str) -> None:
+        """Says that `evaluator` has ended."""
+        await self._connection.call("ZREM", keys.EVALUATORS, evaluator)
+
     async def report_replicas(self, run: str, gateway: str, count: int) -> None:
         """Reports how many replicas a gateway serves; forgets gateways that stopped reporting."""
         now = time.time()
@@ -39,11 +47,12 @@ class Fleet:
         if silent:
             await self._connection.call("HDEL", key, *silent)
 
-    async def replicas(self, run: str) -> int:
-        """How many replicas all gateways serve."""
+    async def replicas(self, run: str) -> list[int]:
+        """How many replicas each gateway serves that serves any."""
         now = time.time()
         reports = (await self._connection.call("HGETALL", keys.replicas(run))).values()
-        return sum(int(report.partition(b":")[0]) for report in reports if _fresh(report, now))
+        counts = (int(report.partition(b":")[0]) for report in reports if _fresh(report, now))
+        return [count for count in counts if count]
 
 
 def _fresh(report: bytes, now: float) -> bool:

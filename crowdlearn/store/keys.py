@@ -4,6 +4,7 @@ from __future__ import annotations
 
 JOBS = "crowdlearn:jobs"
 MEMBERS = "crowdlearn:members"
+EVALUATORS = "crowdlearn:evaluators"
 GATEWAYS = "crowdlearn:gateways"
 VERSIONS_CHANNEL = "crowdlearn:versions"
 JOBS_CHANNEL = "crowdlearn:jobs"

@@ -1,10 +1,11 @@
-"""Who is at work, for people to look at: gateways with their sockets, aggregators with their shards."""
+"""Who is at work, for people to look at: gateways with their sockets, aggregators with their shards, evaluators."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
+from itertools import starmap
 
 import msgspec
 
@@ -40,11 +41,19 @@ class AggregatorReport(msgspec.Struct, frozen=True):
     silent_seconds: float | None
 
 
+class EvaluatorReport(msgspec.Struct, frozen=True):
+    """An evaluator, and how long ago it said that it lives."""
+
+    name: str
+    silent_seconds: float
+
+
 class Roster(msgspec.Struct, frozen=True):
     """Everybody at work."""
 
     gateways: list[GatewayReport]
     aggregators: list[AggregatorReport]
+    evaluators: list[EvaluatorReport]
     shards: int
     """Shards of all jobs."""
     owned: int
@@ -81,19 +90,27 @@ class Gateways:
 
 async def read_roster(connection: Connection) -> Roster:
     """Looks at everybody."""
-    gateways, (now, members), runs = await asyncio.gather(
-        Gateways(connection).all(), connection.run(scripts.MEMBERS, (keys.MEMBERS,)), Jobs(connection).specs()
+    gateways, members, evaluators, runs = await asyncio.gather(
+        Gateways(connection).all(),
+        _heard_of(connection, keys.MEMBERS),
+        _heard_of(connection, keys.EVALUATORS),
+        Jobs(connection).specs(),
     )
     leases = [("GET", keys.lease(spec.run, shard)) for spec in runs for shard in range(len(spec.shards))]
     owners = Counter(owner.decode() for owner in await connection.batch(leases) if owner is not None)
-    heard = {name.decode(): float(at) for name, at in zip(members[::2], members[1::2], strict=True)}
-    aggregators = [
-        AggregatorReport(name, owners.pop(name, 0), round(max(0.0, now - at) / 1000, 3)) for name, at in heard.items()
-    ]
+    aggregators = [AggregatorReport(name, owners.pop(name, 0), silent) for name, silent in members.items()]
     # Whoever hangs is no member any more, but still has its leases for a moment.
     aggregators += [AggregatorReport(name, shards, None) for name, shards in owners.items()]
     owned = sum(report.shards for report in aggregators)
-    return Roster(gateways, sorted(aggregators, key=lambda report: report.name), len(leases), owned)
+    aggregators.sort(key=lambda report: report.name)
+    return Roster(gateways, aggregators, list(starmap(EvaluatorReport, sorted(evaluators.items()))), len(leases), owned)
+
+
+async def _heard_of(connection: Connection, key: str) -> dict[str, float]:
+    """How long ago, in seconds, each member said that it lives."""
+    now, members = await connection.run(scripts.MEMBERS, (key,))
+    ages = zip(members[::2], members[1::2], strict=True)
+    return {name.decode(): round(max(0.0, now - float(at)) / 1000, 3) for name, at in ages}
 
 
 def _believed(raw: bytes, now: float) -> GatewayReport | None:

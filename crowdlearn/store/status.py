@@ -56,7 +56,8 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         updates_per_second=updates_per_second(recent, manifests[0].version, now, spec.first_version)
         if state.state == "running"
         else 0.0,
-        replicas=replicas,
+        replicas=sum(replicas),
+        gateways=len(replicas),
         backlog=sum(backlog),
         epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
         loss=_newest(recent, "train").get("loss"),

@@ -1,4 +1,4 @@
-"""`crowdlearn fleet`: which gateways and aggregators are at work, and what each of them has."""
+"""`crowdlearn fleet`: which gateways, aggregators and evaluators are at work, and what each of them has."""
 
 from __future__ import annotations
 
@@ -26,19 +26,32 @@ def fleet(redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
     if as_json:
         print_json(roster)
     else:
-        _show(roster, Console())
+        show(roster, Console())
 
 
-def _show(roster: Roster, console: Console) -> None:
-    gateways = Table("gateway", "sockets", "runs", "")
+def show(roster: Roster, console: Console) -> None:
+    """Prints a table for each kind of service, and a line for what is missing."""
+    gateways = _table("gateway", "sockets", "jobs", "state")
     for gateway in roster.gateways:
-        gateways.add_row(
-            gateway.name, f"{gateway.sockets:,}", f"{len(gateway.runs):,}", "stopping" if gateway.draining else ""
-        )
-    aggregators = Table("aggregator", "shards", "heard of")
+        state = "stopping" if gateway.draining else "serving"
+        gateways.add_row(gateway.name, f"{gateway.sockets:,}", f"{len(gateway.runs):,}", state)
+    aggregators = _table("aggregator", "shards", "heard of")
     for one in roster.aggregators:
-        silent = "not in time" if one.silent_seconds is None else f"{one.silent_seconds:.1f} s ago"
-        aggregators.add_row(one.name, f"{one.shards:,}", silent)
-    console.print(gateways if roster.gateways else "No gateway is at work.")
-    console.print(aggregators if roster.aggregators else "No aggregator is at work.")
-    console.print(f"{roster.owned:,} of {roster.shards:,} shards have an owner.")
+        aggregators.add_row(one.name, f"{one.shards:,}", _heard_of(one.silent_seconds))
+    evaluators = _table("evaluator", "heard of")
+    for another in roster.evaluators:
+        evaluators.add_row(another.name, _heard_of(another.silent_seconds))
+    for name, table in (("gateway", gateways), ("aggregator", aggregators), ("evaluator", evaluators)):
+        console.print(table if table.row_count else f"No {name} is at work.", "")
+    console.print(f"{roster.owned:,} of {roster.shards:,} shards have an owner; those of ended jobs need none.")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("sockets", "jobs", "shards") else "left")
+    return table
+
+
+def _heard_of(silent_seconds: float | None) -> str:
+    return "not in time" if silent_seconds is None else f"{silent_seconds:.1f} s ago"

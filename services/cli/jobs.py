@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from crowdlearn.settings import DEFAULT_REDIS_URL
 from crowdlearn.spec import JobSpec, JobStatus
@@ -17,6 +16,7 @@ from services.cli import loop
 from services.cli.options import AsJson, RedisUrl
 from services.cli.output import print_json
 from services.cli.stall import stall_words
+from services.cli.status_table import details, overview
 from services.cli.stores import opened
 
 JobName = Annotated[str, typer.Argument(help="The job's name.", metavar="JOB")]
@@ -39,34 +39,11 @@ def status(
         print_json(found[0] if job is not None else {"jobs": found})
     elif found:
         console = Console()
-        console.print(_table(found))
+        console.print(details(found[0]) if job is not None else overview(found))
         for words in filter(None, map(stall_words, found)):
             console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     else:
         Console().print("No jobs. Submit one: crowdlearn submit JOB.py")
-
-
-def _table(found: list[JobStatus]) -> Table:
-    table = Table("job", "state", "gradients", "per second", "replicas", "epoch", "loss", "held out", box=None)
-    for one in found:
-        metrics = "  ".join(f"{name} {value:.4g}" for name, value in (one.metrics or {}).items())
-        table.add_row(
-            one.job,
-            _state(one),
-            f"{max(one.versions):,}",
-            f"{one.updates_per_second:,.1f}",
-            str(one.replicas),
-            f"{one.epoch:.1f} of {one.epochs}",
-            "" if one.loss is None else f"{one.loss:.4g}",
-            metrics,
-        )
-    return table
-
-
-def _state(status: JobStatus) -> str:
-    if status.stalled is not None:
-        return "stalled"
-    return status.state if status.reason is None else f"{status.state} ({status.reason})"
 
 
 def stop(job: JobName, redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:

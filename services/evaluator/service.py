@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
+import socket
 
 from crowdlearn import metrics
 from crowdlearn.errors import JobError, SetupError, StoreUnavailableError, UnknownJobError
@@ -15,6 +17,9 @@ from crowdlearn.store import Store
 from services.evaluator.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
+
+BELIEVED_SECONDS = 15.0
+"""An evaluator that was not heard of for so long is gone; two of its heartbeats may be lost."""
 
 
 async def run(
@@ -43,7 +48,10 @@ async def run(
         return
     stop = stop or asyncio.Event()
     news = asyncio.Event()
-    listening = asyncio.create_task(_listen(store, news), name="evaluator announcements")
+    companions = (
+        asyncio.create_task(_listen(store, news), name="evaluator announcements"),
+        asyncio.create_task(_show_up(store), name="evaluator heartbeat"),
+    )
     try:
         while not stop.is_set():
             news.clear()
@@ -52,13 +60,28 @@ async def run(
             await _wait(stop, settings.interval_seconds)
             await _first_of(stop, news, settings.poll_seconds)
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for companion in companions:
+            companion.cancel()
+        await asyncio.gather(*companions, return_exceptions=True)
 
 
 async def _listen(store: Store, news: asyncio.Event) -> None:
     async for _ in store.announcements():
         news.set()
+
+
+async def _show_up(store: Store) -> None:
+    """Says now and then that it lives, also while it scores, and when it ends that it does not."""
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    try:
+        while True:
+            # Nobody acts on it: an outage is `look_if_redis_answers`'s to tell.
+            with contextlib.suppress(StoreUnavailableError):
+                await store.fleet.evaluator_lives(name, BELIEVED_SECONDS)
+            await asyncio.sleep(BELIEVED_SECONDS / 3)
+    finally:
+        with contextlib.suppress(StoreUnavailableError):
+            await store.fleet.evaluator_leaves(name)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

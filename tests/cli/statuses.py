@@ -25,6 +25,7 @@ _STATUS = JobStatus(
     versions=[812, 811],
     updates_per_second=96.1,
     replicas=4,
+    gateways=2,
     backlog=3,
     epoch=1.6,
     loss=0.41,

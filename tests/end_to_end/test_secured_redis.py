@@ -47,6 +47,7 @@ def test_a_job_is_trained_by_services_that_may_do_no_more_than_they_must(
     with running(gateway, *services):
         trained = crowdlearn("replica", f"{gateway.url}/?job=digits", "--replicas", "2")
         status = crowdlearn("status", "digits", *operator)
+        fleet = crowdlearn("fleet", *operator)
         checkpoints = str(tmp_path / "checkpoints")
         kept = said("checkpoint", "digits", "--to", checkpoints, "--redis", secured.url("checkpointer"))
         assert crowdlearn("resume", "digits", "--until", "none", "--epochs", "99", *operator)["epochs"] == 99
@@ -58,6 +59,7 @@ def test_a_job_is_trained_by_services_that_may_do_no_more_than_they_must(
     assert trained["pushes"] > 0
     assert (status["state"], status["reason"], status["metrics"]["accuracy"] >= 0.95) == ("finished", "until", True)
     assert kept.returncode == 0, kept.stderr
+    assert [len(fleet[kind]) for kind in ("gateways", "aggregators", "evaluators")] == [1, 1, 1]
     assert secured.refused() == []
 
 

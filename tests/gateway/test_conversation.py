@@ -248,10 +248,10 @@ async def _deaf(*_: object) -> None:
 
 async def test_the_fleet_knows_how_many_replicas_there_are(store: Store, job: JobSpec, service: Service) -> None:
     async def none() -> bool:
-        return await store.fleet.replicas(job.run) == 0
+        return await store.fleet.replicas(job.run) == []
 
     async def two() -> bool:
-        return await store.fleet.replicas(job.run) == 2
+        return await store.fleet.replicas(job.run) == [2]
 
     async with ScriptedReplica("small", service.url), ScriptedReplica("small", service.url):
         await until(two)

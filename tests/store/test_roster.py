@@ -45,3 +45,19 @@ async def test_aggregators_are_listed_with_the_shards_they_own(store: Store, spe
     assert silent is not None
     assert 0.0 <= silent < 60.0
     assert (found.owned, found.shards) == (3, 3)
+
+
+async def test_evaluators_are_listed_until_they_leave(store: Store) -> None:
+    for name in ("b", "a"):
+        await store.fleet.evaluator_lives(name, 60)
+    found = (await store.roster()).evaluators
+    assert [one.name for one in found] == ["a", "b"]
+    assert all(0.0 <= one.silent_seconds < 60.0 for one in found)
+    await store.fleet.evaluator_leaves("a")
+    assert [one.name for one in (await store.roster()).evaluators] == ["b"]
+
+
+async def test_replicas_are_counted_by_gateway(store: Store, spec: JobSpec) -> None:
+    for gateway, count in (("a", 3), ("b", 0), ("c", 4)):
+        await store.fleet.report_replicas(spec.run, gateway, count)
+    assert sorted(await store.fleet.replicas(spec.run)) == [3, 4]

@@ -5,7 +5,7 @@ import { element, write } from "./elements.js";
 import { Epochs } from "./epochs.js";
 import { count, metricTitle, metricValue, rate } from "./format.js";
 import { gradientsAbsorbed, type JobStatus } from "./status.js";
-import { aimWords, jobSentence, jobState, type Lamp } from "./words.js";
+import { aimWords, jobSentence, jobState, type Lamp, replicasLabel } from "./words.js";
 
 export class Overview {
   private readonly state = element("state");
@@ -18,6 +18,7 @@ export class Overview {
     this.showState(state.lamp, state.words);
     this.showHeadline(status, curve);
     write(element("figure-replicas"), count(status.replicas));
+    write(element("figure-replicas-label"), replicasLabel(status));
     write(element("figure-updates"), rate(status.updatesPerSecond));
     write(element("figure-gradients"), count(gradientsAbsorbed(status)));
     write(element("figure-backlog"), count(status.backlog));

@@ -26,6 +26,8 @@ export interface JobStatus {
   readonly versions: readonly number[];
   readonly updatesPerSecond: number;
   readonly replicas: number;
+  /** Those that serve replicas of this job. */
+  readonly gateways: number;
   readonly backlog: number;
   readonly epoch: number;
   /** Training loss, smoothed; null until known. */
@@ -70,6 +72,7 @@ export function readStatus(value: unknown): JobStatus {
     versions: list(fields, "versions").map((item) => asNumber(item, "versions")),
     updatesPerSecond: number(fields, "updates_per_second"),
     replicas: number(fields, "replicas"),
+    gateways: fields.gateways === undefined ? 0 : number(fields, "gateways"),
     backlog: number(fields, "backlog"),
     epoch: number(fields, "epoch"),
     loss: numberOrNull(fields, "loss"),

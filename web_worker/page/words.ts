@@ -74,6 +74,11 @@ export function aimWords(status: JobStatus, metric: string, value: number | unde
   return reached ? `target ${aim} reached` : `target ${aim}`;
 }
 
+/** What the number of replicas counts; of more than one gateway, how many they are spread over. */
+export function replicasLabel({ gateways }: Pick<JobStatus, "gateways">): string {
+  return gateways > 1 ? `Replicas on ${count(gateways)} gateways` : "Replicas at work";
+}
+
 /** What taking part costs and does. */
 export function costWords(status: JobStatus): string {
   return (

@@ -18,6 +18,7 @@ export function aStatus(over: Partial<JobStatus> = {}): JobStatus {
     versions: [812, 811],
     updatesPerSecond: 96.1,
     replicas: 4,
+    gateways: 2,
     backlog: 3,
     epoch: 1.6,
     loss: null,

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { pickAddress, readAddress } from "../page/address.js";
 import { bytes, countTick, duration, metricValue, percent, rate, real, roughBytes, targetValue, timeTick } from "../page/format.js";
 import { readTarget } from "../page/target.js";
-import { aimWords, costWords, jobSentence, jobState, replicaWords } from "../page/words.js";
+import { aimWords, costWords, jobSentence, jobState, replicasLabel, replicaWords } from "../page/words.js";
 import { aStatus } from "./page-status.js";
 
 /** Units stand behind a no-break space; tests read better with a plain one. */
@@ -85,6 +85,12 @@ test("the aim says when it is reached, in either direction", () => {
   assert.equal(plain(aimWords(accuracy, "accuracy", 0.93)), "target 93 % reached");
   assert.equal(plain(aimWords(aStatus({ until: "loss <= 0.3" }), "loss", 0.29)), "target 0.3 reached");
   assert.equal(aimWords(aStatus(), "loss", 0.5), "newest value");
+});
+
+test("replicas on several gateways say so", () => {
+  assert.deepEqual([0, 1, 2, 1200].map((gateways) => replicasLabel({ gateways })), [
+    "Replicas at work", "Replicas at work", "Replicas on 2 gateways", "Replicas on 1,200 gateways",
+  ]);
 });
 
 test("the offer names its cost", () => {

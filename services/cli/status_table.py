@@ -1,0 +1,71 @@
+"""Shows jobs' statuses in a terminal: all of them in a table of 80 columns, or one with everything. Reads nothing."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from crowdlearn.spec import JobStatus, parse_target
+
+ENDS = {"until": "reached", "epochs": "trained", "stopped": "stopped", "diverged": "diverged"}
+"""How a job ended, in one word."""
+
+
+def overview(found: list[JobStatus]) -> Table:
+    """A line for each job: what one compares."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    # What is long folds; numbers are never cut.
+    table.add_column("job", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for name in ("gradients", "a second", "replicas", "epoch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("newest", overflow="fold")
+    for one in found:
+        table.add_row(
+            one.job,
+            _state(one),
+            f"{max(one.versions):,}",
+            f"{one.updates_per_second:,.1f}",
+            f"{one.replicas:,}",
+            f"{one.epoch:.1f}/{one.epochs}",
+            _newest(one),
+        )
+    return table
+
+
+def details(one: JobStatus) -> Table:
+    """Everything that is known of one job, a line each."""
+    table = Table(title=f"Job {one.job}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("state", _state(one) + (f", until {one.until}" if one.until and one.state == "running" else ""))
+    table.add_row("run", one.run)
+    table.add_row(
+        "gradients", f"{max(one.versions):,}, {one.updates_per_second:,.1f} a second, {one.backlog:,} waiting"
+    )
+    table.add_row("replicas", f"{_many(one.replicas, 'replica')} on {_many(one.gateways, 'gateway')}")
+    table.add_row("epoch", f"{one.epoch:.1f} of {one.epochs}, of {one.rows:,} rows")
+    table.add_row("training loss", "not known yet" if one.loss is None else f"{one.loss:.4g}")
+    for name, value in (one.metrics or {}).items():
+        table.add_row(f"held-out {name}", f"{value:.4g}")
+    table.add_row("model", f"{one.parameters:,} parameters in {_many(one.shards, 'shard')}, with {one.optimizer}")
+    return table
+
+
+def _state(status: JobStatus) -> str:
+    if status.stalled is not None:
+        return "stalled"
+    return status.state if status.reason is None else ENDS.get(status.reason, status.reason)
+
+
+def _newest(status: JobStatus) -> str:
+    """What the job is about: the metric of its target, another held-out one, or the training loss."""
+    metrics = status.metrics or {}
+    wanted = parse_target(status.until).metric if status.until else None
+    names = [name for name in (wanted, *metrics) if name in metrics and name != "loss"] or list(metrics)
+    if names:
+        return f"{names[0]} {metrics[names[0]]:.4g}"
+    return "" if status.loss is None else f"loss {status.loss:.4g}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,96 @@
+"""What `crowdlearn status` and `crowdlearn fleet` show in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from crowdlearn.spec import JobStatus, Stall
+from crowdlearn.store import AggregatorReport, EvaluatorReport, GatewayReport, Roster
+from services.cli.fleet import show
+from services.cli.status_table import details, overview
+from tests.cli.statuses import a_status
+
+LONG = a_status(
+    job="matrix-factorisation-of-films", state="finished", reason="diverged", versions=[12_345_678], replicas=10_000,
+    updates_per_second=4527.4, epoch=1234.5, epochs=2000, metrics={"accuracy": 0.98765, "loss": 0.1},
+)  # fmt: skip
+
+
+def terminal() -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(file=text, width=80), text
+
+
+def lines(shown: RenderableType) -> list[str]:
+    console, text = terminal()
+    console.print(shown)
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def test_jobs_are_a_line_each_of_80_columns() -> None:
+    head, *rows = lines(overview([a_status(), a_status(job="digits", metrics=None)]))
+    assert head.split() == ["job", "state", "gradients", "a", "second", "replicas", "epoch", "newest"]
+    assert [row.split() for row in rows] == [
+        ["mnist", "running", "812", "96.1", "4", "1.6/10", "accuracy", "0.912"],
+        ["digits", "running", "812", "96.1", "4", "1.6/10", "loss", "0.41"],
+    ]
+
+
+def test_a_long_name_folds_and_no_number_is_cut() -> None:
+    shown = lines(overview([LONG]))
+    assert max(map(len, shown)) <= 80
+    for number in ("12,345,678", "4,527.4", "10,000", "1234.5/2000", "diverged"):
+        assert sum(number in line for line in shown) == 1
+    assert "…" not in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (a_status(state="finished", reason="until"), "reached"),
+        (a_status(state="finished", reason="epochs"), "trained"),
+        (a_status(state="finished", reason="stopped"), "stopped"),
+        (a_status(stalled=Stall("not-finite", 40, 60.0)), "stalled"),
+    ],
+)
+def test_the_state_is_one_word(status: JobStatus, word: str) -> None:
+    assert lines(overview([status]))[1].split()[1] == word
+
+
+def test_one_job_is_shown_with_everything() -> None:
+    shown = "\n".join(" ".join(line.split()) for line in lines(details(a_status())))
+    assert shown.splitlines()[:6] == [
+        "Job mnist",
+        "state running, until accuracy >= 0.93",
+        "run 3f0c5a9d2b11",
+        "gradients 812, 96.1 a second, 3 waiting",
+        "replicas 4 replicas on 2 gateways",
+        "epoch 1.6 of 10, of 6,800 rows",
+    ]
+    assert "held-out accuracy 0.912\nheld-out loss 0.38" in shown
+
+
+def test_the_fleet_is_shown_by_kind() -> None:
+    console, text = terminal()
+    gateways = [GatewayReport("host:8000", 1234, {"a": 1000, "b": 234}), GatewayReport("host:8001", 0, {}, True)]
+    aggregators = [AggregatorReport("host-1", 3, 0.21), AggregatorReport("host-2", 1, None)]
+    show(Roster(gateways, aggregators, [EvaluatorReport("host-3", 4.04)], 6, 4), console)
+    assert [line.split("  ")[0] for line in text.getvalue().splitlines() if line] == [
+        "gateway", "host:8000", "host:8001", "aggregator", "host-1", "host-2", "evaluator", "host-3",
+        "4 of 6 shards have an owner; those of ended jobs need none.",
+    ]  # fmt: skip
+    rows = [line.split() for line in text.getvalue().splitlines()]
+    assert ["host:8000", "1,234", "2", "serving"] in rows
+    assert ["host:8001", "0", "0", "stopping"] in rows
+    assert ["host-2", "1", "not", "in", "time"] in rows
+    assert ["host-3", "4.0", "s", "ago"] in rows
+
+
+def test_what_is_missing_of_the_fleet_is_said() -> None:
+    console, text = terminal()
+    show(Roster([], [], [], 0, 0), console)
+    for kind in ("gateway", "aggregator", "evaluator"):
+        assert f"No {kind} is at work." in text.getvalue()
