@@ -103,7 +103,8 @@ class Ownership:
             return
         # A shard without an inbox is being released, or not even loaded.
         if key in self._inboxes:
-            log.warning("lost the lease run=%s shard=%d", *key)
+            # As it should be when this process was too slow, or stood still.
+            log.info("lets go of run=%s shard=%d: the lease has lapsed, and another may have it", *key)
             self._tasks[key].cancel()
 
     async def _claim(self, key: ShardKey, spec: JobSpec) -> None:
@@ -149,7 +150,7 @@ class Ownership:
             await self._work(key, await self._open(key, spec, fence))
             log.info("released job=%s run=%s shard=%d", spec.name, *key)
         except (OutdatedError, UnknownJobError) as error:
-            log.warning("reloads: %s", error)
+            log.info("lets go of run=%s shard=%d: %s", *key, error)
         except StoreUnavailableError as error:
             if self._opened[key].is_set():
                 # The next tick tells the operator, once for all shards.

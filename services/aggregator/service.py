@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from crowdlearn import metrics
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, JobChanged, Resync, Store
+from crowdlearn.store.outage import Outage
 from services.aggregator.completion import finish_trained
 from services.aggregator.ownership import Ownership
 from services.aggregator.reader import Reader
@@ -71,6 +71,7 @@ class Aggregator:
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set."""
+        log.info("aggregates gradients as %s, for Redis at %s", self.member, self._store.address)
         reading = asyncio.create_task(self._reader.run())
         listening = asyncio.create_task(self._listen())
         try:
@@ -87,7 +88,7 @@ class Aggregator:
 
     async def _keep_owning(self, stop: asyncio.Event, companions: Iterable[asyncio.Task[None]]) -> None:
         backoff = Backoff()
-        away_since: float | None = None
+        outage = Outage()
         while not stop.is_set():
             for task in companions:
                 if task.done():
@@ -97,15 +98,10 @@ class Aggregator:
                 await self._tick()
             except StoreUnavailableError as error:
                 self._out_of_sight = True
-                if away_since is None:
-                    away_since = time.monotonic()
-                    metrics.REDIS_OUTAGES.inc()
-                    log.warning("waits for Redis: %s", error)
+                outage.noticed(error)
                 await backoff.wait()
                 continue
-            if away_since is not None:
-                log.warning("Redis at %s is back after %.1f s", self._store.address, time.monotonic() - away_since)
-                away_since = None
+            outage.over()
             backoff.reset()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.lease_seconds / TICKS_PER_LEASE):

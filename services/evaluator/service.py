@@ -8,12 +8,12 @@ import logging
 import secrets
 import socket
 
-from crowdlearn import metrics
 from crowdlearn.errors import JobError, SetupError, StoreUnavailableError, UnknownJobError
 from crowdlearn.program.jax_import import import_export
 from crowdlearn.settings import EvaluatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
+from crowdlearn.store.outage import Outage
 from services.evaluator.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
@@ -46,11 +46,13 @@ async def run(
         await evaluator.look()
         await evaluator.look()
         return
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    log.info("scores held-out data as %s, for Redis at %s", name, store.address)
     stop = stop or asyncio.Event()
     news = asyncio.Event()
     companions = (
         asyncio.create_task(_listen(store, news), name="evaluator announcements"),
-        asyncio.create_task(_show_up(store), name="evaluator heartbeat"),
+        asyncio.create_task(_show_up(store, name), name="evaluator heartbeat"),
     )
     try:
         while not stop.is_set():
@@ -70,9 +72,8 @@ async def _listen(store: Store, news: asyncio.Event) -> None:
         news.set()
 
 
-async def _show_up(store: Store) -> None:
+async def _show_up(store: Store, name: str) -> None:
     """Says now and then that it lives, also while it scores, and when it ends that it does not."""
-    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     try:
         while True:
             # Nobody acts on it: an outage is `look_if_redis_answers`'s to tell.
@@ -116,21 +117,12 @@ class Evaluator:
         self._evaluations: dict[Life, Evaluation | None] = {}
         """None for a run that has nothing more to score, or cannot be scored."""
         self._failures: dict[Life, int] = {}
-        self._away = False
+        self._outage = Outage()
 
     async def look_if_redis_answers(self) -> None:
         """Looks; an outage is logged once when it begins and once when it ends."""
-        try:
+        with self._outage.survived():
             await self.look()
-        except StoreUnavailableError as error:
-            if not self._away:
-                log.warning("%s; scoring goes on when it is back", error)
-                metrics.REDIS_OUTAGES.inc()
-            self._away = True
-            return
-        if self._away:
-            log.info("Redis answers again")
-        self._away = False
 
     async def look(self) -> None:
         """Scores every job that has a version which is not scored yet."""

@@ -13,8 +13,8 @@ from crowdlearn.errors import NotFiniteError, StoreUnavailableError, UnknownJobE
 from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Parameters, Store
+from crowdlearn.store.outage import Outage
 from services.gateway import wire
-from services.gateway.outage import Outage
 from services.gateway.outbox import Outbox
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import Appended, Entry, Store
-from services.gateway.outage import Outage
+from crowdlearn.store.outage import Outage
 
 MAX_WAITING_BYTES = 64 << 20
 """What may wait in memory for Redis: a few tenths of a second's traffic. Over it frames are `busy`."""

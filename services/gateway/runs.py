@@ -13,10 +13,10 @@ from crowdlearn.protocol import Hello
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Announcement, GatewayReport, JobChanged, Manifest, State, Store, VersionAnnounced
+from crowdlearn.store.outage import Outage
 from services.gateway.broadcast import Channel
 from services.gateway.identity import credible, issue
 from services.gateway.intake import Intake
-from services.gateway.outage import Outage
 from services.gateway.recent import Recent
 from services.gateway.run import Member, Run
 

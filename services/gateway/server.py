@@ -15,11 +15,11 @@ import uvicorn
 from crowdlearn.errors import SetupError
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.store import Store
+from crowdlearn.store.outage import Outage
 from services.gateway.app import GOING_AWAY, build
 from services.gateway.bundle import Bundle
 from services.gateway.health import Health
 from services.gateway.intake import Intake
-from services.gateway.outage import Outage
 from services.gateway.run import Member
 from services.gateway.runs import Runs
 from services.gateway.socket import Gateway
@@ -32,6 +32,9 @@ LISTEN_BACKLOG = 4096
 
 BATCH_SECONDS = 0.2
 """On stop, about so long lies between two batches of sockets that are sent away."""
+
+QUIET_SECONDS = 2.0
+"""An outage of Redis is over when nothing has failed for so long: one without memory answers reads, refuses writes."""
 
 CANCEL_SECONDS = 0.1
 """How long a cancelled task may take before it is cancelled again."""
@@ -86,7 +89,7 @@ async def _serve(
     listener: socket.socket,
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
-        outage = Outage()
+        outage = Outage(QUIET_SECONDS)
         intake = Intake(store, outage)
         runs = Runs(store, settings, intake, outage, tasks)
         health = Health(store)
@@ -95,7 +98,7 @@ async def _serve(
         workers = [tasks.create_task(work()) for work in (intake.run, runs.listen, runs.poll, runs.extend_leases)]
         serving = tasks.create_task(server.serve(sockets=[listener]))
         port = int(listener.getsockname()[1])
-        log.info("listening on http://%s:%d", settings.host, port)
+        log.info("listening on http://%s:%d, for Redis at %s", settings.host, port, store.address)
         runs.name = f"{socket.gethostname()}:{port}"
         if ready is not None:
             ready(port)

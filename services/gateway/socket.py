@@ -16,11 +16,11 @@ from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from crowdlearn.protocol import Ack, Close, Finished, Hello, Wait
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.store import Entry, Store
+from crowdlearn.store.outage import Outage
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
 from services.gateway.door import CrowdedError, Door
 from services.gateway.intake import Intake
-from services.gateway.outage import Outage
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
 from services.gateway.runs import Runs

@@ -52,7 +52,7 @@ class Told(logging.Handler):
         super().__init__()
         self._text = text
         self._seen = asyncio.Event()
-        logging.getLogger("services.aggregator").addHandler(self)
+        logging.getLogger().addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Looks at one line."""

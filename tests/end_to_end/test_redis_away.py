@@ -61,6 +61,10 @@ async def test_services_wait_for_redis_and_go_on_after_an_outage(own_redis: Redi
             assert status == 503
             assert "Redis" in json.dumps(body)
             await until_lines(logs / "aggregator.log", "waits for Redis", 1)
+            address = f"for Redis at {own_redis.url}"
+            assert "aggregates gradients as " in (logs / "aggregator.log").read_text()
+            for service in ("gateway", "aggregator"):
+                assert (logs / f"{service}.log").read_text().count(address) == 1
 
             await asyncio.to_thread(own_redis.start)
             store = await connect(own_redis.url)

@@ -310,11 +310,9 @@ async def test_an_outage_is_waited_for_and_told_once(store, caplog, monkeypatch)
         await evaluating.look_if_redis_answers()
     monkeypatch.setattr(store.jobs, "specs", specs)
     await evaluating.look_if_redis_answers()
-    messages = [record.getMessage() for record in caplog.records if record.name.startswith("services.evaluator")]
-    assert messages == [
-        "Redis at nowhere did not answer; scoring goes on when it is back",
-        "Redis answers again",
-    ]
+    messages = [record.getMessage() for record in caplog.records if record.name == "crowdlearn.store.outage"]
+    assert messages[0] == "waits for Redis: Redis at nowhere did not answer"
+    assert [message.partition(" after")[0] for message in messages[1:]] == ["Redis is back"]
     assert len(await scored(store, run)) == 1
 
 

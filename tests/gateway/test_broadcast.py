@@ -13,8 +13,8 @@ from crowdlearn.frames import unpack
 from crowdlearn.protocol import Wait
 from crowdlearn.sharding import Shard
 from crowdlearn.store import Parameters, Store
+from crowdlearn.store.outage import Outage
 from services.gateway.broadcast import SLICE, Channel
-from services.gateway.outage import Outage
 from services.gateway.outbox import Outbox
 from tests.gateway.gateway_harness import make_spec
 

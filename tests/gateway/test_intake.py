@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import Appended, Entry, Store
+from crowdlearn.store.outage import Outage
 from services.gateway.intake import MAX_WAITING_BYTES, Intake
-from services.gateway.outage import Outage
 
 AWAY = StoreUnavailableError("away")
 DONE = Appended("1-0", 1)

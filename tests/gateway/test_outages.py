@@ -50,8 +50,8 @@ async def test_a_gateway_starts_without_redis_and_recovers_by_itself(
         async with ScriptedReplica("small", running.url) as replica:
             assert replica.welcome.applied == [0, 0]
     await store.close()
-    assert [record.name for record in caplog.records].count("services.gateway.outage") <= 2
-    assert "replicas wait until it is back" in caplog.text
+    assert [record.name for record in caplog.records].count("crowdlearn.store.outage") <= 2
+    assert "waits for Redis: " in caplog.text
 
 
 async def test_a_gradient_survives_a_restart_of_redis(own_redis: RedisServer, bundle: Bundle) -> None:
