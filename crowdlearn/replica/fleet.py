@@ -8,14 +8,18 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+from crowdlearn.errors import SetupError
 from crowdlearn.program.execution import backend
 from crowdlearn.replica.actions import State, StateName
 from crowdlearn.replica.backoff import Backoff
-from crowdlearn.replica.gateway import Gateway, UnreachableError
+from crowdlearn.replica.gateway import Gateway, NoAnswerError, UnreachableError
 from crowdlearn.replica.runner import AWAY, CONNECTING, Runner
 from crowdlearn.replica.workshop import Workshop
 
 log = logging.getLogger(__name__)
+
+ATTEMPTS = 6
+"""Who has never been answered gives up after so many: half a minute on average. A gateway restarts in a second."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Fleet:
         """Takes part until every replica has ended, or until `stop` is set; returns how it ended.
 
         Raises:
+            SetupError: nobody answers at the gateway's address, from the beginning.
             UnknownJobError: there is no such job, or none that runs.
         """
         stopping = asyncio.create_task(stop.wait())
@@ -113,13 +118,19 @@ class Fleet:
         return failed[0] if failed else Counter(states).most_common(1)[0][0]
 
     async def _find(self) -> str:
-        backoff, said = Backoff(random.random), ""
+        backoff, said, attempts = Backoff(random.random), "", 0
         while True:
             try:
                 if self._job is not None:
                     await self._gateway.require_job(self._job)
                 return self._job or await self._gateway.newest_job()
             except UnreachableError as error:
+                attempts = attempts + 1 if isinstance(error, NoAnswerError) else 0
+                if attempts == ATTEMPTS:
+                    raise SetupError(
+                        f"{error}, {ATTEMPTS} times: check the address and its port, and that a gateway runs there; "
+                        f"a browser that opens {self._gateway.base} should show the page"
+                    ) from error
                 # Once: the address may be wrong, and nobody else says so.
                 log.log(logging.INFO if str(error) == said else logging.WARNING, "%s; trying again", error)
                 said = str(error)

@@ -26,6 +26,10 @@ class UnreachableError(CrowdLearnError):
     """The gateway did not answer, or not with what was asked for. Trying again may help."""
 
 
+class NoAnswerError(UnreachableError):
+    """Nobody answered at all: the gateway may be away, or the address wrong."""
+
+
 class RefusedError(CrowdLearnError):
     """The gateway answers, but will not give what was asked for."""
 
@@ -107,4 +111,4 @@ def _download(address: str) -> bytes:
             raise UnreachableError(message) from error
         raise RefusedError(message) from error
     except (OSError, http.client.HTTPException) as error:
-        raise UnreachableError(f"{address} does not answer: {error}") from error
+        raise NoAnswerError(f"{address} does not answer: {error}") from error
