@@ -68,6 +68,8 @@ class Phase:
     fetch_seconds: dict[str, list[float]] = field(default_factory=dict)
     accepted_per_replica: list[int] = field(default_factory=list)
     """Of those that read well, train, and were there all the time."""
+    frames_per_replica: list[int] = field(default_factory=list)
+    """Of those that read well and were there all the time."""
 
 
 class ScriptedCrowd:
@@ -159,9 +161,9 @@ class ScriptedCrowd:
     def end(self) -> Phase:
         """Ends a phase; returns what happened in it."""
         self.measuring = self.hostile = False
-        self.phase.accepted_per_replica = [
-            each.accepted for each in self.sockets if each.whole_phase and each.pushes and each.kind is Kind.GOOD
-        ]
+        good = [each for each in self.sockets if each.whole_phase and each.kind is Kind.GOOD]
+        self.phase.accepted_per_replica = [each.accepted for each in good if each.pushes]
+        self.phase.frames_per_replica = [each.fetched for each in good]
         for replica in self.sockets:
             replica.heed()
         return self.phase

@@ -73,7 +73,7 @@ class ScriptedSocket(asyncio.Protocol):
         self._computing = self._waits = self._leaving = False
         self._timers: set[asyncio.TimerHandle] = set()
         self.welcome = self.whole_phase = False
-        self.accepted = 0
+        self.accepted = self.fetched = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asks for a websocket."""
@@ -105,7 +105,7 @@ class ScriptedSocket(asyncio.Protocol):
 
     def begin(self) -> None:
         """A phase begins."""
-        self.whole_phase, self.accepted = self.welcome, 0
+        self.whole_phase, self.accepted, self.fetched = self.welcome, 0, 0
         self.heed()
 
     def heed(self) -> None:
@@ -163,6 +163,7 @@ class ScriptedSocket(asyncio.Protocol):
         _, _, shard, _, _, version, *_ = HEADER.unpack(header[:HEADER_BYTES])
         if crowd.measuring:
             crowd.phase.frames_down += 1
+            self.fetched += 1
             owed = crowd.announced.owed_since(shard, self._asked[shard], self._asked_at)
             if owed is not None:
                 crowd.phase.fetch_seconds[self.kind.value].append(now - owed)

@@ -4,7 +4,8 @@
 
 Starts redis-server, gateways, aggregators and load generators on this machine, connects the replicas, measures for
 `--seconds`, and stops. With `--compare` phases in which everybody reads well take turns with phases in which `--slow`
-readers are slow and `--stopped` ones read nothing; latencies are those of the others. See docs/scaling.md.
+readers, who have a load generator of their own, are slow and `--stopped` ones read nothing; latencies are those of the
+others. See docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import resource
 import sys
 from collections.abc import Sequence
 
+from benchmarks.swarm_load import Scenario
 from benchmarks.swarm_report import print_report
-from benchmarks.swarm_run import Scenario, run
+from benchmarks.swarm_run import run
 
 FLAGS: dict[str, tuple[float | int, str]] = {
     "replicas": (1000, "sockets"),

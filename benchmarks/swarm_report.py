@@ -47,6 +47,9 @@ def _phases(phases: list[Phase]) -> Table:
         "accepted a replica: least, median, most": [
             "{}, {:g}, {}".format(*phase.accepted_per_replica) for phase in phases
         ],
+        "parameters a replica: least, median, most": [
+            "{}, {:g}, {}".format(*phase.frames_per_replica) for phase in phases
+        ],
         "load average": [f"{phase.load_average:.1f}" for phase in phases],
     }
     for name, cells in rows.items():
@@ -86,23 +89,28 @@ def _staleness(phases: list[Phase]) -> Table:
 
 
 def _compared(phases: list[Phase]) -> Table:
-    table = Table(title="Those that read well, beside readers that are slow or stopped: medians over phases")
-    for column in ("", "calm", "hostile", "ratio"):
+    table = Table(title="Those that read well, beside readers that are slow or stopped: medians over pairs of phases")
+    for column in ("", "calm", "hostile", "hostile / calm"):
         table.add_column(column, justify="right" if column else "left")
     for name, values in compared(phases).items():
-        table.add_row(name, f"{values[0]:.1f} ms", f"{values[1]:.1f} ms", f"{values[1] / values[0]:.2f}")
+        table.add_row(name, f"{values[0]:.1f} ms", f"{values[1]:.1f} ms", f"{values[2]:.2f}")
     return table
 
 
-def compared(phases: list[Phase]) -> dict[str, tuple[float, float]]:
-    """Medians over calm and over hostile phases, in milliseconds."""
+def compared(phases: list[Phase]) -> dict[str, tuple[float, float, float]]:
+    """Medians of calm phases, of hostile ones, in milliseconds, and of the ratios of each to the one before it."""
     measured = {
         "version to replica, p50": lambda phase: phase.fetch_ms["good"][0],
         "version to replica, p99": lambda phase: phase.fetch_ms["good"][1],
         "push to ack, p50": lambda phase: phase.push_ms[0],
         "push to ack, p99": lambda phase: phase.push_ms[1],
     }
+    pairs = list(zip(phases[::2], phases[1::2], strict=True))
     return {
-        name: tuple(median(value(phase) for phase in phases if phase.kind == kind) for kind in ("calm", "hostile"))  # type: ignore[misc]
+        name: (
+            median(value(calm) for calm, _ in pairs),
+            median(value(hostile) for _, hostile in pairs),
+            median(value(hostile) / value(calm) for calm, hostile in pairs),
+        )
         for name, value in measured.items()
     }

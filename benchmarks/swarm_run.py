@@ -1,13 +1,9 @@
-"""Runs a swarm: starts the service and the scripted crowd, and measures both. What is printed is swarm_report's."""
+"""Runs a swarm: starts the service, and measures it and the crowd, which is swarm_load's. swarm_report prints."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import select
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,48 +12,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from benchmarks import jobs
 from benchmarks.process_usage import cpu_seconds, resident_bytes
 from benchmarks.processes import Gateway, RedisCluster, RedisServer, Service, running
-from benchmarks.scripted_crowd import Plan
-from crowdlearn.errors import SetupError
-from crowdlearn.protocol import CodecName
+from benchmarks.swarm_load import ANSWER_SECONDS, Generator, Scenario, plans
 from crowdlearn.store import Store, connect
-
-ANSWER_SECONDS = 60.0
-"""A load generator answers a command so soon, however busy the machine is; joining takes longer."""
 
 SETTLE_SECONDS = 3.0
 """After the last replica has joined, and between phases."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What benchmarks.swarm's options say."""
-
-    replicas: int
-    parameters: int
-    shard_size: int
-    step_seconds: float
-    step_spread: float
-    pushing: float
-    slow: float
-    slow_bytes_per_second: float
-    stopped: float
-    churn_per_second: float
-    join_per_second: float
-    seconds: float
-    phases: int
-    gateways: int
-    aggregators: int
-    processes: int
-    redis_masters: int
-    codec: CodecName
-    compare: bool
-    pin: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +38,8 @@ class Phase:
     fetch_ms: dict[str, tuple[float, float, float]]
     accepted_per_replica: tuple[int, float, int]
     """Least, median and most, of those that read well and train."""
+    frames_per_replica: tuple[int, float, int]
+    """Least, median and most, of those that read well."""
     cpu_seconds: dict[str, float]
 
 
@@ -90,43 +56,6 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """As --json prints it."""
         return asdict(self)
-
-
-class Generator:
-    """A load generator process: one line of JSON for each command."""
-
-    def __init__(self, plan: Plan, processor: set[int] | None) -> None:
-        command = [sys.executable, "-m", "benchmarks.scripted_crowd"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        if processor:
-            os.sched_setaffinity(self.process.pid, processor)
-        self.tell(msgspec.json.encode(plan).decode())
-
-    def tell(self, line: str) -> None:
-        """Sends a command."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-
-    def answer(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """Its next line; SetupError when it does not come."""
-        assert self.process.stdout is not None
-        if select.select([self.process.stdout], [], [], seconds)[0] and (line := self.process.stdout.readline()):
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        raise SetupError(f"a load generator has not answered within {seconds:g} s; exit code {self.process.poll()}")
-
-    def close(self) -> None:
-        """Ends it."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(ANSWER_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
 
 
 class Swarm:
@@ -147,8 +76,8 @@ class Swarm:
         time.sleep(SETTLE_SECONDS)
         self._before = self._resident()
         self.generators: list[Generator] = []
-        for index in range(scenario.processes):
-            generator = Generator(self._plan(index), self._processors()[1])
+        for name, plan in plans(scenario, self.spec, self.redis.url, [gateway.port for gateway in self.gateways]):
+            generator = Generator(name, plan, self._processors()[1])
             stack.callback(generator.close)
             self.generators.append(generator)
         self._pin()
@@ -197,24 +126,6 @@ class Swarm:
         finally:
             await store.close()
 
-    def _plan(self, index: int) -> Plan:
-        scenario, processes = self.scenario, self.scenario.processes
-        return Plan(
-            spec=self.spec,
-            redis=self.redis.url,
-            ports=tuple(gateway.port for gateway in self.gateways),
-            replicas=scenario.replicas // processes + (index < scenario.replicas % processes),
-            seed=index,
-            join_per_second=scenario.join_per_second / processes,
-            step_seconds=scenario.step_seconds,
-            step_spread=scenario.step_spread,
-            pushing=scenario.pushing,
-            slow=scenario.slow,
-            slow_bytes_per_second=scenario.slow_bytes_per_second,
-            stopped=scenario.stopped,
-            churn_per_second=scenario.churn_per_second / processes,
-        )
-
     def _committed(self) -> int:
         """The version of the slowest shard."""
 
@@ -240,9 +151,9 @@ class Swarm:
             "gateway": [each.running.pid for each in self.gateways],
             "aggregator": [each.running.pid for each in self.aggregators],
             "redis": [node.process.pid for node in nodes if node.process is not None],
-            "load": [each.process.pid for each in self.generators],
         }
-        return {f"{name} {index + 1}": pid for name, pids in groups.items() for index, pid in enumerate(pids)}
+        services = {f"{name} {index + 1}": pid for name, pids in groups.items() for index, pid in enumerate(pids)}
+        return services | {each.name: each.process.pid for each in self.generators}
 
     def _resident(self) -> int:
         return sum(resident_bytes(gateway.running.pid) for gateway in self.gateways)
@@ -256,7 +167,6 @@ def _phase(
     for each in told:
         staleness.update({int(key): count for key, count in each["staleness"].items()})
     readers = {name for each in told for name in each["fetch_seconds"]}
-    accepted = [count for each in told for count in each["accepted_per_replica"]] or [0]
     return Phase(
         kind=kind,
         seconds=seconds,
@@ -269,9 +179,16 @@ def _phase(
             name: _spread([value for each in told for value in each["fetch_seconds"].get(name, [])])
             for name in sorted(readers)
         },
-        accepted_per_replica=(min(accepted), float(np.median(accepted)), max(accepted)),
+        accepted_per_replica=_extent(told, "accepted_per_replica"),
+        frames_per_replica=_extent(told, "frames_per_replica"),
         cpu_seconds=used,
     )
+
+
+def _extent(told: list[dict[str, Any]], name: str) -> tuple[int, float, int]:
+    """Least, median and most."""
+    counts = [count for each in told for count in each[name]] or [0]
+    return min(counts), float(np.median(counts)), max(counts)
 
 
 def _spread(seconds: list[float]) -> tuple[float, float, float]:
