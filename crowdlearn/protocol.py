@@ -191,10 +191,11 @@ class Finished(Message, frozen=True, kw_only=True, tag="finished"):
 
 
 class ErrorMessage(Message, frozen=True, kw_only=True, tag="error"):
-    """Why the socket is about to be closed."""
+    """Why the socket is about to be closed. `retry_seconds`: no attempt before is of use."""
 
     code: int
     message: str
+    retry_seconds: float | None = None
 
 
 FromReplica = Hello | Fetch | Lease | Trained | Release | Useless

@@ -49,7 +49,9 @@ class LoadChunk:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """Leave this socket, if there is one, and open another after a pause."""
+    """Leave this socket, if there is one, and open another after a pause, which is at least so long."""
+
+    at_least_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

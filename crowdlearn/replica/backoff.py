@@ -18,11 +18,11 @@ class Backoff:
         self._uniform = uniform
         self._attempts = 0
 
-    def next_seconds(self) -> float:
-        """Seconds before the next attempt: uniform in [0, min(cap, base 2^attempts))."""
+    def next_seconds(self, at_least_seconds: float = 0.0) -> float:
+        """Seconds before the next attempt: `at_least_seconds`, and uniform in [0, min(cap, base 2^attempts)) more."""
         ceiling = min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(self._attempts, 16))
         self._attempts += 1
-        return self._uniform() * ceiling
+        return at_least_seconds + self._uniform() * ceiling
 
     def reset(self) -> None:
         """The connection holds: the next failure starts from the base again."""

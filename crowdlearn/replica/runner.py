@@ -54,7 +54,7 @@ class Runner:
         self.state = CONNECTING
         self.session = Session(backend, np.random.default_rng())
         self._url, self._workshop, self._step_seconds = gateway.socket_url(job), workshop, step_seconds
-        self._backoff = Backoff(random.random)
+        self._backoff, self._at_least_seconds = Backoff(random.random), 0.0
         self._executor: Executor | None = None
         self._connection: Connection | None = None
         self._awake, self._ended = asyncio.Event(), asyncio.Event()
@@ -109,7 +109,7 @@ class Runner:
             if not self._ended.is_set():
                 self.session.counters.reconnects += 1
                 self._show(AWAY)
-                await asyncio.sleep(self._backoff.next_seconds())
+                await asyncio.sleep(self._backoff.next_seconds(self._at_least_seconds))
 
     async def _converse(self) -> int | None:
         """One socket from its hello to its close; returns the close code, None if this side left it."""
@@ -161,7 +161,8 @@ class Runner:
                 self._start(self._prepare(welcome))
             case LoadChunk(welcome, grant):
                 self._start(self._load_chunk(welcome, grant))
-            case Reconnect():
+            case Reconnect(at_least_seconds):
+                self._at_least_seconds = at_least_seconds
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None

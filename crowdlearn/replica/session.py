@@ -37,6 +37,7 @@ class Session:
         self.prepared_run: str | None = None
         self._welcome: Welcome | None = None
         self._gateways_reason: str | None = None
+        self._retry_seconds = 0.0
 
     @property
     def run(self) -> str | None:
@@ -77,7 +78,8 @@ class Session:
             return [End(State("failed", self._gateways_reason or FAILURES[code]))]
         if code == Close.NORMAL:
             return [End(State("finished", ENDED))]
-        return [Reconnect()]
+        seconds, self._retry_seconds = self._retry_seconds, 0.0
+        return [Reconnect(seconds)]
 
     def prepared(self, run: str) -> None:
         """The program of `run` is compiled."""
@@ -119,7 +121,7 @@ class Session:
             case Finished():
                 return [End(State("finished", REASONS.get(message.reason, ENDED)))]
             case ErrorMessage():
-                self._gateways_reason = message.message
+                self._gateways_reason, self._retry_seconds = message.message, message.retry_seconds or 0.0
                 return []
             case _:
                 return self._train(message, now)

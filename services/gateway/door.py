@@ -12,6 +12,9 @@ AT_ONCE = 32
 MAX_WAITING = 4096
 """Hellos that wait. At a thousand a second the last is welcome within a few seconds; more are better off elsewhere."""
 
+CROWDED_SECONDS = 3.0
+"""Who finds so many waiting comes again no sooner: most of them are in by then."""
+
 
 class CrowdedError(Exception):
     """Too many wait already."""

@@ -64,11 +64,11 @@ class Outbox:
             self._owed[source] = None
             self.flush()
 
-    def hang_up(self, code: Close | int, message: str) -> None:
+    def hang_up(self, code: Close | int, message: str, retry_seconds: float | None = None) -> None:
         """Queues the end: an `error` that says why, if there is something to say, then a close."""
         if self.farewell is None:
             if message:
-                self.say(ErrorMessage(code=code, message=message))
+                self.say(ErrorMessage(code=code, message=message, retry_seconds=retry_seconds))
             self.farewell = (code, message)
             self._owed.clear()
             self.awake.set()

@@ -19,7 +19,7 @@ from crowdlearn.store import Entry, Store
 from crowdlearn.store.outage import Outage
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
-from services.gateway.door import CrowdedError, Door
+from services.gateway.door import CROWDED_SECONDS, CrowdedError, Door
 from services.gateway.intake import Intake
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
@@ -29,6 +29,9 @@ from services.gateway.welcome import welcome
 from services.gateway.wire import EXTENSION, Wire
 
 log = logging.getLogger(__name__)
+
+AWAY_SECONDS = 1.0
+"""While Redis is away a replica tries again no sooner: a Redis that was killed is seldom back in less."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ class ReplicaSocket:
         self.outbox.say(Finished(reason=reason))
         self.hang_up(Close.NORMAL, "")
 
-    def hang_up(self, code: Close | int, message: str) -> None:
+    def hang_up(self, code: Close | int, message: str, retry_seconds: float | None = None) -> None:
         """Says why, if there is something to say, and closes."""
         self._session.close()
-        self.outbox.hang_up(code, message)
+        self.outbox.hang_up(code, message, retry_seconds)
 
     def let_in(self, seconds: float) -> bool:
         """The warm-up is over: a replica that waits for that is asked to come after so long."""
@@ -178,14 +181,14 @@ class ReplicaSocket:
             elif self._run is not None:
                 await self._leases.perform(action, self._run, self.outbox)
         except CrowdedError:
-            self.hang_up(Close.TRY_AGAIN_LATER, "too many replicas are coming in; try again")
+            self.hang_up(Close.TRY_AGAIN_LATER, "too many replicas are coming in; try again", CROWDED_SECONDS)
         except StoreUnavailableError as error:
             self._gateway.outage.noticed(error)
             self._postpone(action)
 
     def _postpone(self, action: actions.Action) -> None:
         if isinstance(action, actions.Greet):
-            self.hang_up(Close.TRY_AGAIN_LATER, "Redis is away; try again")
+            self.hang_up(Close.TRY_AGAIN_LATER, "Redis is away; try again", AWAY_SECONDS)
         elif isinstance(action, actions.Ask):
             retry_seconds = self._gateway.settings.busy_retry_seconds
             self._answer(self._session.postpone(action.shard, action.sequence, retry_seconds))

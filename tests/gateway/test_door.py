@@ -87,5 +87,6 @@ async def test_a_gateway_sends_the_rest_of_a_crowd_elsewhere(
         assert sum(isinstance(outcome, TurnedAway) for outcome in outcomes) == 4
         for replica, outcome in zip(crowd, outcomes, strict=True):
             if isinstance(outcome, TurnedAway):
+                assert "retry_seconds=3.0" in str(outcome)
                 assert (await replica.closed())[0] == 1013
             await replica.socket.close()

@@ -11,8 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
+from crowdlearn import protocol
 from crowdlearn.errors import SetupError
 from crowdlearn.frames import unpack
+from crowdlearn.protocol import ErrorMessage
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 from crowdlearn.store.addresses import open_connection
@@ -43,7 +45,9 @@ async def test_a_gateway_starts_without_redis_and_recovers_by_itself(
         for _ in range(3):
             async with await open_socket(running.url, "small") as early:
                 await early.send(HELLO)
-                assert await until_closed(early) == (1013, "Redis is away; try again")
+                said = protocol.decode_from_gateway(await early.recv())
+                assert said == ErrorMessage(code=1013, message="Redis is away; try again", retry_seconds=1.0)
+                assert (await until_closed(early))[0] == 1013
         own_redis.start()
         await until(ready)
         await submit(store, make_spec())

@@ -27,6 +27,11 @@ def test_the_first_second_has_no_peak() -> None:
     assert min(tenths[tenth] for tenth in range(10)) > 0.05 * CROWD
 
 
+def test_a_pause_that_the_gateway_asks_for_comes_before_the_random_one() -> None:
+    backoff = Backoff(lambda: 0.5)
+    assert [backoff.next_seconds(3.0), backoff.next_seconds()] == [3.5, 1.0]
+
+
 def test_a_crowd_that_nobody_answers_knocks_ever_less_often() -> None:
     seconds = Counter(int(time) for time in attempts(150.0))
     late = [seconds[second] for second in range(100, 150)]

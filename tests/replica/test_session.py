@@ -15,6 +15,7 @@ from crowdlearn.protocol import (
     Ack,
     BatchArray,
     BatchLayout,
+    ErrorMessage,
     Fetch,
     Finished,
     Grant,
@@ -352,6 +353,13 @@ def test_the_end_of_the_job_ends_the_replica() -> None:
 @pytest.mark.parametrize("code", [1001, 1006, 1011, 1012, 1013, 4001, 4006])
 def test_a_passing_close_is_answered_by_a_reconnect(code: int) -> None:
     assert ready().session.closed(code) == [Reconnect()]
+
+
+def test_a_gateway_that_is_busy_at_the_door_says_when_to_come_again() -> None:
+    stage = Stage().tell(ErrorMessage(code=1013, message="too many", retry_seconds=3.0))
+    assert stage.session.closed(1013) == [Reconnect(3.0)]
+    # The next gateway, which says nothing, is not waited for.
+    assert stage.session.closed(1006) == [Reconnect()]
 
 
 @pytest.mark.parametrize("code", [1009, 4000, 4002, 4003, 4004, 4005])

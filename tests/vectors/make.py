@@ -73,6 +73,7 @@ def messages() -> list[dict[str, Any]]:
         ("wait for the warm-up", "gateway", p.Wait(seconds=1.5, reason="warmup")),
         ("finished", "gateway", p.Finished(reason="until")),
         ("an error", "gateway", p.ErrorMessage(code=4004, message="no job named 'nope'")),
+        ("an error that will pass", "gateway", p.ErrorMessage(code=1013, message="Redis is away", retry_seconds=1.0)),
     ]  # fmt: skip
     return [
         {"name": name, "from": side, "text": protocol.encode(message), "message": msgspec.to_builtins(message)}

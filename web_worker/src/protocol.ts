@@ -86,7 +86,7 @@ const fromGateway = {
   leased: object({ type: oneOf("leased"), leases: list(grant) }),
   wait: object({ type: oneOf("wait"), seconds: number, reason: optional(nullable(text()), null) }),
   finished: object({ type: oneOf("finished"), reason: text() }),
-  error: object({ type: oneOf("error"), code: integer(), message: text() }),
+  error: object({ type: oneOf("error"), code: integer(), message: text(), retry_seconds: optional(nullable(number), null) }),
 };
 
 type MessageOf<Table> = { [K in keyof Table]: Read<Table[K]> }[keyof Table];

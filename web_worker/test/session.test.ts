@@ -206,6 +206,14 @@ test("the last rows are trained and pushed when no chunk is free, however few", 
   assert.deepEqual(stage.messages().at(-1), { type: "trained", lease: 1 });
 });
 
+test("a gateway that is busy at the door says when to come again", () => {
+  const stage = ready();
+  stage.tell({ type: "error", code: 1013, message: "too many", retry_seconds: 3 });
+  assert.deepEqual(stage.session.closed(1013), [{ do: "reconnect", atLeastSeconds: 3 }]);
+  // The next gateway, which says nothing, is not waited for.
+  assert.deepEqual(stage.session.closed(1006), [{ do: "reconnect", atLeastSeconds: 0 }]);
+});
+
 test("a reconnect under the same identity sends again what is not applied, and asks anew", () => {
   const stage = ready(20, { credit: 2 });
   stage.step();

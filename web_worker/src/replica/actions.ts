@@ -32,7 +32,7 @@ export type Action =
   | { readonly do: "sendFrame"; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly do: "prepare"; readonly welcome: Welcome }
   | { readonly do: "loadChunk"; readonly welcome: Welcome; readonly grant: Grant }
-  | { readonly do: "reconnect" }
+  | { readonly do: "reconnect"; readonly atLeastSeconds: number }
   | { readonly do: "end"; readonly state: State };
 
 export const send = (message: FromReplica): Action => ({ do: "send", message });

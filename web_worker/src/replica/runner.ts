@@ -144,10 +144,10 @@ export class Runner {
     this.#connection = null;
   }
 
-  async #reconnect(): Promise<void> {
+  async #reconnect(atLeastSeconds: number): Promise<void> {
     this.#hangUp();
     this.reporter.state(AWAY);
-    await pause(1000 * this.#backoff.nextSeconds());
+    await pause(1000 * this.#backoff.nextSeconds(atLeastSeconds));
     this.#connect();
   }
 
@@ -164,7 +164,7 @@ export class Runner {
       case "sendFrame": return this.#sendFrame(action.bytes);
       case "prepare": return void this.#prepare(action.welcome);
       case "loadChunk": return void this.#loadChunk(action.welcome, action.grant);
-      case "reconnect": return void this.#reconnect();
+      case "reconnect": return void this.#reconnect(action.atLeastSeconds);
       case "end": return this.#end(action.state);
     }
   }

@@ -28,6 +28,7 @@ export class Session {
   #isOpen = false;
   #isPrepared = false;
   #gatewaysReason: string | null = null;
+  #retrySeconds = 0;
 
   constructor(readonly backend: Device, readonly random: Random) {}
 
@@ -67,7 +68,9 @@ export class Session {
     const closing = afterClose(code);
     if (closing.then === "fail") return end({ state: "failed", message: this.#gatewaysReason ?? closing.message });
     if (closing.then === "finish") return end({ state: "finished", message: "The job has ended. Thank you!" });
-    return [{ do: "reconnect" }];
+    const atLeastSeconds = this.#retrySeconds;
+    this.#retrySeconds = 0;
+    return [{ do: "reconnect", atLeastSeconds }];
   }
 
   /** The program of this run is compiled. */
@@ -110,6 +113,7 @@ export class Session {
       case "finished": return end({ state: "finished", message: FINISHED[message.reason] ?? "The job has ended. Thank you!" });
       case "error":
         this.#gatewaysReason = message.message;
+        this.#retrySeconds = message.retry_seconds ?? 0;
         return [];
     }
   }
@@ -133,6 +137,6 @@ export class Session {
     this.#welcome = null;
     this.#training = null;
     this.#isPrepared = false;
-    return [{ do: "reconnect" }];
+    return [{ do: "reconnect", atLeastSeconds: 0 }];
   }
 }
