@@ -39,4 +39,5 @@ def real(job: str, replicas: int, step_seconds: float, most_seconds: float) -> P
     scored = [point for point in curve if point["kind"] == "held_out"]
     reached = scored[-2] if status["reason"] == "until" and len(scored) > 1 else None
     seconds = None if reached is None else reached["seconds"] - first
-    return Point(replicas, seconds, (reached or scored[-1])["version"], float("nan"), {})
+    runs = [] if seconds is None else [seconds]
+    return Point(replicas, seconds, runs, (reached or scored[-1])["version"], float("nan"), {})

@@ -69,6 +69,17 @@ def test_mnist_is_the_network_of_the_first_crowdlearn(tmp_path, monkeypatch):
     assert [(a.name, a.dtype) for a in compiled.spec.batch.arrays] == [("image", "uint8"), ("label", "uint8")]
 
 
+def test_mnist_takes_each_pixel_around_its_own_mean(tmp_path, monkeypatch):
+    load_mnist(tmp_path, monkeypatch)
+    job = load(EXAMPLES / "mnist.py")
+    # Biases are 0 at first, so that the mean image gives no unit anything; float32 rounds its 784 products.
+    mean_image = job.data.train["image"].mean(axis=0, dtype=np.float64)[None]
+    started = {"W1": np.ones((784, 100)), "b1": np.zeros(100), "W2": np.ones((100, 10)), "b2": np.zeros(10)}
+    np.testing.assert_allclose(job.predict(started, {"image": mean_image}), np.zeros((1, 10)), atol=0.01)
+    # A tenth brighter: 0.1 x 784 pixels x 100 units.
+    np.testing.assert_allclose(job.predict(started, {"image": mean_image + 25.5}), np.full((1, 10), 7840), rtol=1e-3)
+
+
 def test_mnist_cnn_is_the_network_of_jax_js(tmp_path, monkeypatch):
     compiled = load_mnist(tmp_path, monkeypatch, "mnist_cnn.py")
     shapes = {p.name: p.shape for p in compiled.spec.parameters if len(p.shape) > 1}
