@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from websockets.client import ClientProtocol
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
 from crowdlearn import codecs, frames, protocol
@@ -59,7 +59,7 @@ class Pusher(asyncio.Protocol):
         self.connection.receive_data(data)
         for event in self.connection.events_received():
             if getattr(event, "opcode", None) is Opcode.TEXT:
-                self._receive(json.loads(event.data))  # type: ignore[union-attr]
+                self._receive(json.loads(bytes(cast(Frame, event).data)))
             elif getattr(event, "status_code", None) == 101:
                 self._send_hello()
         self._flush()
@@ -126,7 +126,7 @@ async def push_for(url: str, spec: JobSpec, sockets: int, seconds: float) -> lis
     for seed in range(sockets):
         _, pusher = await loop.create_connection(
             lambda seed=seed: Pusher(path, spec, seed),  # type: ignore[misc]
-            address.hostname, address.port,
+            address.hostname or "", address.port or 80,
         )  # fmt: skip
         pushers.append(pusher)
     await asyncio.sleep(seconds)

@@ -217,7 +217,7 @@ class ScriptedSocket(asyncio.Protocol):
             if slow:
                 # Its way up is as slow as its way down.
                 size = sum(map(len, parts))
-                self._later(size / crowd.plan.slow_bytes_per_second, lambda parts=parts: self._write(parts))  # type: ignore[misc]
+                self._later(size / crowd.plan.slow_bytes_per_second, lambda parts=parts: self._write(parts))
             else:
                 self._write(parts)
 

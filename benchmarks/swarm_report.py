@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 
 from rich.console import Console
@@ -99,7 +100,7 @@ def _compared(phases: list[Phase]) -> Table:
 
 def compared(phases: list[Phase]) -> dict[str, tuple[float, float, float]]:
     """Medians of calm phases, of hostile ones, in milliseconds, and of the ratios of each to the one before it."""
-    measured = {
+    measured: dict[str, Callable[[Phase], float]] = {
         "version to replica, p50": lambda phase: phase.fetch_ms["good"][0],
         "version to replica, p99": lambda phase: phase.fetch_ms["good"][1],
         "push to ack, p50": lambda phase: phase.push_ms[0],

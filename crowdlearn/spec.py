@@ -91,7 +91,7 @@ def parse_target(text: str) -> Target:
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One submitted job, stored as JSON under its run.
 
-    It never changes, but for `epochs`, `until` and `resumed` of a run that is resumed after its end.
+    It never changes, but for `epochs`, `until`, `resumed` and `paused_seconds` of a run that is resumed after its end.
     """
 
     name: Annotated[str, Meta(pattern=JOB_NAME)]
@@ -119,8 +119,14 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     until: Target | None = None
     resumed: int = 0
     """How often the run went on after its end."""
+    paused_seconds: float = 0.0
+    """How long the run lay still, in all, between its ends and its resumptions."""
     first_version: int = 0
     """The first shard's version when the run began: more than 0 if it began from a checkpoint."""
+
+    def age_seconds(self, now_seconds: float) -> float:
+        """How long the run has been going at this Unix time, without the time that it lay still."""
+        return now_seconds - self.created_seconds - self.paused_seconds
 
     @property
     def size(self) -> int:
@@ -147,7 +153,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurvePoint(msgspec.Struct, frozen=True):
-    """One point of a curve: `kind` is `train` or `held_out`; `seconds` since the job was created."""
+    """One point of a curve: `kind` is `train` or `held_out`; `seconds` that the job had been going."""
 
     index: int
     kind: Literal["train", "held_out"]

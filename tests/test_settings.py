@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from crowdlearn.errors import SetupError
-from crowdlearn.settings import AggregatorSettings, GatewaySettings, from_environment
+from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings, from_environment
 
 
 def test_a_given_value_wins_over_the_environment_which_wins_over_the_default() -> None:
@@ -33,3 +37,13 @@ def test_a_list_is_written_with_commas_and_may_be_empty(text: str, origins: tupl
 def test_a_wrong_value_is_refused_by_its_variable() -> None:
     with pytest.raises(SetupError, match="CROWDLEARN_PORT: Expected `int`"):
         from_environment(GatewaySettings, {"CROWDLEARN_PORT": "eighty"})
+
+
+def test_the_page_tells_defaults_as_the_environment_takes_them() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+    sections = {"Gateway": GatewaySettings, "Aggregator": AggregatorSettings, "Evaluator": EvaluatorSettings}
+    for name, settings in sections.items():
+        section = page.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        rows = re.findall(r"^\| `(CROWDLEARN_\w+)` \| [^|]+ \| (?:`([^`]+)`|none)", section, re.MULTILINE)
+        assert len(rows) == len(fields(settings))
+        assert from_environment(settings, dict(rows)) == settings()

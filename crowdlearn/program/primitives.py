@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from crowdlearn.program import convolution, indexing, inverses, loops, pooling, sorting, windows
+from crowdlearn.program import convolution, indexing, inverses, loops, pieces, pooling, sorting, windows
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.geometry import gather_geometry, scatter_geometry
 from crowdlearn.program.model import ValueType
+from crowdlearn.program.pieces import ints
 from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY, CannotExecute
 
 Params = dict[str, Any]
@@ -33,10 +34,6 @@ def _stretched(b: Builder, index: int, shape: tuple[int, ...]) -> int:
     if b.types[index].shape in ((), shape):
         return index
     return b.broadcast(index, shape, range(len(shape)))
-
-
-def _ints(axes: Any) -> tuple[int, ...]:
-    return tuple(map(int, axes))
 
 
 def _same(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001 - of one signature
@@ -133,11 +130,11 @@ def _with_shape(b: Builder, inputs: list[int], params: Params, result: ValueType
 
 
 def _transpose(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    return b.emit("transpose", inputs, permutation=_ints(params["permutation"]))
+    return b.emit("transpose", inputs, permutation=ints(params["permutation"]))
 
 
 def _reduction(name: str) -> Lowered:
-    return lambda b, inputs, params, result: b.emit(name, inputs, axes=_ints(params["axes"]))  # noqa: ARG005
+    return lambda b, inputs, params, result: b.emit(name, inputs, axes=ints(params["axes"]))  # noqa: ARG005
 
 
 def _arg(name: str) -> Lowered:
@@ -154,8 +151,8 @@ def _dot_general(b: Builder, inputs: list[int], params: Params, result: ValueTyp
     return b.emit(
         "dot_general",
         inputs,
-        contract=(_ints(contract[0]), _ints(contract[1])),
-        batch=(_ints(batch[0]), _ints(batch[1])),
+        contract=(ints(contract[0]), ints(contract[1])),
+        batch=(ints(batch[0]), ints(batch[1])),
     )
 
 
@@ -166,59 +163,6 @@ def _iota(b: Builder, inputs: list[int], params: Params, result: ValueType) -> i
 def _nothing(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     """What a branch that is not taken would leave for the gradient: nothing reads it."""
     return b.constant(np.zeros(result.shape, result.dtype))
-
-
-def _concatenate(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    return b.emit("concatenate", inputs, dimension=int(params["dimension"]))
-
-
-def _slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
-    strides = params["strides"] or (1,) * len(result.shape)
-    start, limit = _ints(params["start_indices"]), _ints(params["limit_indices"])
-    return b.emit("slice", inputs, start=start, limit=limit, strides=_ints(strides))
-
-
-def _pad(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    low, high, interior = (_ints(edge) for edge in zip(*params["padding_config"], strict=True))
-    return b.emit("pad", inputs, low=low, high=high, interior=interior) if low else inputs[0]
-
-
-def _tile(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
-    (x,) = inputs
-    repeats, shape = _ints(params["reps"]), b.types[x].shape
-    pairs = tuple(size for pair in zip(repeats, shape, strict=True) for size in pair)
-    return b.reshape(b.broadcast(x, pairs, range(1, 2 * len(shape), 2)), result.shape)
-
-
-def _stack(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
-    axis = int(params["axis"])
-    layer = (*result.shape[:axis], 1, *result.shape[axis + 1 :])
-    return b.emit("concatenate", [b.reshape(index, layer) for index in inputs], dimension=axis)
-
-
-def _split(b: Builder, inputs: Sequence[int], params: Params) -> list[int]:
-    return _cuts(b, inputs[0], int(params["axis"]), _ints(params["sizes"]))
-
-
-def _unstack(b: Builder, inputs: Sequence[int], params: Params) -> list[int]:
-    (x,) = inputs
-    axis, shape = int(params["axis"]), b.types[x].shape
-    layers = _cuts(b, x, axis, (1,) * shape[axis])
-    return [b.reshape(layer, (*shape[:axis], *shape[axis + 1 :])) for layer in layers]
-
-
-def _cuts(b: Builder, x: int, axis: int, sizes: tuple[int, ...]) -> list[int]:
-    parts, shape, offset = [], b.types[x].shape, 0
-    for size in sizes:
-        start, limit = [0] * len(shape), list(shape)
-        start[axis], limit[axis] = offset, offset + size
-        parts.append(b.emit("slice", (x,), start=tuple(start), limit=tuple(limit), strides=(1,) * len(shape)))
-        offset += size
-    return parts
-
-
-def _rev(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    return b.emit("rev", inputs, dimensions=_ints(params["dimensions"]))
 
 
 def _gather(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
@@ -245,7 +189,7 @@ def _scatter(b: Builder, inputs: list[int], params: Params, result: ValueType) -
 
 
 def _dynamic_slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    return windows.dynamic_slice(b, inputs[0], inputs[1:], _ints(params["slice_sizes"]))
+    return windows.dynamic_slice(b, inputs[0], inputs[1:], ints(params["slice_sizes"]))
 
 
 def _dynamic_update_slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
@@ -277,12 +221,7 @@ LOWERINGS: dict[str, Lowered] = {
     "dot_general": _dot_general,
     "iota": _iota,
     **dict.fromkeys(("empty", "empty2"), _nothing),
-    "concatenate": _concatenate,
-    "slice": _slice,
-    "pad": _pad,
-    "tile": _tile,
-    "stack": _stack,
-    "rev": _rev,
+    **pieces.LOWERINGS,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
@@ -304,8 +243,7 @@ LOWERINGS: dict[str, Lowered] = {
 """By JAX's name. Each takes the builder, the inputs, the equation's parameters and the type of its result."""
 
 SEVERAL: dict[str, Callable[[Builder, Sequence[int], Params], list[int]]] = {
-    "split": _split,
-    "unstack": _unstack,
+    **pieces.SEVERAL,
     "sort": sorting.sort,
     "top_k": sorting.top_k,
 }

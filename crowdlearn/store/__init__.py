@@ -16,7 +16,8 @@ from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
 from crowdlearn.store.roster import AggregatorReport, EvaluatorReport, GatewayReport, Gateways, Roster, read_roster
-from crowdlearn.store.shards import Applied, Commit, Manifest, Parameters, Shards, ShardState
+from crowdlearn.store.shard_state import Applied, Commit, Manifest, Parameters, ShardState
+from crowdlearn.store.shards import Shards
 from crowdlearn.store.stalls import Stalls
 from crowdlearn.store.status import status
 from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Streams, position

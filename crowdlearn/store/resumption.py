@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,6 +35,9 @@ async def resume(store: Store, name: str, epochs: int | None = None, until: str 
     if state.state == "running":
         raise JobError(f"job {name} is running: there is nothing to resume")
     after = continued(spec, state.reason or "stopped", await store.data.progress(spec), epochs, until)
+    if state.finished_seconds is not None:
+        lay_still = max(0.0, time.time() - state.finished_seconds)
+        after = msgspec.structs.replace(after, paused_seconds=spec.paused_seconds + lay_still)
     if not await store.jobs.go_on(spec, after):
         raise JobError(f"job {name} was resumed by somebody else at the same time")
     await store.stalls.forget(spec.run)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from crowdlearn.codecs import Vector
-from crowdlearn.errors import OutdatedError, StoreFullError, StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import OutdatedError, StoreFullError, StoreUnavailableError
 from crowdlearn.snapshot import Snapshot, Work, joined
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Command, Connection
+from crowdlearn.store.shard_state import (
+    MANIFEST_FIELDS,
+    Commit,
+    Manifest,
+    Parameters,
+    ShardState,
+    read_applied,
+    read_manifest,
+    read_state,
+)
 from crowdlearn.store.streams import START, following
 
 FIRST_BLOB = "0-0"
@@ -32,76 +41,6 @@ OLD_BLOB_TTL_SECONDS_IF_FULL = 0.2
 
 READ_ATTEMPTS = 5
 """A reader loses the race for an old blob only if it stalls for OLD_BLOB_TTL_SECONDS; five times is no race."""
-
-_MANIFEST_FIELDS = ("version", "offset", "fence", "blob", "forgotten")
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What of a shard is current.
-
-    `version` counts the gradients applied, `offset` is the last stream entry they came from, `fence` outdates old
-    owners, `blob` names the values. A replica that is not remembered is refused if it was born at or before `forgotten`
-    (Unix seconds).
-    """
-
-    version: int
-    offset: str
-    fence: int
-    blob: str
-    forgotten: int
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The highest sequence number applied of a replica, and when it was last heard of (stream milliseconds)."""
-
-    sequence: int
-    milliseconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """A shard's parameters at a version: float32, little-endian."""
-
-    version: int
-    fence: int
-    values: bytes
-
-
-@dataclass(slots=True)
-class ShardState:
-    """Everything that an owner works on; the vectors are its own and writable."""
-
-    manifest: Manifest
-    parameters: Vector
-    slots: list[Vector]
-    applied: dict[str, Applied]
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The next state of a shard.
-
-    `base` is the manifest that it follows, with the owner's fence. `applied` holds the replicas that changed, `forget`
-    those to drop. A commit of the base's own version moves only the offset: its gradients were all dropped.
-    """
-
-    base: Manifest
-    version: int
-    offset: str
-    parameters: Vector
-    slots: Sequence[Vector]
-    applied: Mapping[str, Applied] = field(default_factory=dict)
-    forget: Sequence[str] = ()
-    forgotten: int = 0
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest after this commit."""
-        # The name of the current values must not be written again: they would expire as old and as new.
-        blob = f"{self.version}-{self.base.fence}" if self.version != self.base.version else self.base.blob
-        return Manifest(self.version, self.offset, self.base.fence, blob, self.forgotten)
 
 
 def first_commands(
@@ -125,14 +64,14 @@ class Shards:
 
     async def manifest(self, run: str, shard: int) -> Manifest:
         """The shard's manifest; raises UnknownJobError if there is none."""
-        answer = await self._connection.call("HMGET", keys.manifest(run, shard), *_MANIFEST_FIELDS)
-        return _manifest(answer, run, shard)
+        answer = await self._connection.call("HMGET", keys.manifest(run, shard), *MANIFEST_FIELDS)
+        return read_manifest(answer, run, shard)
 
     async def manifests(self, run: str, shards: int) -> list[Manifest]:
         """The manifests of the first `shards` shards; raises UnknownJobError if one is missing."""
-        commands = [("HMGET", keys.manifest(run, shard), *_MANIFEST_FIELDS) for shard in range(shards)]
+        commands = [("HMGET", keys.manifest(run, shard), *MANIFEST_FIELDS) for shard in range(shards)]
         answers = await self._connection.batch(commands)
-        return [_manifest(answer, run, shard) for shard, answer in enumerate(answers)]
+        return [read_manifest(answer, run, shard) for shard, answer in enumerate(answers)]
 
     async def parameters(self, run: str, shard: int) -> Parameters:
         """The shard's newest parameters."""
@@ -180,7 +119,7 @@ class Shards:
     async def applied(self, run: str, shards: int, replica: str) -> list[int]:
         """The highest committed sequence number of a replica, a shard; 0 for none."""
         commands = [("HGET", keys.applied(run, shard), replica) for shard in range(shards)]
-        return [_applied(raw).sequence if raw else 0 for raw in await self._connection.batch(commands)]
+        return [read_applied(raw).sequence if raw else 0 for raw in await self._connection.batch(commands)]
 
     async def claim(self, run: str, shard: int, member: str, lease_seconds: float) -> int | None:
         """Takes the lease on a shard and returns its new fence; None if another member holds it."""
@@ -201,8 +140,8 @@ class Shards:
         """A consistent copy of the shard's state."""
         for _ in range(READ_ATTEMPTS):
             names = (keys.manifest(run, shard), keys.applied(run, shard))
-            raw, applied = await self._connection.run(scripts.READ_SHARD, names, *_MANIFEST_FIELDS)
-            manifest = _manifest(raw, run, shard)
+            raw, applied = await self._connection.run(scripts.READ_SHARD, names, *MANIFEST_FIELDS)
+            manifest = read_manifest(raw, run, shard)
             parameters, slots = await self._connection.batch(
                 [
                     ("GET", keys.parameters(run, shard, manifest.blob)),
@@ -210,7 +149,7 @@ class Shards:
                 ]
             )
             if parameters is not None and slots is not None:
-                return _state(manifest, parameters, slots, applied)
+                return read_state(manifest, parameters, slots, applied)
         raise _lost_blob(run, shard)
 
     async def commit(self, run: str, shard: int, commit: Commit) -> Manifest:
@@ -285,25 +224,6 @@ def _refused(run: str, shard: int, base: Manifest, answer: Sequence[bytes]) -> O
         f"run {run} shard {shard}: the commit expects fence {base.fence} and version {base.version}, "
         f"got fence {fence} and version {version}"
     )
-
-
-def _manifest(raw: Sequence[bytes | None], run: str, shard: int) -> Manifest:
-    version, offset, fence, blob, forgotten = raw
-    if version is None or offset is None or fence is None or blob is None:
-        raise UnknownJobError(f"run {run} has no shard {shard} in this Redis")
-    return Manifest(int(version), offset.decode(), int(fence), blob.decode(), int(forgotten or 0))
-
-
-def _state(manifest: Manifest, parameters: bytes, slots: bytes, applied: Sequence[bytes]) -> ShardState:
-    vector = np.frombuffer(parameters, "<f4").astype(np.float32)
-    rows = np.frombuffer(slots, "<f4").astype(np.float32).reshape(-1, vector.size)
-    replicas = zip(applied[::2], applied[1::2], strict=True)
-    return ShardState(manifest, vector, list(rows), {key.decode(): _applied(raw) for key, raw in replicas})
-
-
-def _applied(raw: bytes) -> Applied:
-    sequence, _, milliseconds = raw.partition(b":")
-    return Applied(int(sequence), int(milliseconds))
 
 
 def _bytes(vector: Vector) -> bytes:

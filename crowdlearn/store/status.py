@@ -37,7 +37,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         store.fleet.replicas(run),
         store.streams.backlog(run, shards),
     )
-    now = (state.finished_seconds or time.time()) - spec.created_seconds
+    now = spec.age_seconds(state.finished_seconds or time.time())
     return JobStatus(
         job=spec.name,
         run=run,

@@ -136,7 +136,7 @@ class ShardWork:
             self._curve.add(absorbed.losses)
 
     async def _record_point(self, *, last: bool = False) -> None:
-        seconds = time.time() - self._spec.created_seconds
+        seconds = self._spec.age_seconds(time.time())
         loss = self._curve.point(seconds, last=last) if self._curve is not None else None
         if loss is not None:
             version, values = self.committed_version, {"loss": loss}

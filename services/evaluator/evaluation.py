@@ -79,7 +79,7 @@ class Evaluation:
         if len(finite) < len(values):
             lost = ", ".join(sorted(values.keys() - finite.keys()))
             log.warning("job=%s run=%s version=%d not finite: %s", spec.name, spec.run, versions[0], lost)
-        seconds = time.time() - spec.created_seconds
+        seconds = spec.age_seconds(time.time())
         await self._store.curve.record(spec.run, "held_out", seconds, versions[0], finite)
         metrics.EVALUATIONS.inc()
         self._scored, self._values = versions, finite

@@ -19,8 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn import Data, Job, Normal
-from crowdlearn.store import Store, connect
-from crowdlearn.store.shards import ShardState
+from crowdlearn.store import ShardState, Store, connect
 from tests.end_to_end.log_files import shown_on_failure
 
 pytestmark = [pytest.mark.browser, pytest.mark.redis]

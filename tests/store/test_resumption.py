@@ -195,3 +195,18 @@ async def test_sequence_numbers_of_before_the_end_stay_used(store: Store, spec: 
     await resume(store, "small")
     assert (await store.shards.load(spec.run, 0)).applied == {REPLICA: Applied(7, 5)}
     assert await store.shards.applied(spec.run, 1, OTHER) == [0]
+
+
+async def test_the_time_that_a_run_lay_still_does_not_count(
+    store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = spec.created_seconds + 100.0
+    monkeypatch.setattr("time.time", lambda: now)
+    for pause in (1000.0, 20.0):
+        await store.jobs.finish(spec.run, "stopped")
+        now += pause
+        went_on = await resume(store, "small")
+        now += 5.0
+    # 100 s before its first end, and 5 s after each of two pauses.
+    assert went_on.paused_seconds == pytest.approx(1020.0)
+    assert (await store.jobs.spec("small")).age_seconds(now) == pytest.approx(110.0)

@@ -3,7 +3,7 @@
 import uPlot from "uplot";
 import type { Axis, Line, Panel } from "./curve.js";
 import { make, write } from "./elements.js";
-import { countTick, isShare, metricTitle, metricValue, percent, real, targetValue, timeTick } from "./format.js";
+import { countTick, isShare, metricTitle, metricValue, percent, targetValue, timeTick, valueTick } from "./format.js";
 import type { Palette } from "./palette.js";
 import { startRange, TIME_STEPS, valueRange } from "./scale.js";
 
@@ -121,13 +121,14 @@ export class Chart {
         {
           ...axis,
           grid: { show: false },
-          size: 28,
-          gap: 8,
+          ticks: { stroke: () => this.palette.quiet, width: 1, size: 5 },
+          size: 32,
+          gap: 4,
           space: 64,
           incrs: () => (this.axis.kind === "seconds" ? [...TIME_STEPS] : COUNT_STEPS),
           values: (plot, ticks, _, __, step) => ticks.map((tick) => this.xTick(tick, step, plot.scales.x?.max ?? tick)),
         },
-        { ...axis, size: 52, gap: 8, space: 42, values: (_, ticks, __, ___, step) => ticks.map((tick) => this.yTick(tick, step)) },
+        { ...axis, size: 52, gap: 8, space: 30, values: (_, ticks, __, ___, step) => ticks.map((tick) => this.yTick(tick, step)) },
       ],
       series: [
         {},
@@ -157,7 +158,7 @@ export class Chart {
 
   private yTick(tick: number, step: number): string {
     if (isShare(this.panel.metric)) return step < 0.01 ? percent(tick) : `${Math.round(tick * 100)} %`;
-    return step >= 0.001 ? String(Number(tick.toFixed(4))) : real(tick);
+    return valueTick(tick, step);
   }
 
   private fill(plot: uPlot): CanvasGradient | string {

@@ -92,3 +92,10 @@ export function metricTitle(metric: string): string {
   const words = metric.replaceAll("_", " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
+
+/** A value beside an axis, with as many decimals as its step has: 2.0 above 1.5. */
+export function valueTick(value: number, step: number): string {
+  if (step < 0.001) return real(value);
+  const decimals = String(Number(step.toFixed(4))).split(".")[1]?.length ?? 0;
+  return value.toFixed(decimals);
+}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { segmentShares } from "../page/epochs.js";
-import { MOST_DROPS, place } from "../page/field.js";
+import { fieldWords, MOST_DROPS, place } from "../page/field.js";
 import { chooseJob } from "../page/picker.js";
 import { startRange, valueRange } from "../page/scale.js";
 import { aStatus } from "./page-status.js";
@@ -36,6 +36,13 @@ test("segments of the epochs fill one after the other", () => {
   near(segmentShares(1.5, 4, 4), [1, 0.5, 0, 0]);
   near(segmentShares(5, 4, 4), [1, 1, 1, 1]);
   near(segmentShares(50, 200, 1), [0.25]);
+});
+
+test("the field says what its drops are", () => {
+  assert.deepEqual([[0, 0], [1, 0], [3, 0], [1, 1], [2, 1], [1201, 1]].map(([replicas = 0, yours = 0]) => fieldWords(replicas, yours)), [
+    "No one is here yet. Be the first.", "1 replica at work", "3 replicas at work",
+    "You, alone so far", "You and 1 other", "You and 1,200 others",
+  ]);
 });
 
 test("no two drops hang in the same place", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { pickAddress, readAddress } from "../page/address.js";
-import { bytes, countTick, duration, metricValue, percent, rate, real, roughBytes, targetValue, timeTick } from "../page/format.js";
+import { bytes, countTick, duration, metricValue, percent, rate, real, roughBytes, targetValue, timeTick, valueTick } from "../page/format.js";
 import { readTarget } from "../page/target.js";
 import { aimWords, costWords, jobSentence, jobState, replicasLabel, replicaWords } from "../page/words.js";
 import { aStatus } from "./page-status.js";
@@ -38,6 +38,13 @@ test("durations and ticks read as people say them", () => {
   assert.deepEqual([timeTick(90, 30, 200), timeTick(300, 60, 600)], ["1:30", "5 min"]);
   assert.deepEqual([timeTick(5400, 1800, 9000), timeTick(7200, 3600, 90000)], ["1:30 h", "2 h"]);
   assert.deepEqual([500, 1500, 20000, 3e6].map(countTick), ["500", "1.5k", "20k", "3M"]);
+});
+
+test("the values of an axis have as many decimals as its step", () => {
+  assert.deepEqual([0, 1, 2.5].map((value) => valueTick(value, 0.5)), ["0.0", "1.0", "2.5"]);
+  assert.deepEqual([[2, 1], [0.75, 0.25], [20, 10], [0.0004, 0.0001]].map(([value = 0, step = 0]) => valueTick(value, step)), [
+    "2", "0.75", "20", "4.0e-4",
+  ]);
 });
 
 test("a target reads as the job's author wrote it, and nonsense as none", () => {

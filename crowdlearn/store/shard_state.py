@@ -1,0 +1,104 @@
+"""What Redis keeps of a shard, as values: manifest, parameters, state, commit; and how they are read. Sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from crowdlearn.codecs import Vector
+from crowdlearn.errors import UnknownJobError
+
+MANIFEST_FIELDS = ("version", "offset", "fence", "blob", "forgotten")
+"""The fields of a manifest's hash, in the order of `Manifest`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What of a shard is current.
+
+    `version` counts the gradients applied, `offset` is the last stream entry they came from, `fence` outdates old
+    owners, `blob` names the values. A replica that is not remembered is refused if it was born at or before `forgotten`
+    (Unix seconds).
+    """
+
+    version: int
+    offset: str
+    fence: int
+    blob: str
+    forgotten: int
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The highest sequence number applied of a replica, and when it was last heard of (stream milliseconds)."""
+
+    sequence: int
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """A shard's parameters at a version: float32, little-endian."""
+
+    version: int
+    fence: int
+    values: bytes
+
+
+@dataclass(slots=True)
+class ShardState:
+    """Everything that an owner works on; the vectors are its own and writable."""
+
+    manifest: Manifest
+    parameters: Vector
+    slots: list[Vector]
+    applied: dict[str, Applied]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The next state of a shard.
+
+    `base` is the manifest that it follows, with the owner's fence. `applied` holds the replicas that changed, `forget`
+    those to drop. A commit of the base's own version moves only the offset: its gradients were all dropped.
+    """
+
+    base: Manifest
+    version: int
+    offset: str
+    parameters: Vector
+    slots: Sequence[Vector]
+    applied: Mapping[str, Applied] = field(default_factory=dict)
+    forget: Sequence[str] = ()
+    forgotten: int = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest after this commit."""
+        # The name of the current values must not be written again: they would expire as old and as new.
+        blob = f"{self.version}-{self.base.fence}" if self.version != self.base.version else self.base.blob
+        return Manifest(self.version, self.offset, self.base.fence, blob, self.forgotten)
+
+
+def read_manifest(raw: Sequence[bytes | None], run: str, shard: int) -> Manifest:
+    """The manifest of MANIFEST_FIELDS as Redis gives them; raises UnknownJobError if there is none."""
+    version, offset, fence, blob, forgotten = raw
+    if version is None or offset is None or fence is None or blob is None:
+        raise UnknownJobError(f"run {run} has no shard {shard} in this Redis")
+    return Manifest(int(version), offset.decode(), int(fence), blob.decode(), int(forgotten or 0))
+
+
+def read_state(manifest: Manifest, parameters: bytes, slots: bytes, applied: Sequence[bytes]) -> ShardState:
+    """The state of what Redis keeps: the blobs, and the replicas with what was applied of them."""
+    vector = np.frombuffer(parameters, "<f4").astype(np.float32)
+    rows = np.frombuffer(slots, "<f4").astype(np.float32).reshape(-1, vector.size)
+    replicas = zip(applied[::2], applied[1::2], strict=True)
+    return ShardState(manifest, vector, list(rows), {key.decode(): read_applied(raw) for key, raw in replicas})
+
+
+def read_applied(raw: bytes) -> Applied:
+    """Reads `sequence:milliseconds`."""
+    sequence, _, milliseconds = raw.partition(b":")
+    return Applied(int(sequence), int(milliseconds))
