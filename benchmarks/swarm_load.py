@@ -46,6 +46,14 @@ class Scenario:
     codec: CodecName
     compare: bool
     pin: bool
+    gateway_slice: float = 1.0
+    aggregator_slice: float = 1.0
+    """The part of a core that each process has; 1: as much as it takes. See benchmarks.service."""
+
+    @property
+    def slowest_slice(self) -> float:
+        """The service is in slow motion by so much."""
+        return min(self.gateway_slice, self.aggregator_slice)
 
 
 class Generator:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks import jobs
+from benchmarks.cpu_slice import cpu_slice
 from benchmarks.process_usage import cpu_seconds, resident_bytes
 from benchmarks.processes import Gateway, RedisCluster, RedisServer, Service, running
 from benchmarks.swarm_load import ANSWER_SECONDS, Generator, Scenario, plans
+from crowdlearn.settings import AggregatorSettings, GatewaySettings
 from crowdlearn.store import Store, connect
 
 SETTLE_SECONDS = 3.0
@@ -67,11 +69,12 @@ class Swarm:
         self.redis = self._redis(folder, stack)
         self.spec = jobs.sized("swarm", scenario.parameters, scenario.codec, shard_size=scenario.shard_size)
         asyncio.run(self._with_store(lambda store: jobs.submit(store, self.spec)))
-        self.gateways = [
-            Gateway(self.redis.url, CROWDLEARN_FRAMES_PER_SECOND="1000000", CROWDLEARN_DRAIN_SECONDS="0.1")
-            for _ in range(scenario.gateways)
+        at_the_gates, at_the_shards = _pace(scenario.slowest_slice)
+        at_the_gates |= {"CROWDLEARN_FRAMES_PER_SECOND": "1000000", "CROWDLEARN_DRAIN_SECONDS": "0.1"}
+        self.gateways = [Gateway(self.redis.url, None, **at_the_gates) for _ in range(scenario.gateways)]
+        self.aggregators = [
+            Service("aggregator", self.redis.url, log=None, **at_the_shards) for _ in range(scenario.aggregators)
         ]
-        self.aggregators = [Service("aggregator", self.redis.url) for _ in range(scenario.aggregators)]
         stack.enter_context(running(*self.gateways, *self.aggregators))
         time.sleep(SETTLE_SECONDS)
         self._before = self._resident()
@@ -81,6 +84,7 @@ class Swarm:
             stack.callback(generator.close)
             self.generators.append(generator)
         self._pin()
+        self._slice(stack)
 
     def join(self) -> tuple[float, float]:
         """Waits for the crowd; returns how long it took to come, and the gateways' bytes for each socket."""
@@ -155,8 +159,27 @@ class Swarm:
         services = {f"{name} {index + 1}": pid for name, pids in groups.items() for index, pid in enumerate(pids)}
         return services | {each.name: each.process.pid for each in self.generators}
 
+    def _slice(self, stack: ExitStack) -> None:
+        shares = {"gateway": self.scenario.gateway_slice, "aggregator": self.scenario.aggregator_slice}
+        for name, pid in self._pids().items():
+            share = shares.get(name.split()[0], 1.0)
+            if share < 1:
+                stack.enter_context(cpu_slice(pid, share))
+
     def _resident(self) -> int:
         return sum(resident_bytes(gateway.running.pid) for gateway in self.gateways)
+
+
+def _pace(share: float) -> tuple[dict[str, str], dict[str, str]]:
+    """What gateways and aggregators do by the clock, as much slower as their processors are."""
+    gateway, aggregator = GatewaySettings(), AggregatorSettings()
+    return (
+        {
+            "CROWDLEARN_FETCH_INTERVAL_SECONDS": str(gateway.fetch_interval_seconds / share),
+            "CROWDLEARN_BUSY_RETRY_SECONDS": str(gateway.busy_retry_seconds / share),
+        },
+        {"CROWDLEARN_COMMIT_INTERVAL_SECONDS": str(aggregator.commit_interval_seconds / share)},
+    )
 
 
 def _phase(

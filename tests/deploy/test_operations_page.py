@@ -61,9 +61,13 @@ def test_the_plan_follows_from_its_formulas() -> None:
         assert number(rows["gateways at 3,000 sockets"][column]) == near(replicas / 3000)
         assert number(rows["traffic down in a day"][column]) == near(updates * 2 * parameters * 86_400)
         assert number(rows["commits into Redis"][column]) == near(50 * 2 * 4 * parameters)
-        assert number(rows["their processors for gradients (0.30 ms)"][column]) == near(updates * 0.3e-3)
-        assert number(rows["aggregators (0.48 ms, 70 % full)"][column]) == near(updates * 0.48e-3 / 0.7)
-        assert number(rows["Redis (0.13 ms, 50 % full)"][column]) == near(updates * 0.13e-3 / 0.5)
+        assert number(rows["their processors for pushes and fetches (0.8 ms)"][column]) == near(updates * 0.8e-3)
+        assert number(rows["aggregators (0.9 ms, 70 % full)"][column]) == near(updates * 0.9e-3 / 0.7)
+        assert number(rows["Redis (0.24 ms, 50 % full)"][column]) == near(updates * 0.24e-3 / 0.5)
+        gateways, version_bytes = number(rows["gateways at 3,000 sockets"][column]), 4 * parameters
+        often, seldom = (row for name, row in rows.items() if "every 0." in name)
+        assert number(often[column]) == near(gateways / GatewaySettings().fetch_interval_seconds * version_bytes)
+        assert number(seldom[column]) == near(gateways / 0.5 * version_bytes)
 
 
 def number(text: str) -> float:
