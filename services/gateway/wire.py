@@ -147,6 +147,12 @@ class WireProtocol(WebSocketsSansIOProtocol):
             # A peer that pings and does not read would fill memory with pongs.
             self.conn.data_to_send()
 
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        if self.transport.get_write_buffer_size():
+            # A peer that says goodbye and reads no more would keep what was sent to it in memory for ever.
+            self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
     def handle_parser_exception(self) -> None:
         """Says why, then discards what still comes: closing at once would reset the connection and lose the reason."""
         if self.close_sent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 import uuid
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from benchmarks.server_frames import CLOSE, masked
 from crowdlearn.protocol import Ack, Fetch, Lease
-from crowdlearn.sharding import cut
+from crowdlearn.sharding import Shard, cut
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
+from services.gateway import wire
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import Service, make_spec, serve, submit
+from tests.gateway.raw_reader import opened
 from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -169,6 +173,29 @@ async def test_a_socket_that_never_reads_is_cut(store: Store, bundle: Bundle) ->
             await fetch_for_ever(deaf)
         async with ScriptedReplica("large", running.url) as good:
             assert len(await good.fetch()) == 16
+
+
+async def test_a_socket_that_says_goodbye_and_never_reads_is_cut(
+    store: Store, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, lose = asyncio.Event(), wire.WireProtocol.connection_lost
+
+    def told(protocol: wire.WireProtocol, error: Exception | None) -> None:
+        lose(protocol, error)
+        lost.set()
+
+    monkeypatch.setattr(wire.WireProtocol, "connection_lost", told)
+    monkeypatch.setattr(wire, "LINGER_SECONDS", 0.0)
+    # Eight MB in one frame are more than the kernel holds for a socket.
+    await submit(store, make_spec(name="large", parameters=1 << 21, shards=(Shard(0, 1 << 21),), fetch_codec="f32"))
+    async with serve(store, bundle, send_timeout_seconds=600.0, ping_seconds=600.0) as running:
+        reader = await opened(running.url, "large", 4096)
+        with contextlib.closing(reader.endpoint):
+            await reader.say(Fetch(have=[-1]))
+            assert await asyncio.get_running_loop().sock_recv(reader.endpoint, 1)
+            await reader.send(masked(CLOSE, 2) + struct.pack("!H", 1000))
+            async with asyncio.timeout(60):
+                await lost.wait()
 
 
 async def fetch_for_ever(replica: ScriptedReplica) -> None:
