@@ -5,33 +5,47 @@ from __future__ import annotations
 from collections import Counter
 
 from crowdlearn.protocol import RejectReason
-
-WORRYING = 20
-"""As many as a replica tries before it gives up."""
+from crowdlearn.store.stalls import REFUSALS, SECONDS
 
 
 class Refusals:
-    """What this gateway has refused, by reason, and not reported yet."""
+    """What this gateway has refused, by reason, and what of it is not reported yet."""
 
     def __init__(self, version: int) -> None:
+        self._begin(version)
+
+    def _begin(self, version: int) -> None:
         self.version = version
         """The version of the first shard that nothing has followed since."""
         self._counts: Counter[RejectReason] = Counter()
-        self._total = 0
+        self._unreported: Counter[RejectReason] = Counter()
+        self._worries_since: float | None = None
+        self._warned = False
 
-    def count(self, reason: RejectReason, gradients: int, version: int) -> bool:
-        """So many gradients were refused, when the first shard was at `version`; whether to warn of it now."""
+    def count(self, reason: RejectReason, gradients: int, version: int) -> None:
+        """So many gradients were refused, when the first shard was at `version`."""
         if version != self.version:
             # Something was applied meanwhile: what was refused before it is no reason to worry.
-            self.version = version
-            self._counts.clear()
-            self._total = 0
+            self._begin(version)
         self._counts[reason] += gradients
-        before, self._total = self._total, self._total + gradients
-        return before < WORRYING <= self._total
+        self._unreported[reason] += gradients
 
     def take(self) -> dict[RejectReason, int]:
         """What is to be reported."""
-        taken = dict(self._counts)
-        self._counts.clear()
+        taken = dict(self._unreported)
+        self._unreported.clear()
         return taken
+
+    def worry(self, version: int, now: float) -> RejectReason | None:
+        """Why nothing has followed `version` for SECONDS, if that is so; said once. `now`: seconds of one clock.
+
+        Any replica may say that its gradients are useless, also while those of all others are applied.
+        """
+        if version != self.version or self._counts.total() < REFUSALS:
+            return None
+        if self._worries_since is None:
+            self._worries_since = now
+        if self._warned or now - self._worries_since < SECONDS:
+            return None
+        self._warned = True
+        return self._counts.most_common(1)[0][0]

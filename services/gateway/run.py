@@ -101,7 +101,11 @@ class Run:
 
     def refused(self, reason: RejectReason, gradients: int) -> None:
         """So many gradients will never be taken."""
-        if self.refusals.count(reason, gradients, self.newest(0)):
+        self.refusals.count(reason, gradients, self.newest(0))
+
+    def warn_of_stall(self, now: float) -> None:
+        """Says once if nothing but refusals has come for a while; to be called now and then."""
+        if self.running and (reason := self.refusals.worry(self.newest(0), now)):
             names = self.spec.name, self.spec.run
             log.warning("job=%s run=%s stalls at version %d: gradients are %s", *names, self.newest(0), reason)
 

@@ -126,6 +126,7 @@ class Runs:
                 await self._weigh()
                 for run in list(self._runs.values()):
                     await self._look(run)
+                    run.warn_of_stall(time.monotonic())
                     await self._report(run)
                 await self._report_all()
 

@@ -190,7 +190,8 @@ class Session:
             return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello")
         if isinstance(message, Useless):
             # It has not sent them, for they would be refused.
-            self._run.refused("not-finite", message.minibatches)
+            if self._run.running:
+                self._run.refused("not-finite", message.minibatches)
             return Ignore()
         return self._request(message, self._run.spec)
 

@@ -1,4 +1,4 @@
-"""What a gateway counts of refused gradients: since the last one that was applied, and a warning at the twentieth."""
+"""What a gateway counts of refused gradients: since the last one that was applied, and when to warn."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ def test_what_was_refused_before_a_gradient_was_applied_is_forgotten() -> None:
     assert (refusals.version, refusals.take()) == (8, {"not-finite": 1})
 
 
-def test_the_twentieth_is_worth_one_warning() -> None:
+def test_ten_seconds_after_the_twentieth_are_worth_one_warning() -> None:
     refusals = Refusals(version=7)
-    assert [refusals.count("expired", 19, 7), refusals.count("expired", 1, 7), refusals.count("expired", 1, 7)] == [
-        False, True, False,
-    ]  # fmt: skip
+    refusals.count("expired", 7, 7)
+    refusals.count("not-finite", 12, 7)
+    assert refusals.worry(7, now=100.0) is None
+    refusals.count("not-finite", 1, 7)
     # Reported or not: what is counted is what came since the version.
     refusals.take()
-    assert not refusals.count("expired", 30, 7)
-    assert refusals.count("not-finite", 20, 8)
+    assert [refusals.worry(7, now) for now in (200.0, 209.0, 210.0, 220.0)] == [None, None, "not-finite", None]
+
+
+def test_a_job_whose_gradients_are_applied_is_worth_no_warning_whatever_one_replica_says() -> None:
+    refusals = Refusals(version=7)
+    for version in range(7, 100):
+        refusals.count("not-finite", 1000, version)
+        assert refusals.worry(version, now=float(version)) is None
+        assert refusals.worry(version + 1, now=version + 50.0) is None

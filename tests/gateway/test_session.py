@@ -107,7 +107,9 @@ def test_a_replica_that_gives_up_counts_for_what_it_has_not_sent() -> None:
 
 def test_what_an_ended_job_refuses_is_not_counted() -> None:
     run = Run(running=False)
-    assert isinstance(opened(run).frame(gradient(1), 0.0), Answer)
+    session = opened(run)
+    assert isinstance(session.frame(gradient(1), 0.0), Answer)
+    assert session.text('{"type":"useless","minibatches":20}', 0.0) == Ignore()
     assert run.refusals == []
 
 
