@@ -111,7 +111,7 @@ def print_table(results: Sequence[Measured]) -> None:
             "\n".join(f"{value:.2f}" for value in result.busy_cores.values()),
         )
         table.add_section()
-    Console().print(table)
+    Console(width=110).print(table)  # names of processes would break at 80
 
 
 def _one_each(result: Measured, results: Sequence[Measured]) -> Measured:
