@@ -55,6 +55,10 @@ async def test_a_gateway_whose_redis_is_away_is_waited_for() -> None:
     assert await find(*[AWAY] * 50, *[NOBODY] * 5, AWAY, *[NOBODY] * 5) == "digits"
 
 
+async def test_a_gateway_that_answered_once_is_waited_for_as_long_as_it_takes_to_restart() -> None:
+    assert await find(*[NOBODY] * 5, AWAY, *[NOBODY] * 50) == "digits"
+
+
 async def test_the_first_failure_is_said_at_once_and_once(caplog: pytest.LogCaptureFixture) -> None:
     await find(*[NOBODY] * 5)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
