@@ -43,8 +43,9 @@ export function jobState(status: JobStatus, seconds: number | null): { readonly 
 }
 
 function stallWords({ reason, seconds }: Stall): string {
-  const why = reason === "not-finite" ? "its loss is not a finite number any more" : `gradients are refused (${reason})`;
-  return `Stalled for ${duration(seconds)}: ${why}. Its operator has to act`;
+  const since = `Stalled for ${duration(seconds)}`;
+  if (reason === "not-finite") return `${since}: its loss is not a finite number any more. Its operator has to act`;
+  return `${since}: gradients are refused (${reason}). If that lasts, its operator has to act`;
 }
 
 function endWords(status: JobStatus, seconds: number | null): string {
