@@ -273,7 +273,7 @@ def test_a_tab_that_is_closed_leaves_its_chunks_to_others(services: Services, ch
     submit(services.redis, job("closed", epochs=6))
     address = f"{services.gateway.url}/?job=closed"
     aggregator, _ = services.workers
-    # Without new parameters a tab trains `max_ahead` minibatches and waits: it cannot train everything before it is closed.
+    # Without new parameters a tab trains `max_ahead` minibatches and waits: not everything before it is closed.
     aggregator.stop()
     try:
         with visiting(chromium, f"{address}&join") as other:
