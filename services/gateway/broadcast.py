@@ -20,7 +20,7 @@ from services.gateway.outbox import Outbox
 log = logging.getLogger(__name__)
 
 SLICE = 128
-"""Sockets that get a new version before others are heeded again: some 3 ms for frames of 16 KB."""
+"""Sockets that get a new version before others are heeded again: a few milliseconds for frames of 16 KB."""
 
 
 class Channel:
