@@ -30,11 +30,12 @@ class Refusals:
         self._counts[reason] += gradients
         self._unreported[reason] += gradients
 
-    def take(self) -> dict[RejectReason, int]:
-        """What is to be reported."""
+    def take(self, version: int) -> dict[RejectReason, int]:
+        """What is to be reported, now that the first shard is at `version`: nothing if that is another one."""
         taken = dict(self._unreported)
         self._unreported.clear()
-        return taken
+        # Late, it would drive out what another gateway has reported since.
+        return taken if version == self.version else {}
 
     def worry(self, version: int, now: float) -> RejectReason | None:
         """Why nothing has followed `version` for SECONDS, if that is so; said once. `now`: seconds of one clock.

@@ -208,5 +208,5 @@ class Runs:
     async def _report(self, run: Run) -> None:
         with self._outage.survived():
             await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))
-            if refused := run.refusals.take():
+            if refused := run.refusals.take(run.newest(0)):
                 await self._store.stalls.report(run.spec.run, run.refusals.version, refused, time.time())

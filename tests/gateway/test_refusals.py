@@ -10,15 +10,22 @@ def test_refusals_are_reported_once() -> None:
     refusals.count("not-finite", 3, version=7)
     refusals.count("expired", 1, version=7)
     refusals.count("not-finite", 2, version=7)
-    assert refusals.take() == {"not-finite": 5, "expired": 1}
-    assert refusals.take() == {}
+    assert refusals.take(7) == {"not-finite": 5, "expired": 1}
+    assert refusals.take(7) == {}
 
 
 def test_what_was_refused_before_a_gradient_was_applied_is_forgotten() -> None:
     refusals = Refusals(version=7)
     refusals.count("not-finite", 3, version=7)
     refusals.count("not-finite", 1, version=8)
-    assert (refusals.version, refusals.take()) == (8, {"not-finite": 1})
+    assert (refusals.version, refusals.take(8)) == (8, {"not-finite": 1})
+
+
+def test_what_was_refused_is_not_reported_after_a_gradient_was_applied() -> None:
+    refusals = Refusals(version=7)
+    refusals.count("not-finite", 3, version=7)
+    assert refusals.take(8) == {}
+    assert refusals.take(7) == {}
 
 
 def test_ten_seconds_after_the_twentieth_are_worth_one_warning() -> None:
@@ -28,7 +35,7 @@ def test_ten_seconds_after_the_twentieth_are_worth_one_warning() -> None:
     assert refusals.worry(7, now=100.0) is None
     refusals.count("not-finite", 1, 7)
     # Reported or not: what is counted is what came since the version.
-    refusals.take()
+    refusals.take(7)
     assert [refusals.worry(7, now) for now in (200.0, 209.0, 210.0, 220.0)] == [None, None, "not-finite", None]
 
 
