@@ -38,9 +38,10 @@ async def resume(store: Store, name: str, epochs: int | None = None, until: str 
     if state.finished_seconds is not None:
         lay_still = max(0.0, time.time() - state.finished_seconds)
         after = msgspec.structs.replace(after, paused_seconds=spec.paused_seconds + lay_still)
+    # Before the job goes on: should it fail, nothing has happened.
+    await store.stalls.forget(spec.run)
     if not await store.jobs.go_on(spec, after):
         raise JobError(f"job {name} was resumed by somebody else at the same time")
-    await store.stalls.forget(spec.run)
     return after
 
 

@@ -16,6 +16,9 @@ from crowdlearn.spec import JobSpec
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
 from services.gateway.pace import Bucket
 
+MAX_USELESS = 20
+"""A replica gives up after so many minibatches; who claims more counts for no more."""
+
 BURST_SECONDS = 2.0
 """A socket may send so many seconds' worth at once: after a reconnect a replica resends what was unanswered."""
 
@@ -149,7 +152,7 @@ class Session:
         frames = settings.frames_per_second
         self._frames = Bucket(frames, frames * BURST_SECONDS, now)
         self._flood = Bucket(frames * FLOOD_FACTOR, frames * FLOOD_FACTOR * BURST_SECONDS, now)
-        self._greeted = self._closed = False
+        self._greeted = self._closed = self._gave_up = False
         self._run: RunView | None = None
         self._lanes: list[Lane] = []
         self.replica = ""
@@ -189,11 +192,15 @@ class Session:
         if self._run is None:
             return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello")
         if isinstance(message, Useless):
-            # It has not sent them, for they would be refused.
-            if self._run.running:
-                self._run.refused("not-finite", message.minibatches)
-            return Ignore()
+            return self._gives_up(self._run, message)
         return self._request(message, self._run.spec)
+
+    def _gives_up(self, run: RunView, message: Useless) -> Action:
+        # It has not sent them, for they would be refused. Anybody may say so: a socket counts for one replica at most.
+        if run.running and not self._gave_up:
+            run.refused("not-finite", min(message.minibatches, MAX_USELESS))
+        self._gave_up = True
+        return Ignore()
 
     def frame(self, data: bytes, now: float, *, asked: bool = False) -> Action:
         """A binary message came; with `asked` it is decided again, after Redis was asked for the version."""

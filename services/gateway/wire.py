@@ -101,10 +101,11 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     def handle_text(self, event: Frame) -> None:
         try:
-            heeded = self._is_next(event) and self._heed(str(event.data, "utf-8"))
+            text = str(event.data, "utf-8")
         except UnicodeDecodeError:
-            heeded = False
-        if not heeded:
+            super().handle_text(event)
+            return
+        if not (self._is_next(event) and self._heed(text)):
             super().handle_text(event)
 
     def handle_bytes(self, event: Frame) -> None:

@@ -105,6 +105,14 @@ def test_a_replica_that_gives_up_counts_for_what_it_has_not_sent() -> None:
     assert run.refusals == [("not-finite", 20)]
 
 
+def test_who_claims_to_give_up_again_and_again_counts_for_one_replica() -> None:
+    run = Run()
+    session = opened(run)
+    for _ in range(3):
+        assert session.text('{"type":"useless","minibatches":1000}', 0.0) == Ignore()
+    assert run.refusals == [("not-finite", 20)]
+
+
 def test_what_an_ended_job_refuses_is_not_counted() -> None:
     run = Run(running=False)
     session = opened(run)
