@@ -16,6 +16,7 @@ from crowdlearn.job_file import load
 from crowdlearn.settings import DEFAULT_REDIS_URL
 from crowdlearn.snapshot import Snapshot
 from crowdlearn.store import Store
+from crowdlearn.store.addresses import without_password
 from crowdlearn.weights import load as load_weights
 from services.cli import loop
 from services.cli.options import AsJson, CheckpointAddress, JobFile, RedisUrl, WeightsFile
@@ -42,9 +43,10 @@ def submit(
     if as_json:
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
+        where = f" --redis {without_password(redis)}" if redis and redis != DEFAULT_REDIS_URL else ""
         console.print(
             f"Job [bold]{compiled.spec.name}[/] is running. Whoever opens a gateway's page /?job={compiled.spec.name} "
-            f"can take part; `crowdlearn status {compiled.spec.name}` tells how it goes."
+            f"can take part; `crowdlearn status {compiled.spec.name}{where}` tells how it goes."
         )
 
 

@@ -48,7 +48,8 @@ class Outcome:
     """How a run ended."""
 
     status: JobStatus
-    file: str
+    file: str | None
+    """Where the weights are; None when nothing was trained."""
     seconds: float
 
 
@@ -79,7 +80,8 @@ def up(
 ) -> None:
     """Run the whole service here with one job, until it reaches its target or its epochs.
 
-    Exits with 0 when the job reached its target (or had none), with 3 when its epochs ended before.
+    Ctrl-C ends the job and writes what was trained. Exits with 0 when the job reached its target (or had none), with 3
+    when it ended before, or diverged.
     """
     logs.configure(log_level)
     console = Console(stderr=as_json)
@@ -186,6 +188,8 @@ class Session:
                         return
                     if stop.is_set():
                         await store.jobs.finish(status.run, "stopped")
+                    elif self._given_up(status):
+                        await store.jobs.finish(status.run, "diverged")
                     away = False
                 except StoreUnavailableError as error:
                     if stop.is_set():
@@ -194,6 +198,11 @@ class Session:
                         self.console.print(f"{error}. Training goes on when it is back.", style="yellow")
                     away = True
                 await _sleep_unless(stop, REFRESH_SECONDS)
+
+    def _given_up(self, status: JobStatus) -> bool:
+        # Whoever waits for the command would wait for ever. In a terminal someone sees it and can open the page.
+        left = (self.browsers or self.replicas) and not status.replicas and not self.stay
+        return bool(left and status.stalled is not None and status.stalled.reason == "not-finite")
 
     def _say_if_failed(self, state: State, status: JobStatus) -> None:
         if state.name != "failed":
@@ -213,9 +222,12 @@ class Session:
             await asyncio.sleep(0.05)
         await evaluator.run(store, EvaluatorSettings(), burst=True, only=spec.run)
         flat, versions = await store.shards.result(spec)
-        save(self.out, spec.parameters, flat, spec.about(versions))
+        # A file of that name may hold better ones than those that a job begins with.
+        trained = max(versions) > spec.first_version
+        if trained:
+            save(self.out, spec.parameters, flat, spec.about(versions))
         status = await read_status(store, spec.name, with_curve=False)
-        outcome = Outcome(status, self.out, seconds)
+        outcome = Outcome(status, self.out if trained else None, seconds)
         self._print_summary(outcome)
         return outcome
 
@@ -230,7 +242,8 @@ class Session:
         }
         self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")
         self.console.print(describe(status), highlight=False, soft_wrap=True)
-        self.console.print(f"Weights: {outcome.file}", highlight=False)
+        written = f"Weights: {outcome.file}" if outcome.file else "Nothing was trained, so no weights were written."
+        self.console.print(written, highlight=False)
 
 
 @asynccontextmanager
@@ -246,8 +259,10 @@ async def _python_replicas(url: str, job: str, count: int) -> AsyncIterator[asyn
 
 
 def _reached(spec: JobSpec, status: JobStatus) -> bool:
-    """Whether the job's target was met, in mid-run or by the last weights; a job without one cannot miss it."""
-    return spec.until is None or status.reason == "until" or spec.until.reached(status.metrics or {})
+    """Whether the job's target was met, in mid-run or by the last weights. Without one, whether it did not diverge."""
+    if spec.until is None:
+        return status.reason != "diverged"
+    return status.reason == "until" or spec.until.reached(status.metrics or {})
 
 
 def _open_page(page: str) -> bool:

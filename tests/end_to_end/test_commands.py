@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from benchmarks.processes import RedisServer, free_port
-from tests.end_to_end.commands import said
+from tests.end_to_end.commands import COMMAND, ROOT, said
 
 JOB = """
 import numpy as np
@@ -53,6 +55,33 @@ def test_up_does_not_wait_for_replicas_that_cannot_take_part(tmp_path: Path) -> 
     done = said("up", str(file), "--replicas", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
     assert done.returncode == 1
     assert "the replicas in Python cannot take part: This job's model is an ES module" in done.stderr
+
+
+def test_up_that_has_trained_nothing_leaves_a_file_of_weights_as_it_is(job_file: str, tmp_path: Path) -> None:
+    file = tmp_path / "w.npz"
+    file.write_text("trained yesterday")
+    command = [*COMMAND, "up", job_file, "--port", "0", "--out", str(file)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        assert any(line.startswith("Page:") for line in up.stdout)
+        up.send_signal(signal.SIGINT)
+        assert "Nothing was trained, so no weights were written." in up.communicate(timeout=120)[0]
+    assert file.read_text() == "trained yesterday"
+
+
+def test_up_ends_when_a_job_diverges_and_nobody_is_left(tmp_path: Path) -> None:
+    # Each step takes 0.1 off w; the logarithm of less than nothing is no number.
+    sinking = JOB.replace("np.array([1.0, 2, 3, 4])", "np.full(4, 0.35)").replace(
+        'loss=lambda p, b: ((b["x"] @ p["w"]) ** 2).mean()',
+        "loss=lambda p, b: (b['x'] @ p['w']).mean() + 0 * jnp.log(p['w']).sum(), epochs=100_000,"
+        " optimizer=SGD(learning_rate=0.1, clip_norm=None)",
+    )
+    file = tmp_path / "ordered.py"
+    file.write_text("import jax.numpy as jnp\nfrom crowdlearn import SGD\n" + sinking)
+    done = said("up", str(file), "--replicas", "1", "--port", "0", "--exit", "--out", str(tmp_path / "w.npz"))
+    assert done.returncode == 3, done.stderr
+    assert "Diverged" in done.stdout
+    assert np.isfinite(np.load(tmp_path / "w.npz")["w"]).all()
 
 
 def test_a_job_is_submitted_shown_exported_and_stopped(
