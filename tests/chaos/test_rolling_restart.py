@@ -14,7 +14,7 @@ from playwright.async_api import Page
 
 from benchmarks.processes import Gateway, RedisServer, Service, free_port
 from services.cli.browsers import headless_replicas
-from tests.chaos.stage import Stage, aggregator, gateway, stage
+from tests.chaos.stage import Stage, aggregator, gateway, stage, until
 from tests.end_to_end.balancers import BALANCERS, balancing
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,6 +73,12 @@ async def until_acknowledged(page: Page, count: int) -> None:
 
 async def restart(at_work: Stage, gateways: list[Gateway], page: Page) -> None:
     """One gateway after the other, as an orchestrator does: the next when the last is ready and everybody works."""
+
+    async def everybody_works() -> bool:
+        return all(volunteer.script.sequence > 0 for volunteer in at_work.volunteers)
+
+    # Who comes as a gateway goes is turned away once more than it is asked to leave.
+    await until(everybody_works)
     for one in gateways:
         assert await asyncio.to_thread(one.stop) == 0
         one.start()
