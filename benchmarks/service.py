@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -27,22 +27,8 @@ CROWD = Scenario(
     parameters=79_510,
     shard_size=40_960,  # two shards: one for each aggregator
     step_seconds=0.05,
-    step_spread=0.2,
-    pushing=1.0,
-    slow=0.0,
-    slow_bytes_per_second=4000.0,
-    stopped=0.0,
-    churn_per_second=0.0,
     join_per_second=50.0,
     seconds=8.0,
-    phases=1,
-    gateways=1,
-    aggregators=1,
-    processes=1,
-    redis_masters=1,
-    codec="int8",
-    compare=False,
-    pin=False,
 )
 """1,280 pushes a second if nobody held them back."""
 
@@ -75,14 +61,14 @@ def cases(share: float, seconds: float) -> list[Scenario]:
 def _scenario(
     gateways: int, aggregators: int, gateway_slice: float, aggregator_slice: float, seconds: float
 ) -> Scenario:
-    changed = {
-        "gateways": gateways,
-        "aggregators": aggregators,
-        "gateway_slice": gateway_slice,
-        "aggregator_slice": aggregator_slice,
-        "seconds": seconds,
-    }
-    return Scenario(**(asdict(CROWD) | changed))
+    return replace(
+        CROWD,
+        gateways=gateways,
+        aggregators=aggregators,
+        gateway_slice=gateway_slice,
+        aggregator_slice=aggregator_slice,
+        seconds=seconds,
+    )
 
 
 def measure(scenario: Scenario) -> Measured:

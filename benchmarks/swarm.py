@@ -21,25 +21,26 @@ from benchmarks.swarm_load import Scenario
 from benchmarks.swarm_report import print_report
 from benchmarks.swarm_run import run
 
-FLAGS: dict[str, tuple[float | int, str]] = {
-    "replicas": (1000, "sockets"),
-    "parameters": (7850, "values in the model: 784-10 has 7,850, 784-100-10 79,510"),
-    "shard_size": (131_072, "the most values in a shard"),
-    "step_seconds": (5.0, "how long a replica seems to compute a gradient"),
-    "step_spread": (0.2, "how different replicas are: standard deviation of the logarithm of their step time"),
-    "pushing": (1.0, "share of replicas that train; the others only fetch every version"),
-    "slow": (0.0, "share of replicas on slow links"),
-    "slow_bytes_per_second": (4000.0, "how fast a slow link is, up and down"),
-    "stopped": (0.0, "share of replicas that ask on and read nothing"),
-    "churn_per_second": (0.0, "replicas that leave, and are replaced, a second"),
-    "join_per_second": (500.0, "how fast the crowd comes"),
-    "seconds": (20.0, "length of a phase"),
-    "phases": (1, "how often to measure"),
-    "gateways": (1, "gateway processes"),
-    "aggregators": (1, "aggregator processes"),
-    "processes": (1, "load generator processes"),
-    "redis_masters": (1, "more than 1: a Redis Cluster"),
+FLAGS = {
+    "replicas": "sockets",
+    "parameters": "values in the model: 784-10 has 7,850, 784-100-10 79,510",
+    "shard_size": "the most values in a shard",
+    "step_seconds": "how long a replica seems to compute a gradient",
+    "step_spread": "how different replicas are: standard deviation of the logarithm of their step time",
+    "pushing": "share of replicas that train; the others only fetch every version",
+    "slow": "share of replicas on slow links",
+    "slow_bytes_per_second": "how fast a slow link is, up and down",
+    "stopped": "share of replicas that ask on and read nothing",
+    "churn_per_second": "replicas that leave, and are replaced, a second",
+    "join_per_second": "how fast the crowd comes",
+    "seconds": "length of a phase",
+    "phases": "how often to measure",
+    "gateways": "gateway processes",
+    "aggregators": "aggregator processes",
+    "processes": "load generator processes",
+    "redis_masters": "more than 1: a Redis Cluster",
 }
+"""Fields of Scenario, which has their defaults."""
 
 MOST_REPLICAS = 20_000
 MOST_SECONDS = 600
@@ -48,7 +49,8 @@ MOST_SECONDS = 600
 
 def _scenario(arguments: Sequence[str] | None) -> tuple[Scenario, bool]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, (default, text) in FLAGS.items():
+    for name, text in FLAGS.items():
+        default = getattr(Scenario, name)
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"{text} [{default}]"
         )

@@ -26,26 +26,26 @@ ANSWER_SECONDS = 60.0
 class Scenario:
     """What benchmarks.swarm's options say."""
 
-    replicas: int
-    parameters: int
-    shard_size: int
-    step_seconds: float
-    step_spread: float
-    pushing: float
-    slow: float
-    slow_bytes_per_second: float
-    stopped: float
-    churn_per_second: float
-    join_per_second: float
-    seconds: float
-    phases: int
-    gateways: int
-    aggregators: int
-    processes: int
-    redis_masters: int
-    codec: CodecName
-    compare: bool
-    pin: bool
+    replicas: int = 1000
+    parameters: int = 7850
+    shard_size: int = 131_072
+    step_seconds: float = 5.0
+    step_spread: float = 0.2
+    pushing: float = 1.0
+    slow: float = 0.0
+    slow_bytes_per_second: float = 4000.0
+    stopped: float = 0.0
+    churn_per_second: float = 0.0
+    join_per_second: float = 500.0
+    seconds: float = 20.0
+    phases: int = 1
+    gateways: int = 1
+    aggregators: int = 1
+    processes: int = 1
+    redis_masters: int = 1
+    codec: CodecName = "int8"
+    compare: bool = False
+    pin: bool = False
     gateway_slice: float = 1.0
     aggregator_slice: float = 1.0
     """The part of a core that each process has; 1: as much as it takes. See benchmarks.service."""

@@ -13,11 +13,9 @@ from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Ack, Close, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
+from crowdlearn.store.stalls import REFUSALS
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
 from services.gateway.pace import Bucket
-
-MAX_USELESS = 20
-"""A replica gives up after so many minibatches; who claims more counts for no more."""
 
 BURST_SECONDS = 2.0
 """A socket may send so many seconds' worth at once: after a reconnect a replica resends what was unanswered."""
@@ -198,7 +196,7 @@ class Session:
     def _gives_up(self, run: RunView, message: Useless) -> Action:
         # It has not sent them, for they would be refused. Anybody may say so: a socket counts for one replica at most.
         if run.running and not self._gave_up:
-            run.refused("not-finite", min(message.minibatches, MAX_USELESS))
+            run.refused("not-finite", min(message.minibatches, REFUSALS))
         self._gave_up = True
         return Ignore()
 
