@@ -15,6 +15,9 @@ from crowdlearn.replica.training import Training
 
 ENDED = "The job has ended."
 
+MAX_REFUSALS = 5
+"""So many closes for a malformed frame, and no gradient taken in between: the next ones would be refused too."""
+
 MODULE = "This job's model is an ES module, which only browsers can run. Replicas in Python need a job with a JAX loss."
 
 REASONS = {
@@ -38,6 +41,8 @@ class Session:
         self._welcome: Welcome | None = None
         self._gateways_reason: str | None = None
         self._retry_seconds = 0.0
+        self._refusals = 0
+        """Closes for a malformed frame since a gradient was last taken."""
 
     @property
     def run(self) -> str | None:
@@ -74,6 +79,10 @@ class Session:
         self.open = False
         if self.training is not None:
             self.training.disconnected()
+        if code == Close.MALFORMED_FRAME and self._refusals < MAX_REFUSALS:
+            # Which of the unanswered frames it was, nobody says: all are dropped, and their leases lapse.
+            self._refusals += 1
+            return self._start_anew()
         if code in FAILURES:
             return [End(State("failed", self._gateways_reason or FAILURES[code]))]
         if code == Close.NORMAL:
@@ -130,6 +139,8 @@ class Session:
         if self.training is None:
             return []
         if isinstance(message, Ack):
+            if message.status in ("accepted", "duplicate"):
+                self._refusals = 0
             return self.training.answered(message, now)
         if isinstance(message, Leased):
             return self.training.granted(message.leases, now)

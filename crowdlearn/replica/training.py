@@ -69,7 +69,7 @@ class Training:
         for rows in settled:
             self._settle(rows)
         # What is sent again goes before the sum that grew meanwhile: sequence numbers only increase.
-        return [*self._tell_trained(), *self._fetch(), *self.tick(now), *self._push_if_due(now)]
+        return [*self._tell_trained(), *self._fetch(), *self.tick(now)]
 
     def disconnected(self) -> None:
         """The socket is gone: until `connected` nothing is sent, asked or marked as sent."""
@@ -121,7 +121,7 @@ class Training:
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: asks again, sends again."""
-        return [*self._ask_for_chunks(now), *self._send_frames(now)]
+        return [*self._ask_for_chunks(now), *self._send_frames(now), *self._push_if_due(now)]
 
     @property
     def tick_at_seconds(self) -> float | None:
@@ -138,14 +138,16 @@ class Training:
         due = self._steps_to_fetch == 0 or self._is_ahead(now)
         # Without rows nothing is fetched: a replica that waits for work would load every version for nothing.
         adopted = self._adopt_and_fetch() if due and self._has_rows else []
+        # Before another minibatch comes on top: what could not go out earlier may go now.
+        pushed = self._push_if_due(now)
         if self._must_wait(now) or not self.parameters.complete or not self._has_rows:
             self._note_hunger()
-            return None, [*adopted, *self._push_if_due(now), *self._ask_for_chunks(now)]
+            return None, [*adopted, *pushed, *self._ask_for_chunks(now)]
         if self._steps_to_fetch == 0:
             self._steps_to_fetch = self._welcome.training.n_fetch
         batch = self._batches.next() or self._batches.flush()
         self._starving = False
-        return batch, [*adopted, *self._ask_for_chunks(now)]
+        return batch, [*adopted, *pushed, *self._ask_for_chunks(now)]
 
     def stepped(self, batch: Batch, loss: float, gradient: Vector, now: float) -> list[Action]:
         """A minibatch's gradient is here, computed from `parameters.values`."""
@@ -186,12 +188,15 @@ class Training:
         return self._leases.dry and not self._loading
 
     def _must_wait(self, now: float) -> bool:
+        training, minibatches = self._welcome.training, self._accumulator.minibatches
+        # Whatever else holds: the gateway closes the socket of one who sums more.
+        if minibatches >= max(training.n_push, training.max_accumulate):
+            return True
         # An answer that is on its way is worth waiting for, with the minibatch that would complete a push still to
         # compute: it is then computed from newer parameters. A sum of more minibatches would move the model hardly
         # further and use up the job's epochs, so that more are summed only while a shard is busy or the network away.
-        training, minibatches = self._welcome.training, self._accumulator.minibatches
         if self._outbox.busy or not self._connected:
-            return minibatches >= max(training.n_push, training.max_accumulate)
+            return False
         return minibatches >= training.n_push - 1 and (not self._outbox.has_room or self._is_ahead(now))
 
     def _is_ahead(self, now: float) -> bool:

@@ -362,7 +362,7 @@ def test_a_gateway_that_is_busy_at_the_door_says_when_to_come_again() -> None:
     assert stage.session.closed(1006) == [Reconnect()]
 
 
-@pytest.mark.parametrize("code", [1009, 4000, 4002, 4003, 4004, 4005])
+@pytest.mark.parametrize("code", [1009, 4000, 4002, 4003, 4004])
 def test_a_close_that_trying_again_would_not_mend_ends_the_replica(code: int) -> None:
     (end,) = ready().session.closed(code)
     assert isinstance(end, End)
@@ -390,3 +390,81 @@ def test_a_minibatch_takes_rows_of_two_chunks_and_says_whose_they_are() -> None:
     batch, _ = stage.session.next(0.0)
     assert batch is not None
     assert dict(batch.leases) == {1: 1, 2: 1}
+
+
+def test_a_sum_that_was_full_while_a_frame_was_busy_goes_out_behind_it_and_grows_no_further() -> None:
+    stage = ready(credit=2, rows=40)
+    stage.step()
+    stage.ack(0, 1, "busy", retry_seconds=0.25).ack(1, 1, "busy", retry_seconds=0.25)
+    assert [stage.step() for _ in range(4)] == [True, True, True, False]
+    stage.clear().tick(0.3)
+    assert [(frame.shard, frame.sequence, frame.minibatches) for frame in stage.frames()] == [
+        (0, 1, 1), (1, 1, 1), (0, 2, 3), (1, 2, 3),
+    ]  # fmt: skip
+    assert not stage.step()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_frame_sums_more_than_the_most_whatever_is_busy_and_whenever_the_socket_goes(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    n_push, max_accumulate, credit = (int(random.integers(1, 5)) for _ in range(3))
+    changes: dict[str, Any] = {
+        "credit": credit, "training": with_training(n_push=n_push, max_accumulate=max_accumulate, n_fetch=2),
+    }  # fmt: skip
+    stage = ready(rows=400, **changes)
+    unanswered: list[tuple[int, int]] = []
+    frames: list[Frame] = []
+    for _ in range(400):
+        event = random.choice(["step", "step", "step", "ack", "busy", "tick", "reconnect"], p=[0.2] * 3 + [0.1] * 4)
+        if event == "step":
+            stage.step()
+        elif event == "tick":
+            stage.tick(stage.now + 0.2)
+        elif event == "reconnect":
+            stage.session.closed(1006)
+            unanswered.clear()
+            stage.welcome(**changes)
+        elif unanswered:
+            shard, sequence = unanswered.pop(0)
+            stage.ack(shard, sequence, "busy" if event == "busy" else "accepted", retry_seconds=0.3)
+        unanswered += sent(stage)
+        frames += stage.frames()
+        stage.clear()
+        for shard in (0, 1):
+            assert sum(one == shard for one, _ in unanswered) <= credit
+    assert max(frame.minibatches for frame in frames) <= max(n_push, max_accumulate)
+    assert max(frame.sequence for frame in frames) > 3
+
+
+def test_after_a_malformed_frame_it_starts_anew_without_what_was_refused() -> None:
+    stage = ready()
+    stage.step()
+    assert stage.session.closed(4005) == [Reconnect()]
+    assert (stage.session.hello().replica, stage.session.hello().run) == (None, None)
+    stage.clear().welcome(replica="67414f80ffffffff")
+    assert stage.frames() == []
+    assert not any(isinstance(action, Prepare) for action in stage.actions)
+    stage.parameters(0, 4, 1, 2).parameters(1, 7, 3).chunk(2, 4).step()
+    assert sent(stage) == [(0, 1), (1, 1)]
+
+
+def test_five_malformed_frames_in_a_row_are_forgiven_and_the_sixth_says_what_was_wrong() -> None:
+    stage = Stage()
+    for _ in range(5):
+        assert stage.welcome().session.closed(4005) == [Reconnect()]
+    stage.welcome().tell(ErrorMessage(code=4005, message="shard 0 expects 2 values, got 3"))
+    (end,) = stage.session.closed(4005)
+    assert isinstance(end, End)
+    assert (end.state.name, end.state.message) == ("failed", "shard 0 expects 2 values, got 3")
+
+
+def test_a_gradient_that_is_taken_makes_up_for_the_malformed_ones_before() -> None:
+    stage = ready(rows=40)
+    for _ in range(4):
+        assert stage.session.closed(4005) == [Reconnect()]
+        stage.welcome()
+    stage.parameters(0, 4, 1, 2).parameters(1, 7, 3).chunk(2, 4).step()
+    stage.ack(0, 1)
+    for _ in range(5):
+        assert stage.session.closed(4005) == [Reconnect()]
+        stage.welcome()

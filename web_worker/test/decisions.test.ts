@@ -29,9 +29,11 @@ test("jitter is full: a pause may be nothing at all", () => {
 });
 
 test("each close code has the consequence that the protocol gives it", () => {
-  const consequence = (code: number): string => afterClose(code).then;
+  const consequence = (code: number): string => afterClose(code, 0).then;
   for (const code of [1001, 1006, 1011, 1012, 1013, 4001, 4006]) assert.equal(consequence(code), "reconnect", String(code));
-  for (const code of [1009, 4000, 4002, 4003, 4004, 4005]) assert.equal(consequence(code), "fail", String(code));
+  for (const code of [1009, 4000, 4002, 4003, 4004]) assert.equal(consequence(code), "fail", String(code));
+  assert.equal(afterClose(4005, 4).then, "start anew");
+  assert.equal(afterClose(4005, 5).then, "fail");
   assert.equal(consequence(1000), "finish");
 });
 

@@ -369,3 +369,79 @@ test("a replica without work fetches no versions until it has some", () => {
   stage.chunk(1, 20);
   assert.deepEqual(stage.messages()[0], { type: "fetch", have: [4, 7] });
 });
+
+test("a sum that was full while a frame was busy goes out behind it, and grows no further", () => {
+  const stage = ready(40, { credit: 2 });
+  stage.step();
+  stage.ack(0, 1, "busy", { retry_seconds: 0.25 }).ack(1, 1, "busy", { retry_seconds: 0.25 });
+  assert.deepEqual([stage.step(), stage.step(), stage.step(), stage.step()], [true, true, true, false]);
+  stage.clear().now = 300;
+  stage.actions.push(...stage.session.tick(stage.now));
+  assert.deepEqual(stage.frames().map(({ shard, sequence, minibatches }) => [shard, sequence, minibatches]),
+    [[0, 1, 1], [1, 1, 1], [0, 2, 3], [1, 2, 3]]);
+  assert.equal(stage.step(), false);
+});
+
+test("no frame sums more than the most, whatever is busy and whenever the socket goes", () => {
+  for (let seed = 0; seed < 40; seed++) {
+    const random = new Random(seed);
+    const below = (limit: number): number => Math.floor(random.uniform() * limit);
+    const training = { ...WELCOME.training, n_push: 1 + below(4), max_accumulate: 1 + below(4), n_fetch: 2 };
+    const changes = { credit: 1 + below(4), training };
+    const stage = ready(400, changes);
+    const frames: ReturnType<Stage["frames"]>[number][] = [];
+    let unanswered: (readonly [number, number])[] = [];
+    for (let turn = 0; turn < 400; turn++) {
+      const event = below(10);
+      if (event < 6) {
+        stage.step();
+      } else if (event < 7) {
+        stage.now += 200;
+        stage.actions.push(...stage.session.tick(stage.now));
+      } else if (event < 8) {
+        stage.session.closed(1006);
+        unanswered = [];
+        stage.welcome(changes);
+      } else {
+        const next = unanswered.shift();
+        if (next) stage.ack(next[0], next[1], event < 9 ? "busy" : "accepted", { retry_seconds: 0.3 });
+      }
+      unanswered.push(...stage.frames().map(({ shard, sequence }) => [shard, sequence] as const));
+      frames.push(...stage.frames());
+      stage.clear();
+      for (const shard of [0, 1]) assert.ok(unanswered.filter(([of]) => of === shard).length <= changes.credit);
+    }
+    assert.ok(Math.max(...frames.map(({ minibatches }) => minibatches)) <= Math.max(training.n_push, training.max_accumulate));
+    assert.ok(Math.max(...frames.map(({ sequence }) => sequence)) > 3);
+  }
+});
+
+test("after a malformed frame it starts anew, without what was refused and with the program that it has", () => {
+  const stage = ready();
+  stage.step();
+  assert.deepEqual(stage.session.closed(4005), [{ do: "reconnect", atLeastSeconds: 0 }]);
+  assert.deepEqual(stage.session.hello(), { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm" });
+  stage.clear().welcome({ replica: "67414f80ffffffff" });
+  assert.deepEqual(stage.frames(), []);
+  assert.ok(!dones(stage).includes("prepare"));
+  stage.parameters(0, 4, [1, 2]).parameters(1, 7, [3]).chunk(2, 4).step();
+  assert.deepEqual(stage.frames().map(({ shard, sequence }) => [shard, sequence]), [[0, 1], [1, 1]]);
+});
+
+test("five malformed frames in a row are forgiven, and the sixth says what was wrong", () => {
+  const stage = new Stage();
+  for (let i = 0; i < 5; i++) assert.deepEqual(stage.welcome().session.closed(4005), [{ do: "reconnect", atLeastSeconds: 0 }]);
+  stage.welcome().tell({ type: "error", code: 4005, message: "shard 0 expects 2 values, got 3", retry_seconds: null });
+  assert.deepEqual(stage.session.closed(4005), [{ do: "end", state: { state: "failed", message: "shard 0 expects 2 values, got 3" } }]);
+});
+
+test("a gradient that is taken makes up for the malformed ones before", () => {
+  const stage = ready(40);
+  for (let i = 0; i < 4; i++) stage.session.closed(4005), stage.welcome();
+  stage.parameters(0, 4, [1, 2]).parameters(1, 7, [3]).chunk(2, 4).step();
+  stage.ack(0, 1);
+  for (let i = 0; i < 5; i++) {
+    assert.deepEqual(stage.session.closed(4005), [{ do: "reconnect", atLeastSeconds: 0 }]);
+    stage.welcome();
+  }
+});

@@ -3,7 +3,7 @@
 import type { Device } from "@jax-js/jax";
 
 import { unpack } from "../frames";
-import { decodeFromGateway, VERSION, type FromGateway, type FromReplica, type Grant, type Welcome } from "../protocol";
+import { decodeFromGateway, VERSION, type Ack, type FromGateway, type FromReplica, type Grant, type Welcome } from "../protocol";
 import type { Action, State } from "./actions";
 import type { Batch, Chunk } from "./batches";
 import { afterClose } from "./closing";
@@ -26,7 +26,11 @@ export class Session {
   #welcome: Welcome | null = null;
   #training: Training | null = null;
   #isOpen = false;
+  /** The run whose program is wanted: that of the last welcome. */
+  #wantedRun: string | null = null;
   #isPrepared = false;
+  /** Closes for a malformed frame since a gradient was last taken. */
+  #refusals = 0;
   #gatewaysReason: string | null = null;
   #retrySeconds = 0;
 
@@ -65,7 +69,12 @@ export class Session {
   closed(code: number): Action[] {
     this.#isOpen = false;
     this.#training?.disconnected();
-    const closing = afterClose(code);
+    const closing = afterClose(code, this.#refusals);
+    if (closing.then === "start anew") {
+      // Which of the unanswered frames it was, nobody says: all are dropped, and their leases lapse.
+      this.#refusals += 1;
+      return this.#startAnew();
+    }
     if (closing.then === "fail") return end({ state: "failed", message: this.#gatewaysReason ?? closing.message });
     if (closing.then === "finish") return end({ state: "finished", message: "The job has ended. Thank you!" });
     const atLeastSeconds = this.#retrySeconds;
@@ -75,7 +84,7 @@ export class Session {
 
   /** The program of this run is compiled. */
   prepared(run: string): void {
-    if (this.#welcome?.run === run) this.#isPrepared = true;
+    if (this.#wantedRun === run) this.#isPrepared = true;
   }
 
   chunkLoaded(run: string, grant: Grant, chunk: Chunk): void {
@@ -107,7 +116,7 @@ export class Session {
   #receive(message: FromGateway, now: number): Action[] {
     switch (message.type) {
       case "welcome": return this.#welcomed(message, now);
-      case "ack": return message.reason === "expired" ? this.#startAnew() : (this.#training?.answered(message, now) ?? []);
+      case "ack": return this.#answered(message, now);
       case "leased": return this.#training?.granted(message.leases, now) ?? [];
       case "wait": return this.#training?.waited(message.seconds, message.reason, now) ?? [];
       case "finished": return end({ state: "finished", message: FINISHED[message.reason] ?? "The job has ended. Thank you!" });
@@ -118,13 +127,20 @@ export class Session {
     }
   }
 
+  #answered(ack: Ack, now: number): Action[] {
+    if (ack.reason === "expired") return this.#startAnew();
+    if (ack.status === "accepted" || ack.status === "duplicate") this.#refusals = 0;
+    return this.#training?.answered(ack, now) ?? [];
+  }
+
   #welcomed(welcome: Welcome, now: number): Action[] {
     const { run, replica } = this.#welcome ?? {};
     this.#welcome = welcome;
     this.#isOpen = true;
     this.#gatewaysReason = null;
-    const prepare: Action[] = run === welcome.run ? [] : [{ do: "prepare", welcome }];
+    const prepare: Action[] = this.#wantedRun === welcome.run ? [] : [{ do: "prepare", welcome }];
     if (prepare.length > 0) this.#isPrepared = false;
+    this.#wantedRun = welcome.run;
     // Gradients are numbered by identity: those of another one would be counted as new ones of this one.
     if (run !== welcome.run || replica !== welcome.replica || !this.#training) {
       this.#training = new Training(welcome, this.counters, this.random);
@@ -136,7 +152,6 @@ export class Session {
     this.#isOpen = false;
     this.#welcome = null;
     this.#training = null;
-    this.#isPrepared = false;
     return [{ do: "reconnect", atLeastSeconds: 0 }];
   }
 }

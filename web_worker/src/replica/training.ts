@@ -71,7 +71,7 @@ export class Training {
     this.counters.acknowledged += settled.length;
     for (const rows of settled) this.#settle(rows);
     // What is sent again goes before the sum that grew meanwhile: sequence numbers only increase.
-    return [...this.#tellTrained(), ...this.#fetch(), ...this.tick(now), ...this.#pushIfDue(now)];
+    return [...this.#tellTrained(), ...this.#fetch(), ...this.tick(now)];
   }
 
   /** The socket is gone: until `connected` nothing is sent, asked or marked as sent. */
@@ -122,7 +122,7 @@ export class Training {
 
   /** Time has passed: asks again, sends again. */
   tick(now: number): Action[] {
-    return [...this.#askForChunks(now), ...this.#sendFrames(now)];
+    return [...this.#askForChunks(now), ...this.#sendFrames(now), ...this.#pushIfDue(now)];
   }
 
   /** Whether an answer to a gradient is due. */
@@ -143,12 +143,13 @@ export class Training {
     const isDue = this.#stepsToFetch === 0 || this.#isAhead(now);
     // Without rows nothing is fetched: a crowd that waits for work would load every version for nothing.
     const adopted = isDue && this.#hasRows ? this.#adoptAndFetch() : [];
+    // Before another minibatch comes on top: what could not go out earlier may go now.
+    const actions = [...adopted, ...this.#pushIfDue(now)];
     if (this.#mustWait(now) || !this.parameters.complete || !this.#hasRows) {
       this.#noteHunger();
-      return { batch: null, actions: [...adopted, ...this.#pushIfDue(now), ...this.#askForChunks(now)] };
+      return { batch: null, actions: [...actions, ...this.#askForChunks(now)] };
     }
     if (this.#stepsToFetch === 0) this.#stepsToFetch = this.#welcome.training.n_fetch;
-    const actions = adopted;
     const batch = this.#batches.next() ?? this.#batches.flush();
     this.#isStarving = false;
     return { batch, actions: [...actions, ...this.#askForChunks(now)] };
@@ -205,7 +206,9 @@ export class Training {
   #mustWait(now: number): boolean {
     const { n_push, max_accumulate } = this.#welcome.training;
     const { minibatches } = this.#accumulator;
-    if (this.#outbox.isBusy || !this.#isConnected) return minibatches >= Math.max(n_push, max_accumulate);
+    // Whatever else holds: the gateway closes the socket of one who sums more.
+    if (minibatches >= Math.max(n_push, max_accumulate)) return true;
+    if (this.#outbox.isBusy || !this.#isConnected) return false;
     return minibatches >= n_push - 1 && (!this.#outbox.hasRoom || this.#isAhead(now));
   }
 
