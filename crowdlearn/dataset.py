@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crowdlearn.arrays import FLOAT32_MAX, to_array
 from crowdlearn.errors import JobError
+from crowdlearn.fields import explained
 from crowdlearn.protocol import BatchArray
 
 Array = NDArray[Any]
@@ -21,16 +23,17 @@ MIN_CHUNKS = 16
 """Small data is cut finer, so that many replicas find a chunk each."""
 
 KEPT = ("float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool")
-NARROWED = {"float64": "float32", "float16": "float32", "bfloat16": "float32", "int64": "int32", "uint64": "uint32"}
+NARROWED = {"float64": "float32", "float16": "float32", "int64": "int32", "uint64": "uint32"}
 """Types that browsers lack, and what they become: floats are rounded, integers have to fit."""
 
 
+@explained
 @dataclass(frozen=True)
 class Data:
     """What a model learns from, and what it is tested on: arrays by name, with the rows as their first axis.
 
     Types: float32, int8 to int32, uint8 to uint32 and bool are kept: images as uint8 are a quarter of the bytes.
-    float64 and float16 become float32, int64 and uint64 become 32 bits wide if every value fits.
+    Other floats become float32, int64 and uint64 become 32 bits wide if every value fits. Any byte order will do.
 
     Args:
         train: what replicas compute gradients from. Rows are shuffled once, from the job's seed.
@@ -101,43 +104,72 @@ def read(given: Mapping[str, Any], what: str) -> Table:
     Raises:
         JobError: `what` has no arrays or no rows, unequal rows, a type that browsers lack, or NaN.
     """
-    if not isinstance(given, Mapping) or not given:
-        raise JobError(f"{what} data expects arrays by name, got {given!r:.80}")
+    _require_names(given, what)
     arrays = {name: _array(f"{what} array {name}", given[name]) for name in sorted(given)}
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise JobError(f"{what} arrays expect equally many rows, got {counts}")
     if not next(iter(counts.values())):
         raise JobError(f"{what} data expects at least 1 row, got 0")
-    return Table(arrays)
+    table = Table(arrays)
+    if not table.row_bytes:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        raise JobError(f"{what} data expects at least one value in a row, got arrays of no width: {shapes}")
+    return table
+
+
+def _require_names(given: Any, what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise JobError(f"{what} data expects arrays by name, such as {{'x': x, 'y': y}}, got {_kind(given)}")
+    if not given:
+        raise JobError(f"{what} data expects arrays by name, got {{}}")
+    for name in given:
+        if not isinstance(name, str) or not name.isprintable() or not name:
+            raise JobError(f"{what} data expects names that are strings, such as 'x', got {name!r:.80}")
+
+
+def _kind(given: Any) -> str:
+    """What was given instead of a mapping, and how it becomes one."""
+    name = type(given).__name__
+    if hasattr(given, "column_names"):
+        return f"a {name}: write {{name: x[name].to_numpy() for name in x.column_names}}, or np.asarray(x[name])"
+    if hasattr(given, "columns") and hasattr(given, "to_numpy"):
+        return f"a {name}: write {{name: x[name].to_numpy() for name in x.columns}}"
+    if hasattr(given, "__iter__") and not hasattr(given, "shape"):
+        return f"a {name}: give each array a name"
+    return f"a {name}"
 
 
 def _array(what: str, given: Any) -> Array:
-    array = np.asarray(given)
+    array = to_array(what, given)
     if not array.ndim:
         raise JobError(f"{what} expects rows as its first axis, got a scalar")
     name = array.dtype.name
-    if name in NARROWED:
-        return _narrowed(what, array, NARROWED[name])
-    if name not in KEPT:
-        raise JobError(f"{what} expects numbers or bool, got {name}")
-    return _finite(what, array)
+    return _finite(what, array) if name in KEPT else _narrowed(what, array, NARROWED[name])
 
 
 def _narrowed(what: str, array: Array, dtype: str) -> Array:
     if dtype != "float32" and array.size:
         bounds, least, most = np.iinfo(dtype), int(array.min()), int(array.max())
         if least < bounds.min or most > bounds.max:
-            raise JobError(f"{what} expects {dtype} values, got {least:,} to {most:,}")
+            raise JobError(
+                f"{what} expects {dtype} values, got {least:,} to {most:,}: subtract the least of them, convert them "
+                "to float32, or number them: np.unique(x, return_inverse=True)[1]"
+            )
     with np.errstate(over="ignore"):
-        return _finite(what, array.astype(dtype))
+        return _finite(what, array.astype(dtype), array)
 
 
-def _finite(what: str, array: Array) -> Array:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int(np.count_nonzero(~np.isfinite(array)))
-        raise JobError(f"{what} expects finite float32 values, got {bad:,} that are not")
-    return array
+def _finite(what: str, array: Array, source: Array | None = None) -> Array:
+    """The array; raises JobError if it holds infinity or NaN. `source` is what it was before it was narrowed."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return array
+    bad = int(np.count_nonzero(~np.isfinite(array)))
+    if source is not None and np.isfinite(source).all():
+        remedy = f"they are beyond {FLOAT32_MAX:.2g}: scale them, or take their logarithm"
+    else:
+        remedy = "leave those rows out, or fill them: np.nan_to_num(x)"
+    raise JobError(f"{what} expects finite float32 values, got {bad:,} that are not: {remedy}")
 
 
 def _little_endian(array: Array) -> Array:

@@ -19,7 +19,7 @@ FLOORS = {
         "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.weights", "crowdlearn.program",
         "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.frames", "crowdlearn.spec",
         "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
-        "crowdlearn.checkpoint", "crowdlearn.module", "crowdlearn.torch",
+        "crowdlearn.checkpoint", "crowdlearn.module", "crowdlearn.torch", "crowdlearn.arrays", "crowdlearn.fields",
     ),
     2: ("crowdlearn.store",),
     3: ("crowdlearn.client", "crowdlearn.replica"),

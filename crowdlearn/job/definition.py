@@ -11,8 +11,9 @@ from typing import Any
 
 from crowdlearn.dataset import Data
 from crowdlearn.errors import JobError
+from crowdlearn.fields import count, explained
 from crowdlearn.job.compilation import CompiledJob, compile_job
-from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer, count
+from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer
 from crowdlearn.job.scoring import Metrics
 from crowdlearn.program.onnx_export import Predict
 from crowdlearn.program.trace import Loss
@@ -22,6 +23,7 @@ MAX_SEED = 2**32 - 1
 """JAX takes the lower 32 bits of a larger one, or all 64 where x64 is on: replicas could not agree on its keys."""
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One model to train, written with JAX. docs/jobs.md explains every field.
@@ -77,11 +79,13 @@ class Job:
             raise JobError(f"model expects the path of a JavaScript file, got {self.model!r:.80}")
         for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):
             if not isinstance(getattr(self, name), kind):
-                raise JobError(f"{name} expects {_EXAMPLES[name]}, got {getattr(self, name)!r:.80}")
-        count("batch_size", self.batch_size, 1)
-        count("epochs", self.epochs, 1)
-        count("seed", self.seed, 0, MAX_SEED)
+                raise JobError(f"{name} expects {_EXAMPLES[name]}, got {_shown(getattr(self, name))}")
+        for name, least, most in (("batch_size", 1, None), ("epochs", 1, None), ("seed", 0, MAX_SEED)):
+            # Numbers of NumPy become Python's: a job's specification is JSON.
+            object.__setattr__(self, name, count(name, getattr(self, name), least, most))
         if self.until is not None:
+            if not isinstance(self.until, str):
+                raise JobError(f"until expects a string such as 'accuracy >= 0.95', got {self.until!r:.80}")
             parse_target(self.until)
             if self.data.held_out is None:
                 raise JobError(f"until {self.until!r} expects held-out data, got none")
@@ -98,6 +102,14 @@ class Job:
             SetupError: JAX is not installed.
         """
         return compile_job(self, run or secrets.token_hex(6), time.time() if now is None else now)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}: write {value.__name__}()"
+    if type(value).__module__.startswith("optax"):
+        return f"optax's {type(value).__name__}: the service applies gradients itself, with optimizers of its own"
+    return f"{value!r:.80}"
 
 
 _EXAMPLES = {

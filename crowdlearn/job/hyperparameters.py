@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import ClassVar, get_args
 
 from crowdlearn.codecs import BY_NAME, INT8_BLOCK
 from crowdlearn.errors import JobError
+from crowdlearn.fields import at_least, count, explained, number, positive
 from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import CodecName, ReplicaTraining
 from crowdlearn.settings import MAX_FRAME_BYTES
 from crowdlearn.spec import OptimizerName, OptimizerSpec, StalenessSpec
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """What every optimizer has. Use one of its subclasses."""
@@ -32,23 +33,27 @@ class Optimizer:
     """A shard's part of a minibatch's gradient is scaled down to this Euclidean norm; None does not."""
 
     def __post_init__(self) -> None:
-        positive("learning_rate", self.learning_rate)
-        count("warmup_steps", self.warmup_steps, 0)
-        at_least("weight_decay", self.weight_decay, 0)
+        _set(self, "learning_rate", positive("learning_rate", self.learning_rate))
+        _set(self, "warmup_steps", count("warmup_steps", self.warmup_steps, 0))
+        _set(self, "weight_decay", at_least("weight_decay", self.weight_decay, 0))
         for name in ("clip_value", "clip_norm"):
             if getattr(self, name) is not None:
-                positive(name, getattr(self, name))
+                _set(self, name, positive(name, getattr(self, name)))
         for name in ("momentum", "decay", "b1", "b2"):
-            if not 0 <= getattr(self, name, 0.0) < 1:
-                raise JobError(f"{name} expects at least 0 and less than 1, got {getattr(self, name)}")
+            if hasattr(self, name):
+                _set(self, name, number(name, getattr(self, name)))
+                if not 0 <= getattr(self, name) < 1:
+                    raise JobError(f"{name} expects at least 0 and less than 1, got {getattr(self, name)}")
         for name in ("epsilon", "initial_accumulator"):
-            at_least(name, getattr(self, name, 0.0), 0)
+            if hasattr(self, name):
+                _set(self, name, at_least(name, getattr(self, name), 0))
 
     def spec(self) -> OptimizerSpec:
         """As it is stored."""
         return OptimizerSpec(name=self.name, **asdict(self))
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
     """Plain stochastic gradient descent."""
@@ -58,6 +63,7 @@ class SGD(Optimizer):
     """The step size."""
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Momentum(Optimizer):
     """Stochastic gradient descent with a velocity. Asynchrony adds momentum of its own: choose less than usual."""
@@ -69,6 +75,7 @@ class Momentum(Optimizer):
     """The decay of the velocity."""
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class RMSprop(Optimizer):
     """Divides by a moving average of squared gradients: Tieleman and Hinton 2012."""
@@ -82,6 +89,7 @@ class RMSprop(Optimizer):
     """Added to the divisor."""
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Adagrad(Optimizer):
     """Divides by the root of the sum of squared gradients: Duchi et al. 2011. Dean et al. 2012 found it robust here."""
@@ -93,6 +101,7 @@ class Adagrad(Optimizer):
     """Added to the divisor."""
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
     """Moving averages of the gradient and of its square: Kingma and Ba 2015."""
@@ -108,6 +117,7 @@ class Adam(Optimizer):
     """Added to the divisor."""
 
 
+@explained
 @dataclass(frozen=True, kw_only=True)
 class Downpour:
     """How replicas and the parameter service work together: Dean et al. 2012."""
@@ -138,13 +148,13 @@ class Downpour:
 
     def __post_init__(self) -> None:
         for name in ("n_push", "n_fetch", "max_accumulate", "max_ahead"):
-            count(name, getattr(self, name), 1)
-        count("warmup", self.warmup, 0)
-        count("shard_size", self.shard_size, INT8_BLOCK)
-        count("expected_staleness", self.expected_staleness, 0)
-        count("staleness_limit", self.staleness_limit, self.expected_staleness)
+            _set(self, name, count(name, getattr(self, name), 1))
+        _set(self, "warmup", count("warmup", self.warmup, 0))
+        _set(self, "shard_size", count("shard_size", self.shard_size, INT8_BLOCK))
+        _set(self, "expected_staleness", count("expected_staleness", self.expected_staleness, 0))
+        _set(self, "staleness_limit", count("staleness_limit", self.staleness_limit, self.expected_staleness))
         if self.local_learning_rate is not None:
-            at_least("local_learning_rate", self.local_learning_rate, 0)
+            _set(self, "local_learning_rate", at_least("local_learning_rate", self.local_learning_rate, 0))
         for name in ("push_codec", "fetch_codec"):
             if getattr(self, name) not in get_args(CodecName):
                 raise JobError(f"{name} expects one of {', '.join(get_args(CodecName))}, got {getattr(self, name)!r}")
@@ -178,29 +188,6 @@ class Downpour:
         return StalenessSpec(expected=self.expected_staleness, limit=self.staleness_limit)
 
 
-def at_least(name: str, value: float, least: float) -> None:
-    """Raises JobError unless `value` is a finite number of at least `least`."""
-    _require_number(name, value)
-    if value < least:
-        raise JobError(f"{name} expects at least {least:,}, got {value:,}")
-
-
-def count(name: str, value: int, least: int, most: int | None = None) -> None:
-    """Raises JobError unless `value` is a whole number of at least `least`, and at most `most`."""
-    if not isinstance(value, int):
-        raise JobError(f"{name} expects a whole number, got {value!r}")
-    at_least(name, value, least)
-    if most is not None and value > most:
-        raise JobError(f"{name} expects at most {most:,}, got {value:,}")
-
-
-def positive(name: str, value: float) -> None:
-    """Raises JobError unless `value` is a finite number above 0."""
-    _require_number(name, value)
-    if value <= 0:
-        raise JobError(f"{name} expects more than 0, got {value:,}")
-
-
-def _require_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise JobError(f"{name} expects a number, got {value!r}")
+def _set(frozen: object, name: str, value: float) -> None:
+    # Numbers of NumPy become Python's: a job's specification is JSON.
+    object.__setattr__(frozen, name, value)

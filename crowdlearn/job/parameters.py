@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 
 from crowdlearn import weights
+from crowdlearn.arrays import FLOAT32_MAX, Array, is_key, to_array
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
+from crowdlearn.fields import explained
 from crowdlearn.files import Where
+from crowdlearn.job.arrangement import Arrangement, arrange
 from crowdlearn.program.jax_import import import_jax
-from crowdlearn.program.origin import blamed_on
+from crowdlearn.program.origin import blamed_on, line_of_function
 from crowdlearn.protocol import ParameterArray
 
+DESCRIPTION = {"shape", "init_mean", "init_std"}
+"""What a dictionary that describes a parameter may hold."""
 
+FLOATS = "float numbers"
+
+
+@explained
 @dataclass(frozen=True)
 class Normal:
     """An array that starts with normally distributed values, drawn from the job's seed.
@@ -40,45 +49,46 @@ class Parameters:
     arrays: tuple[ParameterArray, ...]
     flat: Vector
     """float32: the arrays in row-major order one after the other."""
-    structure: Any
-    """JAX's tree structure of what the user gave; its leaves are in the order of `arrays`."""
+    arrangement: Arrangement
+    """What the user gave, without the arrays, which are in the order of `arrays`."""
 
     def tree(self, leaves: list[Any]) -> Any:
         """The leaves, arranged as the user gave them."""
-        return import_jax().tree.unflatten(self.structure, leaves)
+        return self.arrangement.tree(import_jax(), leaves)
+
+    def leaves(self, flat: Any) -> list[Any]:
+        """A flat vector of JAX or NumPy, cut into the arrays."""
+        sizes = [(array, array.offset + math.prod(array.shape)) for array in self.arrays]
+        return [flat[array.offset : end].reshape(array.shape) for array, end in sizes]
 
     def cut(self, flat: Any) -> Any:
         """A flat vector of JAX or NumPy, arranged as the user gave them."""
-        sizes = [(array, array.offset + math.prod(array.shape)) for array in self.arrays]
-        return self.tree([flat[array.offset : end].reshape(array.shape) for array, end in sizes])
+        return self.tree(self.leaves(flat))
 
 
 def initialise(given: Any, seed: int) -> Parameters:
     """The initial values of a model.
 
     Args:
-        given: any pytree of Normal, of mappings with `shape`, `init_mean` and `init_std`, and of arrays; or a function
-            of nothing or of a JAX key that returns a pytree of arrays.
+        given: any pytree of Normal, of mappings with `shape`, `init_mean` and `init_std`, and of arrays; a module that
+            is a pytree, whose float arrays are its parameters; or a function of nothing or of a JAX key that returns a
+            pytree of arrays.
         seed: of what is drawn.
     Raises:
         JobError: no parameters, or one that is not of float numbers.
     """
     jax = import_jax()
+    _require_pytree(jax, given)
     # A model of Equinox is a pytree that can be called; a function has no leaves but itself.
     is_function = callable(given) and jax.tree_util.all_leaves([given])
     tree = _call(jax, given, seed) if is_function else given
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_described)
-    if not paths:
-        raise JobError("a job has at least one parameter array, got none")
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "parameters" for path, _ in paths]
-    values = [
-        _value(name, leaf, [seed, index]) for index, (name, (_, leaf)) in enumerate(zip(names, paths, strict=True))
-    ]
+    arrangement, leaves = arrange(jax, tree, _is_described)
+    values = {name: _value(name, leaf, [seed, index]) for index, (name, leaf) in enumerate(leaves.items())}
     arrays, offset = [], 0
-    for name, value in zip(names, values, strict=True):
+    for name, value in values.items():
         arrays.append(ParameterArray(name, value.shape, offset))
         offset += value.size
-    return Parameters(tuple(arrays), np.concatenate([value.reshape(-1) for value in values]), structure)
+    return Parameters(tuple(arrays), np.concatenate([value.reshape(-1) for value in values.values()]), arrangement)
 
 
 def load_weights(where: Where, like: Any = None) -> Any:
@@ -100,20 +110,62 @@ def load_weights(where: Where, like: Any = None) -> Any:
     return parameters.cut(weights.load(where, parameters.arrays))
 
 
+def _require_pytree(jax: Any, given: Any) -> None:
+    """Raises JobError for a model of a library that keeps its parameters elsewhere."""
+    if not jax.tree_util.all_leaves([given]):
+        return
+    kinds = {each.__module__.partition(".")[0] for each in type(given).__mro__}
+    name = type(given).__name__
+    if "torch" in kinds and hasattr(given, "named_parameters"):
+        remedy = "write `params, apply = crowdlearn.torch.from_module(module)`"
+    elif "flax" in kinds and hasattr(given, "init") and hasattr(given, "apply"):
+        remedy = 'write params=lambda key: module.init(key, example)["params"]'
+    elif kinds & {"keras", "tensorflow", "sklearn"}:
+        remedy = "write the model in JAX, and give its arrays by name"
+    else:
+        return
+    raise JobError(f"params expects arrays by name, got a {name}: {remedy} (docs/models.md)")
+
+
 def _call(jax: Any, function: Callable[..., Any], seed: int) -> Any:
-    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    try:
+        needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    except (TypeError, ValueError):  # a builtin tells no signature
+        needed = []
+    required = [p.name for p in needed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(required) > 1:
+        line = line_of_function(function)
+        raise JobError(f"params expects a function of nothing or of a key, got one of {', '.join(required)} at {line}")
     with blamed_on("the init function"):
         return function(jax.random.key(seed)) if needed else function()
 
 
 def _is_described(node: Any) -> bool:
-    return isinstance(node, Normal) or (isinstance(node, Mapping) and isinstance(node.get("shape"), tuple | list | int))
+    """Whether a node describes one parameter, rather than being one or holding some."""
+    if isinstance(node, Normal):
+        return True
+    if not isinstance(node, Mapping) or "shape" not in node:
+        return False
+    is_size = _is_size(node["shape"])
+    if node.keys() <= DESCRIPTION:
+        return is_size or len(node) > 1
+    # What else it might be: parameters, but `shape` is none. So it is refused below.
+    return is_size
+
+
+def _is_size(shape: Any) -> bool:
+    """Whether it is a shape: a whole number, or several. Parameters are arrays of floats."""
+    many = shape if isinstance(shape, tuple | list) else [shape]
+    return all(isinstance(size, int | np.integer) for size in many)
 
 
 def _described(name: str, node: Mapping[str, Any]) -> Normal:
-    unknown = set(node) - {"shape", "init_mean", "init_std"}
+    unknown = sorted(map(str, set(node) - DESCRIPTION))
     if unknown:
-        raise JobError(f"parameter {name} expects shape, init_mean and init_std, got {', '.join(sorted(unknown))}")
+        raise JobError(
+            f"parameter {name} expects shape, init_mean and init_std, got {', '.join(unknown)} beside shape="
+            f"{node['shape']!r:.40}; if shape is a parameter itself, make it an array of floats"
+        )
     return Normal(node["shape"], node.get("init_mean", Normal.mean), node.get("init_std", Normal.std))
 
 
@@ -122,25 +174,57 @@ def _value(name: str, leaf: Any, seed: list[int]) -> Vector:
         leaf = _described(name, leaf)
     if isinstance(leaf, Normal):
         return _draw(name, leaf, seed)
-    array = np.asarray(leaf)
-    if array.dtype.kind != "f" and "float" not in array.dtype.name:
-        raise JobError(f"parameter {name} expects float numbers, got {array.dtype}")
-    if not np.isfinite(array.astype(np.float32)).all():
-        raise JobError(f"parameter {name} expects finite initial values, got some that are not")
-    return _sized(name, array.astype(np.float32))
+    _require_trainable(name, leaf)
+    array = to_array(f"parameter {name}", leaf, FLOATS)
+    if array.dtype.kind != "f":
+        what = f"{array.dtype}{list(array.shape)}" if array.ndim else f"{array.dtype} ({array})"
+        raise JobError(f"parameter {name} expects {FLOATS}, got {what}: {_remedy(array)}")
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        beyond = "" if not np.isfinite(array).all() else f": they are beyond {FLOAT32_MAX:.2g}"
+        raise JobError(f"parameter {name} expects finite initial values, got some that are not{beyond}")
+    return _sized(name, narrow)
+
+
+def _require_trainable(name: str, leaf: Any) -> None:
+    """Raises JobError for a leaf that is no array at all, and tells where it belongs."""
+    if is_key(leaf):
+        raise JobError(
+            f"parameter {name} expects {FLOATS}, got a random key: leave it out, and give the loss a third parameter, "
+            "`key`, which is new for every minibatch"
+        )
+    if isinstance(leaf, str | bytes) or (callable(leaf) and not hasattr(leaf, "dtype")):
+        shown = getattr(leaf, "__name__", None) or f"{leaf!r:.40}"
+        raise JobError(
+            f"parameter {name} expects {FLOATS}, got a {type(leaf).__name__} ({shown}): what is not trained belongs "
+            "into the loss, or into a module of Equinox"
+        )
+
+
+def _remedy(array: Array) -> str:
+    if array.dtype.kind == "b":
+        return "a mask is not trained: leave it out, and use it in the loss as a constant"
+    return "write floats (x.astype(np.float32), 1.0) to train it, or leave it out and use it in the loss as a constant"
 
 
 def _draw(name: str, normal: Normal, seed: list[int]) -> Vector:
-    shape = (normal.shape,) if isinstance(normal.shape, int) else tuple(normal.shape)
-    if not all(isinstance(size, int) and size > 0 for size in shape):
-        raise JobError(f"parameter {name} expects a shape of positive whole numbers, got {shape}")
+    shape = tuple(normal.shape) if isinstance(normal.shape, tuple | list) else (normal.shape,)
+    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in shape):
+        raise JobError(f"parameter {name} expects a shape of positive whole numbers, got {normal.shape!r:.80}")
+    for what, value in (("mean", normal.mean), ("std", normal.std)):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+            raise JobError(f"parameter {name} expects a {what} that is a number, got {value!r:.80}")
     if normal.std < 0:
         raise JobError(f"parameter {name} expects a std of at least 0, got {normal.std}")
-    noise = np.random.default_rng(seed).standard_normal(shape)
+    try:
+        noise = np.random.default_rng(seed).standard_normal(shape)
+    except (MemoryError, ValueError) as error:
+        raise JobError(f"parameter {name} expects a shape that fits into memory, got {shape}") from error
     return _sized(name, np.asarray(normal.mean + normal.std * noise, np.float32))
 
 
 def _sized(name: str, array: Vector) -> Vector:
     if not array.size:
-        raise JobError(f"parameter {name} expects at least one value, got shape {array.shape}")
+        raise JobError(f"parameter {name} expects at least one value, got shape {array.shape}: leave it out")
     return array

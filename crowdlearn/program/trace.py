@@ -62,7 +62,11 @@ def _require_scalar(jax: Any, loss: Loss, parameters: Any, batch: Mapping[str, A
 
 
 def _names(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:
-    named = ", ".join(sorted(parameters)) if isinstance(parameters, Mapping) else str(jax.tree.structure(parameters))
+    named = (
+        ", ".join(sorted(map(str, parameters)))
+        if isinstance(parameters, Mapping)
+        else str(jax.tree.structure(parameters))
+    )
     return f"the parameters are {named}; the batch has {', '.join(sorted(batch))}"
 
 

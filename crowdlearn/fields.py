@@ -1,0 +1,137 @@
+"""Says what is wrong with the arguments of what a user writes, such as `Job(batchsize=32)`, in a sentence.
+
+Also checks numbers, which may be NumPy's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from crowdlearn.errors import JobError
+
+Kind = TypeVar("Kind", bound=type)
+
+OTHER_NAMES = {
+    "learning_rate": ("lr", "rate", "step_size", "eta"),
+    "held_out": ("test", "validation", "valid", "val", "eval", "holdout", "heldout", "dev"),
+    "train": ("training", "x", "data", "dataset"),
+    "batch_size": ("bs", "batch", "minibatch", "minibatch_size"),
+    "epochs": ("epoch", "num_epochs", "n_epochs", "max_epochs", "steps"),
+    "loss": ("loss_fn", "loss_function", "objective", "criterion"),
+    "params": ("parameters", "weights", "init", "variables", "init_fn"),
+    "metrics": ("metric", "score", "evaluate"),
+    "predict": ("forward", "apply", "prediction"),
+    "until": ("target", "stop", "goal"),
+    "seed": ("random_state", "rng", "key"),
+    "b1": ("beta1", "beta_1", "betas"),
+    "b2": ("beta2", "beta_2"),
+    "epsilon": ("eps",),
+    "decay": ("rho", "alpha"),
+    "clip_norm": ("max_norm", "grad_clip", "clip_grad_norm", "gradient_clip", "max_grad_norm"),
+    "std": ("stddev", "sigma", "scale", "init_std"),
+    "mean": ("mu", "loc", "init_mean"),
+    "shape": ("size",),
+}
+"""What other libraries call a field."""
+
+
+def explained(kind: Kind) -> Kind:
+    """Makes a dataclass raise JobError for arguments that it does not have, or lacks, instead of TypeError."""
+    construct = kind.__init__  # type: ignore[misc]  # wrapped on purpose
+
+    @functools.wraps(construct)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        _require_fields(kind, construct, args, kwargs)
+        construct(self, *args, **kwargs)
+
+    kind.__init__ = __init__  # type: ignore[misc]
+    return kind
+
+
+def _require_fields(kind: type, construct: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    parameters = list(inspect.signature(construct).parameters.values())[1:]
+    names = [parameter.name for parameter in parameters]
+    unknown = [name for name in kwargs if name not in names]
+    if unknown:
+        raise JobError(f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs)}")
+    by_place = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(by_place):
+        example = f"{kind.__name__}({names[0]}=...)" if not by_place else ", ".join(by_place)
+        raise JobError(
+            f"{kind.__name__} expects its fields by name, such as {example}, got {args[len(by_place)]!r:.80}"
+        )
+    twice = [name for name in by_place[: len(args)] if name in kwargs]
+    if twice:
+        raise JobError(f"{kind.__name__} expects {twice[0]} once, got it twice")
+    given = {*by_place[: len(args)], *kwargs}
+    missing = [p.name for p in parameters if p.default is p.empty and p.name not in given]
+    if missing:
+        raise JobError(f"{kind.__name__} expects {' and '.join(missing)}, got {', '.join(sorted(given)) or 'nothing'}")
+
+
+def _meant(name: str, names: Iterable[str], taken: Iterable[str]) -> str:
+    """What may have been meant, and all that there is."""
+    free = [each for each in names if each not in taken]
+    plain = name.lower().replace("_", "")
+    same = [each for each in free if plain == each.replace("_", "")]
+    other = [each for each in free if name.lower() in OTHER_NAMES.get(each, ())]
+    close = difflib.get_close_matches(name.lower(), free, n=1, cutoff=0.6)
+    for found in (*same, *other, *close):
+        return f": did you mean {found!r}?"
+    return f"; it has {', '.join(names)}"
+
+
+def number(name: str, value: Any) -> float:
+    """A finite number as Python's; raises JobError for anything else."""
+    if _is_single(value) and np.asarray(value).dtype.kind in "iuf":
+        converted: float = np.asarray(value).item()
+        if math.isfinite(converted):
+            return converted
+    raise JobError(f"{name} expects a number, got {_shown(value)}")
+
+
+def at_least(name: str, value: Any, least: float) -> float:
+    """A finite number of at least `least`; raises JobError for anything else."""
+    converted = number(name, value)
+    if converted < least:
+        raise JobError(f"{name} expects at least {least:,}, got {converted:,}")
+    return converted
+
+
+def count(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number of at least `least`, and at most `most`; raises JobError for anything else."""
+    if not _is_single(value) or np.asarray(value).dtype.kind not in "iu":
+        whole = isinstance(value, float) and value.is_integer()
+        raise JobError(f"{name} expects a whole number, got {_shown(value)}{f': write {int(value)}' if whole else ''}")
+    converted = int(at_least(name, value, least))
+    if most is not None and converted > most:
+        raise JobError(f"{name} expects at most {most:,}, got {converted:,}")
+    return converted
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0; raises JobError for anything else."""
+    converted = number(name, value)
+    if converted <= 0:
+        raise JobError(f"{name} expects more than 0, got {converted:,}")
+    return converted
+
+
+def _is_single(value: Any) -> bool:
+    if isinstance(value, bool) or value is None:
+        return False
+    return isinstance(value, int | float | np.number) or getattr(value, "shape", None) == ()
+
+
+def _shown(value: Any) -> str:
+    if callable(value):
+        return f"a function ({getattr(value, '__name__', type(value).__name__)}): it stays the same for the whole run"
+    number = getattr(value, "__float__", None) is not None and isinstance(value, np.generic)
+    return f"{value.item()!r}" if number else f"{value!r:.80}"
