@@ -47,6 +47,21 @@ def redis_cluster() -> Iterator[RedisCluster]:
         cluster.stop()
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_of_others(request: pytest.FixtureRequest) -> None:
+    """Empties what lasts the whole run before a test that names it: its services would work on others' jobs too."""
+    if "redis_server" in request.fixturenames:
+        empty(request.getfixturevalue("redis_server"))
+    if "redis_cluster" in request.fixturenames:
+        empty(*request.getfixturevalue("redis_cluster").nodes)
+
+
+def empty(*nodes: RedisServer) -> None:
+    """Deletes everything."""
+    for node in nodes:
+        node.cli("flushall")
+
+
 @pytest.fixture
 def logs(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for the services' logs; printed when the test fails."""
@@ -64,10 +79,9 @@ def store_url(request: pytest.FixtureRequest) -> Iterator[str]:
         return
     if request.param == "cluster":
         cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        empty(*cluster.nodes)
         yield cluster.url
-        for node in cluster.nodes:
-            node.cli("flushall")
         return
     server: RedisServer = request.getfixturevalue("redis_server")
+    empty(server)
     yield server.url
-    server.cli("flushall")

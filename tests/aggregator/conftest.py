@@ -16,6 +16,7 @@ from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec
 from crowdlearn.store import Entry, Manifest, ShardState, Store, StreamEntry, connect
 from services.aggregator import run
+from tests.patience import PATIENCE_SECONDS
 from tests.store.conftest import small_spec, submit
 
 REPLICA = "00000064aaaaaaaa"
@@ -81,7 +82,7 @@ async def burst(store: Store, **settings: float) -> None:
 
 async def until_version(store: Store, spec: JobSpec, version: int) -> None:
     """Returns when every shard has that version."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         store.follow(spec.run, len(spec.shards))
         events = store.announcements()
         async for _ in events:

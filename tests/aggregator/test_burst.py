@@ -21,6 +21,7 @@ from tests.aggregator.conftest import (
     replay,
     submitted,
 )
+from tests.patience import until
 
 OPTIMIZERS = [
     PLAIN_SGD,
@@ -114,8 +115,11 @@ async def test_entries_that_were_absorbed_but_not_committed_are_absorbed_again_o
     state = await store.shards.load(spec.run, 0)
     dead = ShardWriter(spec, 0, state, 60.0)
     dead.absorb((await store.streams.read({(spec.run, 0): "0-0"}, 10))[spec.run, 0])
-    while await store.shards.claim(spec.run, 0, "next", 60) is None:
-        pass
+
+    async def is_over() -> bool:
+        return await store.shards.claim(spec.run, 0, "next", 3600) is not None
+
+    await until(is_over)
     await store.shards.release(spec.run, 0, "next")
     await burst(store)
     assert fence == 1

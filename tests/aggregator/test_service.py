@@ -7,8 +7,9 @@ import logging
 import os
 import random
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,27 +23,31 @@ from crowdlearn.store.addresses import fake_server
 from crowdlearn.store.connection import Command
 from crowdlearn.store.scripts import Script
 from crowdlearn.store.shards import first_commands
-from services.aggregator import Aggregator, run
+from services.aggregator import Aggregator, run, service
 from tests.aggregator.conftest import OTHER, burst, gradient, ones, push, submitted, until_version
+from tests.patience import PATIENCE_SECONDS, until
 
-SETTINGS = AggregatorSettings(lease_seconds=0.3, poll_seconds=0.1)
+SETTINGS = AggregatorSettings(lease_seconds=3600.0, poll_seconds=0.1)
+"""No lease ends by itself, however slow the machine is."""
+
+
+@pytest.fixture(autouse=True)
+def ticks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Aggregators look around every 0.06 s, although their leases last an hour."""
+    monkeypatch.setattr(service, "TICKS_PER_LEASE", 60_000)
 
 
 @asynccontextmanager
-async def aggregating(store: Store, member: str | None = None) -> AsyncIterator[asyncio.Task[None]]:
+async def aggregating(
+    store: Store, member: str | None = None, lease_seconds: float = SETTINGS.lease_seconds
+) -> AsyncIterator[asyncio.Task[None]]:
     """An aggregator that is stopped in the end."""
     stop = asyncio.Event()
-    task = asyncio.create_task(Aggregator(store, SETTINGS, member).serve(stop))
+    settings = replace(SETTINGS, lease_seconds=lease_seconds)
+    task = asyncio.create_task(Aggregator(store, settings, member).serve(stop))
     yield task
     stop.set()
     await asyncio.wait([task])
-
-
-async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Returns when `holds` does; asks again and again, as nothing announces what it asks for."""
-    async with asyncio.timeout(20):
-        while not await holds():  # noqa: ASYNC110 - fakeredis may answer without giving way
-            await asyncio.sleep(0)
 
 
 class Told(logging.Handler):
@@ -61,9 +66,9 @@ class Told(logging.Handler):
 
     async def wait(self) -> None:
         """Returns when the text was logged."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await self._seen.wait()
-        logging.getLogger("services.aggregator").removeHandler(self)
+        logging.getLogger().removeHandler(self)
 
 
 async def owners(store: Store, spec: JobSpec) -> list[str | None]:
@@ -111,14 +116,15 @@ async def test_shards_spread_over_the_aggregators(store: Store) -> None:
         await push(store, spec, 1)
         await until_version(store, spec, 1)
         async with aggregating(store, "b"):
-            await eventually(spread)
+            await until(spread)
             await push(store, spec, 2)
             await until_version(store, spec, 2)
 
 
-async def test_a_dead_aggregators_shards_are_taken_over(store: Store) -> None:
+async def test_a_dead_aggregators_shards_are_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "TICKS_PER_LEASE", 5)
     spec = await submitted(store)
-    async with aggregating(store, "dead") as dead:
+    async with aggregating(store, "dead", lease_seconds=0.3) as dead:
         await push(store, spec, 1)
         await until_version(store, spec, 1)
         dead.cancel()
@@ -126,7 +132,7 @@ async def test_a_dead_aggregators_shards_are_taken_over(store: Store) -> None:
         # Its leases end by themselves, perhaps already: a busy machine may stand still for longer than they last.
         assert set(await owners(store, spec)) <= {"dead", None}
         await push(store, spec, 2)
-        async with aggregating(store, "heir"):
+        async with aggregating(store, "heir", lease_seconds=0.3):
             await until_version(store, spec, 2)
     state = await store.shards.load(spec.run, 0)
     assert (state.manifest.version, state.parameters[0]) == (2, -2.0)
@@ -139,13 +145,21 @@ async def test_an_aggregator_whose_lease_was_taken_stops_writing(store: Store) -
         return await owners(store, spec) == ["a", "a", "a"]
 
     async with aggregating(store, "a"):
-        await eventually(claimed)
-        await store._connection.call("DEL", keys.lease(spec.run, 0))
-        fence = await store.shards.claim(spec.run, 0, "thief", 60)
+        await until(claimed)
+        fence = await stolen(store, spec)
         await push(store, spec, 1)
         await push(store, spec, 1, replica=OTHER)
-        await eventually(lambda: versions_are(store, spec, [0, 2, 2]))
+        await until(lambda: versions_are(store, spec, [0, 2, 2]))
     assert (await store.shards.manifest(spec.run, 0)).fence == fence
+
+
+async def stolen(store: Store, spec: JobSpec) -> int:
+    """The fence of a thief who takes shard 0, although its owner may be quicker to claim it anew."""
+    fence = None
+    while fence is None:
+        await store._connection.call("DEL", keys.lease(spec.run, 0))
+        fence = await store.shards.claim(spec.run, 0, "thief", 3600)
+    return fence
 
 
 async def versions_are(store: Store, spec: JobSpec, expected: list[int]) -> bool:
@@ -165,7 +179,7 @@ async def test_an_ended_job_is_let_go_after_its_streams_are_empty(store: Store) 
     await store._connection.call("HSET", keys.state(spec.run), "finished_seconds", 1000.0)
     async with aggregating(store):
         await until_version(store, spec, 1)
-        await eventually(let_go)
+        await until(let_go)
 
 
 async def test_a_job_that_was_let_go_is_taken_up_again_when_it_is_resumed(store: Store) -> None:
@@ -179,13 +193,13 @@ async def test_a_job_that_was_let_go_is_taken_up_again_when_it_is_resumed(store:
     # Longer ago than gateways take to hear of it.
     await store._connection.call("HSET", keys.state(spec.run), "finished_seconds", 1000.0)
     async with aggregating(store):
-        await eventually(lambda: versions_are(store, spec, [1, 1, 1]))
-        await eventually(let_go)
+        await until(lambda: versions_are(store, spec, [1, 1, 1]))
+        await until(let_go)
         await resume(store, "small")
         # Again the first gradient, which was applied before the end, and a new one.
         await push(store, spec, 1)
         await push(store, spec, 2, version=1)
-        await eventually(lambda: versions_are(store, spec, [2, 2, 2]))
+        await until(lambda: versions_are(store, spec, [2, 2, 2]))
     assert (await store.shards.flat(spec))[0].tolist() == [value - 2.0 for value in range(3000)]
 
 
@@ -202,14 +216,14 @@ async def test_a_job_resumed_with_more_epochs_ends_after_those_and_not_before(st
 
     async with aggregating(store):
         await train(await store.data.lease(spec, 6, 60))
-        await eventually(ended)
+        await until(ended)
         after = await resume(store, "small", epochs=3)
         await train(await store.data.lease(after, 2, 60))
         await push(store, spec, 1)
-        await eventually(lambda: versions_are(store, spec, [1, 1, 1]))
+        await until(lambda: versions_are(store, spec, [1, 1, 1]))
         assert not await ended()
         await train(await store.data.lease(after, 1, 60))
-        await eventually(ended)
+        await until(ended)
     assert (await store.data.progress(after)).leases_done == 9
 
 
@@ -228,9 +242,9 @@ async def test_a_job_that_diverged_is_let_go(store: Store, caplog: pytest.LogCap
         for sequence in (1, 2):
             frame = gradient(ones(1024, 3e38), sequence=sequence)
             await store.streams.append([Entry(spec.run, 0, OTHER, frame)])
-        await eventually(ended)
+        await until(ended)
         await push(store, spec, 3)
-        await eventually(let_go)
+        await until(let_go)
     assert await store.streams.backlog(spec.run, 3) == [0, 0, 0]
     assert caplog.text.count("has diverged") == 1
     vector, _ = await store.shards.result(spec)
@@ -285,7 +299,7 @@ async def test_an_idle_aggregator_absorbs_again_what_redis_lost_the_commit_of(ow
     store = await connect(own_redis.url)
     spec = await submitted(store)
     for shard in range(3):
-        await store.shards.claim(spec.run, shard, "a", 60)
+        await store.shards.claim(spec.run, shard, "a", 3600)
     await push(store, spec, 1)
     (written,) = own_redis.folder.glob("appendonlydir/*.incr.aof")
     size = written.stat().st_size
@@ -296,7 +310,7 @@ async def test_an_idle_aggregator_absorbs_again_what_redis_lost_the_commit_of(ow
         os.truncate(written, size)
         await asyncio.to_thread(own_redis.start)
         assert await owners(store, spec) == ["a", "a", "a"]
-        await eventually(lambda: versions_are(store, spec, [1, 1, 1]))
+        await until(lambda: versions_are(store, spec, [1, 1, 1]))
     assert (await store.shards.load(spec.run, 0)).parameters[0] == -1.0
     await store.close()
 
@@ -318,7 +332,7 @@ async def test_shards_are_loaded_again_after_an_outage_that_no_command_saw(own_r
         await push(store, spec, 1)
         await until_version(store, spec, 1)
         before = await fences()
-        await eventually(lambda: raised(before))
+        await until(lambda: raised(before))
         await push(store, spec, 2)
         await until_version(store, spec, 2)
     await store.close()
@@ -426,5 +440,5 @@ async def test_a_mistake_in_one_shards_work_does_not_stop_the_others(
     monkeypatch.setattr(ShardWriter, "absorb", broken)
     await push(store, spec, 1)
     async with aggregating(store):
-        await eventually(lambda: versions_are(store, spec, [1, 0, 1]))
+        await until(lambda: versions_are(store, spec, [1, 0, 1]))
     assert "a mistake of ours" in caplog.text

@@ -17,6 +17,7 @@ from crowdlearn.store.outage import Outage
 from services.gateway.broadcast import SLICE, Channel
 from services.gateway.outbox import Outbox
 from tests.gateway.gateway_harness import make_spec
+from tests.patience import PATIENCE_SECONDS
 
 SPEC = make_spec(shards=(Shard(0, 4),), fetch_codec="f32")
 HEADER = 2
@@ -56,7 +57,7 @@ class FakeLine:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - turns of the loop are what is waited for
             await asyncio.sleep(0)
 
@@ -73,7 +74,7 @@ async def followed(shards: Shards) -> AsyncIterator[Channel]:
 
 async def received(outbox: Outbox) -> tuple[int, list[float]]:
     """The version and the values of the frame that the outbox writes next."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             await outbox.awake.wait()
             outbox.awake.clear()
@@ -227,7 +228,7 @@ async def test_a_broadcast_lets_others_be_heeded_between_slices_of_it() -> None:
     async with followed(shards) as channel:
         for line in lines:
             channel.want(Outbox(line), -1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while sum(written_in_turn.values()) < len(lines):
                 await asyncio.sleep(0)
                 turns += 1

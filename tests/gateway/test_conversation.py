@@ -15,8 +15,10 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Store, resume
 from services import aggregator
 from services.gateway.bundle import Bundle
+from services.gateway.run import Run
 from services.gateway.runs import Runs
-from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit, until
+from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit
+from tests.patience import PATIENCE_SECONDS, until
 from tests.scripted_replica import ScriptedReplica
 
 ONES = np.ones(2024, np.float32)
@@ -226,20 +228,33 @@ async def test_who_comes_back_after_a_resumption_goes_on_as_the_same_replica(
 async def test_a_socket_that_missed_the_end_goes_on_after_the_resumption(
     store: Store, job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    resumed, went_on = asyncio.Event(), asyncio.Event()
+    look, go_on = Runs._look, Run.go_on
+
+    async def look_after_the_resumption(runs: Runs, run: Run) -> None:
+        await resumed.wait()
+        await look(runs, run)
+
+    def told(run: Run, spec: JobSpec) -> None:
+        go_on(run, spec)
+        went_on.set()
+
     monkeypatch.setattr(Runs, "_heed", _deaf)
+    monkeypatch.setattr(Runs, "_look", look_after_the_resumption)
+    monkeypatch.setattr(Run, "go_on", told)
     async with ScriptedReplica("small", service.url) as replica:
-        # Quicker than the gateway looks by itself.
         await store.jobs.finish(job.run, "stopped")
         await resume(store, "small", epochs=4)
-        await store.data.lease(job, 12, 60)
-        async with asyncio.timeout(10):
-            while True:
-                await replica.say(Lease(count=1))
-                answer = await replica.receive()
-                if isinstance(answer, Leased):
-                    break
-                assert isinstance(answer, Wait)
-        assert [grant.lease for grant in answer.leases] == [12]
+        await store.data.lease(job, 12, 3600)
+        await replica.say(Lease(count=1))
+        assert isinstance(await replica.receive(), Wait)
+        resumed.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await went_on.wait()
+        await replica.say(Lease(count=1))
+        answer = await replica.receive()
+    assert isinstance(answer, Leased)
+    assert [grant.lease for grant in answer.leases] == [12]
 
 
 async def _deaf(*_: object) -> None:
@@ -279,7 +294,7 @@ async def test_a_full_stream_makes_replicas_wait_until_it_is_trimmed(
 async def apply(store: Store, run: str, replica: str, sequence: int, forgotten: int = 0) -> None:
     """Commits all that is in the streams, as an aggregator would that has applied it."""
     for shard in range(2):
-        assert await store.shards.claim(run, shard, "test", 10.0)
+        assert await store.shards.claim(run, shard, "test", 3600.0)
         state = await store.shards.load(run, shard)
         offset = await store.streams.last_id(run, shard)
         done = {replica: Applied(sequence, 1)} if sequence else {}

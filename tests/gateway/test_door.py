@@ -11,6 +11,7 @@ from services.gateway import door
 from services.gateway.bundle import Bundle
 from services.gateway.door import CrowdedError, Door
 from tests.gateway.gateway_harness import make_spec, serve, submit
+from tests.patience import PATIENCE_SECONDS
 from tests.scripted_replica import ScriptedReplica, TurnedAway
 
 
@@ -75,7 +76,7 @@ async def test_a_gateway_sends_the_rest_of_a_crowd_elsewhere(
         return await past(name)
 
     monkeypatch.setattr(store.jobs, "spec", slowly)
-    async with serve(store, bundle) as running, asyncio.timeout(20):
+    async with serve(store, bundle) as running, asyncio.timeout(PATIENCE_SECONDS):
         crowd = [ScriptedReplica("small", running.url) for _ in range(5)]
         coming = [asyncio.create_task(replica.connect()) for replica in crowd]
         turned_away: set[asyncio.Task[object]] = set()

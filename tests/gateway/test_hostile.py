@@ -24,6 +24,7 @@ from services.gateway import wire
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 from tests.gateway.raw_reader import opened
+from tests.patience import PATIENCE_SECONDS
 from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -161,9 +162,14 @@ async def test_a_flood_of_frames_without_credit_is_cut(store: Store, job: JobSpe
         assert await replica.closed() == (4006, "shard 0 has a credit of 1 unanswered frames")
 
 
-async def test_a_socket_that_never_reads_is_cut(store: Store, bundle: Bundle) -> None:
+async def test_a_socket_that_never_reads_is_cut(store: Store, job: JobSpec, bundle: Bundle) -> None:
     # Four MB of parameters a version do not fit into the kernel's buffers for long.
-    await submit(store, make_spec(name="large", parameters=1 << 20, shards=cut(1 << 20, 1 << 16), fetch_codec="f32"))
+    await submit(
+        store,
+        make_spec(
+            name="large", run="3f0c5a9d2b12", parameters=1 << 20, shards=cut(1 << 20, 1 << 16), fetch_codec="f32"
+        ),
+    )
     async with (
         serve(store, bundle, send_timeout_seconds=0.2, messages_per_second=1e6) as running,
         ScriptedReplica("large", running.url) as deaf,
@@ -171,8 +177,9 @@ async def test_a_socket_that_never_reads_is_cut(store: Store, bundle: Bundle) ->
         deaf.socket.transport.pause_reading()
         with pytest.raises(ConnectionClosed):
             await fetch_for_ever(deaf)
-        async with ScriptedReplica("large", running.url) as good:
-            assert len(await good.fetch()) == 16
+        # What a good one fetches fits into the kernel's buffers: it is not cut, however slow this machine is.
+        async with ScriptedReplica("small", running.url) as good:
+            assert len(await good.fetch()) == 2
 
 
 async def test_a_socket_that_says_goodbye_and_never_reads_is_cut(
@@ -188,13 +195,13 @@ async def test_a_socket_that_says_goodbye_and_never_reads_is_cut(
     monkeypatch.setattr(wire, "LINGER_SECONDS", 0.0)
     # Eight MB in one frame are more than the kernel holds for a socket.
     await submit(store, make_spec(name="large", parameters=1 << 21, shards=(Shard(0, 1 << 21),), fetch_codec="f32"))
-    async with serve(store, bundle, send_timeout_seconds=600.0, ping_seconds=600.0) as running:
+    async with serve(store, bundle) as running:
         reader = await opened(running.url, "large", 4096)
         with contextlib.closing(reader.endpoint):
             await reader.say(Fetch(have=[-1]))
             assert await asyncio.get_running_loop().sock_recv(reader.endpoint, 1)
             await reader.send(masked(CLOSE, 2) + struct.pack("!H", 1000))
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await lost.wait()
 
 

@@ -18,6 +18,7 @@ from crowdlearn.store import Store, connect
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import commit, make_spec, serve, submit
 from tests.gateway.raw_reader import Reader, opened
+from tests.patience import PATIENCE_SECONDS
 
 SOCKETS = 100
 GOOD, STOPPED, VERSIONS = 10, 10, 20
@@ -31,8 +32,7 @@ Open = Callable[..., Awaitable[list[Reader]]]
 async def crowd(store: Store, bundle: Bundle, job: JobSpec) -> AsyncIterator[Open]:
     """A gateway, and what opens so many sockets on it."""
     readers: list[Reader] = []
-    patience = {"send_timeout_seconds": 600.0, "hello_timeout_seconds": 600.0, "ping_seconds": 600.0}
-    async with serve(store, bundle, **patience) as service:
+    async with serve(store, bundle) as service:
 
         async def open_some(count: int, receive_bytes: int = 1 << 20) -> list[Reader]:
             some = [await opened(service.url, job.name, receive_bytes) for _ in range(count)]
@@ -72,7 +72,7 @@ async def test_an_open_socket_holds_less_than_30_kilobytes_of_python_objects(sto
 
 async def test_stopped_readers_hold_nobody_up_and_skip_versions(store: Store, bundle: Bundle) -> None:
     job = await submit(store, make_spec(parameters=VALUES, shards=(Shard(0, VALUES),)))
-    async with crowd(store, bundle, job) as open_some, asyncio.timeout(120):
+    async with crowd(store, bundle, job) as open_some, asyncio.timeout(PATIENCE_SECONDS):
         good, stopped = await open_some(GOOD), await open_some(STOPPED, receive_bytes=4096)
         for version in range(1, VERSIONS + 1):
             await commit(store, job.run, 0, float(version), version)

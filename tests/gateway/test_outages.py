@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,8 +20,10 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 from crowdlearn.store.addresses import open_connection
 from services import gateway
+from services.gateway import server
 from services.gateway.bundle import Bundle
-from tests.gateway.gateway_harness import SETTINGS, make_spec, serve, submit, until
+from tests.gateway.gateway_harness import SETTINGS, make_spec, serve, submit
+from tests.patience import PATIENCE_SECONDS, until
 from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 if TYPE_CHECKING:
@@ -86,9 +89,17 @@ async def test_a_port_that_is_taken_is_named(store: Store, bundle: Bundle) -> No
 
 
 async def test_a_stopping_gateway_says_so_and_sends_its_sockets_away(
-    store: Store, job: JobSpec, bundle: Bundle
+    store: Store, job: JobSpec, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with serve(store, bundle, drain_seconds=0.5) as running, httpx.AsyncClient(base_url=running.url) as http:
+    looked_at = asyncio.Event()
+
+    async def until_looked_at(seconds: float) -> None:
+        # One socket is sent away, and the next after this pause.
+        if seconds:
+            await looked_at.wait()
+
+    monkeypatch.setattr(server, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": until_looked_at}))
+    async with serve(store, bundle, drain_seconds=3600.0) as running, httpx.AsyncClient(base_url=running.url) as http:
         async with ScriptedReplica("small", running.url) as one, ScriptedReplica("small", running.url) as other:
             assert (await http.get("/readyz")).status_code == 200
             running.stop.set()
@@ -97,6 +108,7 @@ async def test_a_stopping_gateway_says_so_and_sends_its_sockets_away(
             assert (await http.get("/readyz")).json() == {"error": "this gateway is about to stop"}
             async with await open_socket(running.url, "small") as late:
                 assert await until_closed(late) == (1012, "")
+            looked_at.set()
             assert [await code for code in codes] == [(1012, ""), (1012, "")]
         await running.task
 
@@ -123,5 +135,5 @@ async def test_cancelling_a_gateway_ends_it(store: Store, bundle: Bundle) -> Non
     task = asyncio.create_task(gateway.run(store, SETTINGS, ready=listening.set_result, bundle=bundle))
     await listening
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=10)
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
     assert done

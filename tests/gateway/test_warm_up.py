@@ -10,6 +10,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, data
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit
+from tests.patience import until
 from tests.scripted_replica import ScriptedReplica
 
 ONES = np.ones(2024, np.float32)
@@ -24,6 +25,11 @@ async def job(store: Store) -> JobSpec:
 async def ask(replica: ScriptedReplica) -> Leased | Wait:
     await replica.say(Lease(count=1))
     return await replica.expect(Leased | Wait)  # type: ignore[arg-type]
+
+
+async def is_leased(replica: ScriptedReplica) -> bool:
+    """Whether the replica gets a lease when it asks now."""
+    return isinstance(await ask(replica), Leased)
 
 
 async def test_the_second_replica_is_told_to_wait_for_the_warm_up(job: JobSpec, service: Service) -> None:
@@ -71,10 +77,8 @@ async def test_when_the_replica_leaves_another_warms_the_run_up(job: JobSpec, se
             await ask(first)
             await first.push(ONES)
             await first.settle()
-        while isinstance(answer := await ask(second), Wait):
-            # The gateway may notice the close of the first after this question.
-            pass
-        assert isinstance(answer, Leased)
+        # The gateway may notice the close of the first after this question.
+        await until(lambda: is_leased(second))
         await second.push(ONES)
         await second.settle()
 
@@ -107,9 +111,8 @@ async def test_a_replica_that_hangs_is_replaced_and_its_late_gradient_waits(
         await first.push(ONES)
         await first.settle()
         # Nothing comes of the first any more.
-        while isinstance(await ask(second), Wait):
-            pass
-        monkeypatch.setattr(data, "WARMUP_SECONDS", 10.0)
+        await until(lambda: is_leased(second))
+        monkeypatch.setattr(data, "WARMUP_SECONDS", 3600.0)
         await second.push(ONES)
         await second.settle()
         await first.push(ONES)

@@ -13,6 +13,7 @@ from benchmarks.processes import RedisServer, free_port
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store import Resync, Store, connect
 from crowdlearn.store.addresses import fake_server
+from tests.patience import PATIENCE_SECONDS
 
 
 async def test_two_stores_of_one_fake_name_share_their_data() -> None:
@@ -55,14 +56,14 @@ async def test_a_redis_that_cannot_write_its_disk_is_unavailable_and_not_a_mista
                 await store.fleet.heartbeat("a", 60)
 
         with pytest.raises(StoreUnavailableError, match="MISCONF"):
-            await asyncio.wait_for(write_until_refused(), 30)
+            await asyncio.wait_for(write_until_refused(), PATIENCE_SECONDS)
         await store.close()
     finally:
         server.kill()
 
 
 async def test_connect_waits_for_a_redis_that_starts_later(own_redis: RedisServer) -> None:
-    connecting = asyncio.create_task(connect(own_redis.url, wait_seconds=30))
+    connecting = asyncio.create_task(connect(own_redis.url, wait_seconds=PATIENCE_SECONDS))
     await asyncio.to_thread(own_redis.start)
     store = await connecting
     await store.ping()
@@ -113,7 +114,7 @@ async def test_a_cancelled_caller_is_cancelled(store: Store) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         beating.cancel()
-        await asyncio.wait([beating], timeout=10)
+        await asyncio.wait([beating], timeout=PATIENCE_SECONDS)
         assert beating.cancelled()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +23,11 @@ from crowdlearn.store import (
     keys,
     shards,
 )
+from tests.patience import until
 from tests.store.conftest import OTHER, REPLICA, everywhere
+
+GONE = -2
+"""What Redis says of the time to live of a key that is not there; -1 of one that stays."""
 
 
 async def claimed(store: Store, spec: JobSpec, member: str = "a") -> ShardState:
@@ -126,9 +129,11 @@ async def test_promise_2_a_released_shard_can_be_claimed_with_a_higher_fence(sto
 
 async def test_promise_2_a_lease_ends_by_itself(store: Store, spec: JobSpec) -> None:
     await store.shards.claim(spec.run, 0, "a", 0.001)
-    async with asyncio.timeout(10):
-        while await store.shards.claim(spec.run, 0, "b", 60) is None:  # noqa: ASYNC110 - fakeredis may not give way
-            await asyncio.sleep(0)
+
+    async def is_over() -> bool:
+        return await store.shards.claim(spec.run, 0, "b", 60) is not None
+
+    await until(is_over)
 
 
 async def test_promise_2_an_old_fence_changes_nothing(store: Store, spec: JobSpec) -> None:
@@ -208,7 +213,8 @@ async def test_promise_6_old_values_expire_and_current_ones_do_not(store: Store,
     await store.shards.commit(spec.run, 0, plus_one(state))
     old = [("PTTL", name(spec.run, 0, "0-0")) for name in (keys.parameters, keys.slots)]
     new = [("PTTL", name(spec.run, 0, "1-1")) for name in (keys.parameters, keys.slots)]
-    assert all(0 < age <= 10_000 for age in await store._connection.batch(old))
+    # Soon, or on a slow machine already.
+    assert all(0 < age <= 10_000 or age == GONE for age in await store._connection.batch(old))
     assert await store._connection.batch(new) == [-1, -1]
 
 

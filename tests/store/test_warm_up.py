@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, WarmingUp, data
+from tests.patience import until
 from tests.store.conftest import OTHER, REPLICA
 
 
 async def lease(store: Store, spec: JobSpec, replica: str | None) -> object:
-    return await store.data.lease(spec, 1, 60, replica)
+    return await store.data.lease(spec, 1, 3600, replica)
 
 
 async def until_leased(store: Store, spec: JobSpec, replica: str) -> object:
     """Asks until there is a lease: Redis's clock has to pass an expiry."""
-    async with asyncio.timeout(5):
-        while isinstance(leased := await lease(store, spec, replica), WarmingUp):  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+    leased: object = WarmingUp()
+
+    async def is_leased() -> bool:
+        nonlocal leased
+        leased = await lease(store, spec, replica)
+        return not isinstance(leased, WarmingUp)
+
+    await until(is_leased)
     return leased
 
 
