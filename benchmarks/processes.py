@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -23,10 +24,10 @@ REDIS_SERVER = os.environ.get("CROWDLEARN_REDIS_SERVER", "redis-server")
 REDIS_CLI = "-cli".join(REDIS_SERVER.rsplit("-server", 1))
 """Its command line, which lies beside it: redis-cli or valkey-cli."""
 
-START_SECONDS = 60.0
-"""How long a process may take to be ready: an evaluator imports JAX, and machines are shared."""
+START_SECONDS = 300.0
+"""How long a process may take to be ready: it takes seconds, but several may start at once on a quarter of a core."""
 
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 """How long a process may take to end after SIGTERM before it is killed."""
 
 
@@ -36,12 +37,25 @@ connected to itself sooner or later, and then whoever is to listen there again f
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
+    """A TCP port that nobody listens on now, and that no other process of this user is given for a long time."""
     while True:
-        port = random.choice(PORTS)
+        port = _next_port()
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def _next_port() -> int:
+    """Whoever asked gets the next of PORTS: a port may be taken up late, or again, and be another's meanwhile."""
+    turn = Path(tempfile.gettempdir()) / f"crowdlearn-next-port-{os.getuid()}"
+    with turn.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        last = file.read()
+        number = (int(last) + 1 if last.isdecimal() else random.randrange(len(PORTS))) % len(PORTS)
+        file.truncate(0)
+        file.write(str(number))
+    return PORTS[number]
 
 
 class RedisServer:
@@ -97,8 +111,8 @@ class RedisServer:
 class RedisCluster:
     """Several redis-servers in one cluster: `masters` of them, and a replica of each if `replicated`."""
 
-    NODE_TIMEOUT_MILLISECONDS = 1000
-    """After so long a silent master is failed over; Redis's own default is 15 s."""
+    NODE_TIMEOUT_MILLISECONDS = 5000
+    """After so long a silent master is failed over, not one that waits for a slow machine; Redis's default is 15 s."""
 
     def __init__(
         self,
@@ -263,7 +277,7 @@ class Gateway(Service):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             _ = self.running
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=1):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/readyz", timeout=10):
                 return
             time.sleep(0.05)
         raise SetupError(f"{self.url} is not ready after {START_SECONDS:g} s")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,10 @@ from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect
 from tests.end_to_end.fingerprints import FAST_TAKEOVER, Volunteer, absorbed, drained, progress, require_exact, spec
+from tests.patience import PATIENCE_SECONDS, until
 
-DEADLINE_SECONDS = 120.0
-"""Of one case: a machine under load takes ten times what an idle one does."""
+DEADLINE_SECONDS = 2 * PATIENCE_SECONDS
+"""Of one case: several things are waited for one after the other."""
 
 
 @dataclass
@@ -61,7 +62,7 @@ async def stage(
     redis: str, *, name: str, gateways: Sequence[Gateway], aggregators: Sequence[Service] = (), volunteers: int = 4
 ) -> AsyncIterator[Stage]:
     """Starts the services and puts in a job; stops them in the end. `redis` is how the test itself reaches it."""
-    store = await connect(redis, wait_seconds=10)
+    store = await connect(redis, wait_seconds=PATIENCE_SECONDS)
     job = spec(name)
     await jobs.submit(store, job)
     services: list[Service] = [*gateways, *aggregators]
@@ -89,13 +90,6 @@ def gateway(redis: str, logs: Path, number: int = 1, **environment: str) -> Gate
 def aggregator(redis: str, logs: Path, number: int = 1, **environment: str) -> Service:
     """An aggregator whose shards go on soon after its death."""
     return Service("aggregator", redis, log=logs / f"aggregator-{number}.log", **{**FAST_TAKEOVER, **environment})
-
-
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-    """Returns when something holds that nobody announces."""
-    async with asyncio.timeout(seconds):
-        while not await holds():  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.01)
 
 
 async def logged(log: Path, text: str) -> None:

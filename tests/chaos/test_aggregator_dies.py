@@ -15,6 +15,7 @@ from benchmarks.processes import RedisServer
 from tests.chaos.dying_aggregator import POINTS
 from tests.chaos.stage import aggregator, gateway, stage
 from tests.end_to_end.fingerprints import FAST_TAKEOVER
+from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 DEATHS = (1, 2, 3)
@@ -40,7 +41,7 @@ async def test_an_aggregator_that_dies_loses_nothing(redis_server: RedisServer, 
             for count in DEATHS:
                 victim = dying(redis_server.url, point, count, logs / "dying.log")
                 try:
-                    assert await asyncio.to_thread(victim.wait, 60) == -signal.SIGKILL
+                    assert await asyncio.to_thread(victim.wait, PATIENCE_SECONDS) == -signal.SIGKILL
                 finally:
                     victim.kill()
             survivor.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from crowdlearn.frames import HEADER_BYTES
 from tests.chaos.stage import Stage, gateway, stage
 from tests.chaos.test_owners import counted
 from tests.end_to_end.fingerprints import FAST_TAKEOVER, absorbed, drained, require_exact
+from tests.patience import until
 
 FRAME_BYTES = HEADER_BYTES + 4 * 1024
 BUDGET_FRAMES = 50
@@ -28,18 +29,14 @@ def small_redis(tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
-async def until_everybody_waits(at_work: Stage) -> None:
-    """Returns when each volunteer was told to wait on some shard, and the streams do not grow any more."""
+async def until_everybody_waits(at_work: Stage, is_full: Callable[[], Awaitable[bool]]) -> None:
+    """Returns when nothing more fits and each volunteer was told to wait on some shard."""
     scripts = [volunteer.script for volunteer in at_work.volunteers]
-    sizes: list[int] = []
-    async with asyncio.timeout(60):
-        while not (
-            all(any(getattr(script, "retry_at", ())) for script in scripts)
-            and len(set(sizes[-10:])) == 1
-            and len(sizes) > 10
-        ):
-            sizes.append(sum(await at_work.store.streams.backlog(at_work.job.run, 3)))
-            await asyncio.sleep(0.05)
+
+    async def holds() -> bool:
+        return all(any(getattr(script, "retry_at", ())) for script in scripts) and await is_full()
+
+    await until(holds)
 
 
 async def recover(at_work: Stage, late: Service, enough: asyncio.Event, working: asyncio.Future[object]) -> list[int]:
@@ -73,7 +70,11 @@ async def test_streams_stay_within_their_budget_and_recovery_is_no_burst(redis_s
     async with stage(redis_server.url, name="slow", gateways=gateways, volunteers=VOLUNTEERS) as at_work:
         enough = asyncio.Event()
         working = asyncio.gather(*(volunteer.work(enough) for volunteer in at_work.volunteers))
-        await until_everybody_waits(at_work)
+
+        async def streams_are_full() -> bool:
+            return min(await at_work.store.streams.backlog(at_work.job.run, 3)) >= BUDGET_FRAMES - 1
+
+        await until_everybody_waits(at_work, streams_are_full)
         full = await at_work.store.streams.backlog(at_work.job.run, 3)
         late = Service("aggregator", redis_server.url, "--metrics-port", str(port), log=logs / "aggregator.log")
         try:
@@ -99,7 +100,11 @@ async def test_a_redis_without_memory_left_holds_gradients_back_and_lets_commits
         small_redis.cli("config", "set", "maxmemory", in_use + 300 * FRAME_BYTES)
         enough = asyncio.Event()
         working = asyncio.gather(*(volunteer.work(enough) for volunteer in at_work.volunteers))
-        await until_everybody_waits(at_work)
+
+        async def redis_is_full() -> bool:
+            return await at_work.store.memory_in_use() > 0.8
+
+        await until_everybody_waits(at_work, redis_is_full)
         held, full = await at_work.store.memory_in_use(), await at_work.store.streams.backlog(at_work.job.run, 3)
         # Now it is over its limit, whatever the gateways do: only commits free memory.
         small_redis.cli("config", "set", "maxmemory", in_use)

@@ -29,7 +29,7 @@ async def test_a_master_and_an_aggregator_die_together(own_cluster: RedisCluster
         await at_work.train_during(at_work.more(100))
         # What a master acknowledged a moment before it dies may be lost: docs/redis.md. Not what its replica has.
         for node in own_cluster.masters:
-            assert await asyncio.to_thread(node.cli, "wait", 1, 10_000) == "1"
+            assert await asyncio.to_thread(node.cli, "wait", 1, 300_000) == "1"
         master = own_cluster.owner_of(own_cluster.slot_of(keys.manifest(at_work.job.run, 0)))
         await asyncio.gather(asyncio.to_thread(master.kill), asyncio.to_thread(aggregators[0].kill))
         await at_work.train_during(at_work.more(100))

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from benchmarks.processes import RedisServer
 from tests.chaos.proxy import Proxy
-from tests.chaos.stage import Stage, aggregator, gateway, logged, stage, until
-
-SILENCE_SECONDS = 6.0
-"""Longer than a command waits for its answer (5 s): outcomes become unknown while their commands are on the way."""
-
-RESET_SECONDS = 1.0
+from tests.chaos.stage import Stage, aggregator, gateway, logged, stage
+from tests.patience import until
 
 ROUNDS = 2
 
 
-def cut(proxy: Proxy, how: str) -> float:
-    """Cuts, and says for how long."""
-    if how == "reset":
-        proxy.reset()
-        return RESET_SECONDS
-    proxy.silence()
-    return SILENCE_SECONDS
+async def cut_and_heal(at_work: Stage, proxy: Proxy, how: str, log: Path) -> None:
+    """Cuts in mid-run, and heals once the service has noticed; what comes after is by the same processes.
 
-
-async def cut_and_heal(at_work: Stage, proxy: Proxy, how: str) -> None:
-    """Cuts in mid-run, and heals; what comes after is by the same processes."""
+    Who hears nothing notices when a command has waited for its answer for 5 s: outcomes are unknown then.
+    """
     await at_work.more(100)
-    await asyncio.sleep(cut(proxy, how))
+    proxy.reset() if how == "reset" else proxy.silence()
+    await logged(log, "waits for Redis")
     proxy.heal()
     await at_work.more(100)
 
@@ -44,7 +34,7 @@ async def test_a_gateway_cut_off_from_redis_comes_back(redis_server: RedisServer
         name = f"gateway-{how}"
         async with stage(redis_server.url, name=name, gateways=gateways, aggregators=aggregators) as at_work:
             before = at_work.volunteers[0].script
-            await at_work.train_during(cut_and_heal(at_work, proxy, how))
+            await at_work.train_during(cut_and_heal(at_work, proxy, how, logs / "gateway-1.log"))
             assert before.sequence > 0
             assert gateways[0].running
     assert "Traceback" not in (logs / "gateway-1.log").read_text()
@@ -58,7 +48,7 @@ async def test_an_aggregator_cut_off_from_redis_comes_back(redis_server: RedisSe
         gateways = [gateway(redis_server.url, logs)]
         name = f"aggregator-{how}"
         async with stage(redis_server.url, name=name, gateways=gateways, aggregators=aggregators) as at_work:
-            await at_work.train_during(cut_and_heal(at_work, proxy, how))
+            await at_work.train_during(cut_and_heal(at_work, proxy, how, logs / "aggregator-1.log"))
             assert aggregators[0].running
     await logged(logs / "aggregator-1.log", "is back after")
     assert "Traceback" not in (logs / "aggregator-1.log").read_text()
@@ -80,11 +70,15 @@ async def test_gradients_whose_acks_never_arrive_are_sent_again_and_applied_once
         async def swallowed() -> bool:
             return one.swallowed_bytes + other.swallowed_bytes > before
 
+        async def everybody_works() -> bool:
+            return all(volunteer.script.sequence > 0 for volunteer in at_work.volunteers)
+
         before = 0
         for _ in range(ROUNDS):
             before = one.swallowed_bytes + other.swallowed_bytes
 
             async def lose_acks() -> None:
+                await until(everybody_works)
                 await at_work.more(60)
                 for proxy in (one, other):
                     proxy.swallow()

@@ -14,8 +14,9 @@ from playwright.async_api import Page
 
 from benchmarks.processes import Gateway, RedisServer, Service, free_port
 from services.cli.browsers import headless_replicas
-from tests.chaos.stage import Stage, aggregator, gateway, stage, until
+from tests.chaos.stage import Stage, aggregator, gateway, stage
 from tests.end_to_end.balancers import BALANCERS, balancing
+from tests.patience import until
 
 ROOT = Path(__file__).parent.parent.parent
 JOB = """

@@ -23,6 +23,7 @@ from crowdlearn.store.addresses import fake_server
 from services.checkpointer import Plan, run
 from services.checkpointer.service import Checkpointer
 from tests.aggregator.conftest import burst, job, ones, push, submitted
+from tests.patience import PATIENCE_SECONDS
 from tests.store.conftest import everywhere
 
 ADAM = OptimizerSpec(name="adam", learning_rate=0.5, clip_norm=None)
@@ -197,7 +198,7 @@ async def test_the_last_checkpoint_is_of_the_end_and_ends_the_command(store: Sto
     await store.jobs.finish(spec.run, "stopped")
     writing = asyncio.create_task(run(store, place, Plan(every_seconds=3600, poll_seconds=0.01), job="small"))
     await burst(store)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await writing
     assert checkpoint.read(place).versions == (1, 1, 1)
 

@@ -13,6 +13,7 @@ from benchmarks.processes import Gateway, RedisServer, Service, free_port, runni
 from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import connect
 from tests.end_to_end.balancers import BALANCERS, Balancer, balancing
+from tests.patience import PATIENCE_SECONDS
 from tests.scripted_replica import ScriptedReplica
 
 REPLICAS = 4
@@ -37,7 +38,7 @@ async def test_replicas_behind_the_balancer_outlive_a_gateway(
         balancing(balancer, port, [gateway.port for gateway in gateways], tmp_path, logs / f"{balancer.program}.log"),
     ):
         replicas = [ScriptedReplica(name, f"http://127.0.0.1:{port}") for _ in range(REPLICAS)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
             for replica in replicas:
                 # One after the other, so that each finds counted who was there before.
                 await replica.come_back()
@@ -75,7 +76,7 @@ async def test_a_gateway_hears_whose_request_it_is_and_is_not_lied_to(
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         backend = server.sockets[0].getsockname()[1]
         with balancing(balancer, port, [backend, backend], tmp_path, logs / f"{balancer.program}.log"):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while not heard:
                     await ask(port)
     lines = [line.partition(": ")[2] for line in heard[0].split("\r\n") if line.lower().startswith("x-forwarded-for")]

@@ -18,8 +18,9 @@ from benchmarks.processes import Gateway, RedisServer, Service, running
 from tests.end_to_end.commands import COMMAND, ROOT, crowdlearn, variant
 from tests.end_to_end.waiting import status
 from tests.end_to_end.web_site import serving
+from tests.patience import PATIENCE_SECONDS
 
-TRAINING_SECONDS = 120.0
+TRAINING_SECONDS = 2 * PATIENCE_SECONDS
 """A deadline, not an expectation: the job takes some ten seconds on two idle cores."""
 
 
@@ -203,7 +204,7 @@ def test_ctrl_c_ends_up_and_its_browsers_without_a_complaint(tmp_path: Path) -> 
         assert any(re.search(r"[1-9]\d* gradients", line) for line in up.stdout), up.communicate()[1]
         # As a terminal does: to everybody in the group.
         os.killpg(up.pid, signal.SIGINT)
-        said, complaints = up.communicate(timeout=120)
+        said, complaints = up.communicate(timeout=PATIENCE_SECONDS)
     finally:
         up.kill()
     assert (up.returncode, complaints) == (0, "")

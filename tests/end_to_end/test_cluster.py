@@ -16,6 +16,7 @@ from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect, keys
 from tests.end_to_end.fingerprints import FAST_TAKEOVER, Volunteer, absorbed, drained, progress, require_exact, spec
+from tests.patience import PATIENCE_SECONDS
 
 REPLICAS = 4
 MOVES = 6
@@ -36,7 +37,7 @@ async def at_work(url: str, logs: Path, job: JobSpec) -> AsyncIterator[tuple[Sto
     gateways = [Gateway(url, log=logs / f"gateway-{n}.log") for n in (1, 2)]
     aggregators = [Service("aggregator", url, log=logs / f"aggregator-{n}.log", **FAST_TAKEOVER) for n in (1, 2)]
     services: list[Service] = [*gateways, *aggregators]
-    store = await connect(url)
+    store = await connect(url, wait_seconds=PATIENCE_SECONDS)
     await jobs.submit(store, job)
     try:
         for service in services:
@@ -60,7 +61,7 @@ def move(cluster: RedisCluster, job: JobSpec, shard: int) -> None:
 
 async def test_slots_that_move_lose_nothing_and_repeat_nothing(redis_cluster: RedisCluster, logs: Path) -> None:
     job = spec("moving")
-    async with at_work(redis_cluster.url, logs, job) as (store, volunteers), asyncio.timeout(120):
+    async with at_work(redis_cluster.url, logs, job) as (store, volunteers), asyncio.timeout(2 * PATIENCE_SECONDS):
         enough = asyncio.Event()
 
         async def keep_moving() -> None:
@@ -77,12 +78,12 @@ async def test_slots_that_move_lose_nothing_and_repeat_nothing(redis_cluster: Re
 
 async def test_a_dead_masters_replica_takes_over(own_cluster: RedisCluster, logs: Path) -> None:
     job = spec("failover")
-    async with at_work(own_cluster.url, logs, job) as (store, volunteers), asyncio.timeout(150):
+    async with at_work(own_cluster.url, logs, job) as (store, volunteers), asyncio.timeout(2 * PATIENCE_SECONDS):
         await work_until(store, job, volunteers, 300)
         await drained(store, job.run)
         # What a master acknowledged a moment before it dies may be lost: docs/redis.md. Not what its replica has.
         for node in own_cluster.masters:
-            assert await asyncio.to_thread(node.cli, "wait", 1, 10_000) == "1"
+            assert await asyncio.to_thread(node.cli, "wait", 1, 300_000) == "1"
         victim = own_cluster.owner_of(own_cluster.slot_of(keys.manifest(job.run, 0)))
         await asyncio.to_thread(victim.kill)
         await work_until(store, job, volunteers, 300)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.processes import RedisServer, free_port
 from tests.end_to_end.commands import COMMAND, ROOT, said
+from tests.patience import PATIENCE_SECONDS
 
 JOB = """
 import numpy as np
@@ -65,7 +66,7 @@ def test_up_that_has_trained_nothing_leaves_a_file_of_weights_as_it_is(job_file:
         assert up.stdout is not None
         assert any(line.startswith("Page:") for line in up.stdout)
         up.send_signal(signal.SIGINT)
-        assert "Nothing was trained, so no weights were written." in up.communicate(timeout=120)[0]
+        assert "Nothing was trained, so no weights were written." in up.communicate(timeout=PATIENCE_SECONDS)[0]
     assert file.read_text() == "trained yesterday"
 
 

@@ -10,6 +10,7 @@ from benchmarks import jobs
 from benchmarks.processes import Gateway, RedisServer, Service
 from crowdlearn.store import Store, connect
 from tests.end_to_end.fingerprints import FAST_TAKEOVER, Volunteer, absorbed, drained, progress, require_exact, spec
+from tests.patience import PATIENCE_SECONDS
 
 REPLICAS = 8
 KILLS = 20
@@ -43,7 +44,7 @@ async def test_twenty_kills_lose_nothing_and_repeat_nothing(redis_server: RedisS
             await asyncio.to_thread(gateway.wait_until_ready)
         enough = asyncio.Event()
         volunteers = [Volunteer(n, job.name, [gateway.url for gateway in gateways]) for n in range(REPLICAS)]
-        async with asyncio.timeout(150):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
             await asyncio.gather(
                 wreak_havoc(services, store, job.run, enough), *(volunteer.work(enough) for volunteer in volunteers)
             )

@@ -21,10 +21,11 @@ from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn import Data, Job, Normal
 from crowdlearn.store import ShardState, Store, connect
 from tests.end_to_end.log_files import shown_on_failure
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.browser, pytest.mark.redis]
 
-PATIENCE_MILLISECONDS = 90_000
+PATIENCE_MILLISECONDS = 1000 * PATIENCE_SECONDS
 """A deadline, not an expectation: what is waited for takes a second or two on an idle machine."""
 
 ENDLESS = 1_000_000

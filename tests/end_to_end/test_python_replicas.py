@@ -20,12 +20,13 @@ from crowdlearn.replica import Gateway as ReplicaGateway
 from crowdlearn.store import Store, connect
 from tests.end_to_end.commands import COMMAND, ROOT, crowdlearn, variant
 from tests.end_to_end.waiting import eventually, status
+from tests.patience import PATIENCE_SECONDS
 
 ROWS, BATCH, EPOCHS, WIDTH = 6400, 16, 2, 40
 MAX_AGAIN = 3
 """Chunks that are trained once too often at most: one for each kill is very bad luck."""
 
-DEADLINE_SECONDS = 240.0
+DEADLINE_SECONDS = 2 * PATIENCE_SECONDS
 """A lease that nobody returns runs for a minute."""
 
 
@@ -168,7 +169,7 @@ def test_ctrl_c_gives_the_leases_back_and_exits_with_0(redis_server: RedisServer
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as replica:
             asyncio.run(_until_version(redis_server.url, "left", 20))
             replica.send_signal(signal.SIGINT)
-            printed, _ = replica.communicate(timeout=120)
+            printed, _ = replica.communicate(timeout=PATIENCE_SECONDS)
             assert replica.returncode == 0
             summary = json.loads(printed)
             assert summary["state"] == "stopped"
@@ -179,7 +180,7 @@ def test_ctrl_c_gives_the_leases_back_and_exits_with_0(redis_server: RedisServer
 
 async def _until_version(url: str, job: str, version: int) -> None:
     store = await connect(url)
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await at_version(store, await store.jobs.run_of(job), version)
     await store.close()
 
@@ -209,11 +210,13 @@ def test_a_browser_and_replicas_in_python_train_one_job(
             eventually(lambda: status(gateway.url, "mixed")["versions"][0] >= 5)
             page = context.new_page()
             page.goto(f"{gateway.url}/?job=mixed&join")
-            expect(page.locator("#own-acknowledged")).not_to_have_text("0", timeout=120_000)
+            expect(page.locator("#own-acknowledged")).not_to_have_text("0", timeout=PATIENCE_SECONDS * 1000)
             # Only now, when everybody has taken part: it ends the job.
             with running(evaluator):
-                summary = json.loads(replicas.communicate(timeout=120)[0])
-                expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=120_000)
+                summary = json.loads(replicas.communicate(timeout=PATIENCE_SECONDS)[0])
+                expect(page.locator("#state")).to_have_attribute(
+                    "data-state", "finished", timeout=PATIENCE_SECONDS * 1000
+                )
         by_browser = int(page.locator("#own-acknowledged").inner_text().replace(",", ""))
     assert (summary["state"], summary["rejected"], summary["dropped"]) == ("finished", 0, 0)
     assert summary["acknowledged"] > 0

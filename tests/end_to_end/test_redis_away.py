@@ -14,6 +14,7 @@ from benchmarks import jobs
 from benchmarks.processes import Gateway, RedisServer, Service
 from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import Store, connect
+from tests.patience import PATIENCE_SECONDS
 from tests.scripted_replica import ScriptedReplica
 
 ONES = np.ones(2000, np.float32)
@@ -56,7 +57,7 @@ async def test_services_wait_for_redis_and_go_on_after_an_outage(own_redis: Redi
     try:
         gateway.start()
         aggregator.start()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
             status, body = await answering(gateway)
             assert status == 503
             assert "Redis" in json.dumps(body)

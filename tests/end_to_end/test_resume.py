@@ -11,7 +11,8 @@ from playwright.sync_api import Browser, expect
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
 from tests.end_to_end.commands import crowdlearn, variant
-from tests.end_to_end.waiting import DEADLINE_SECONDS, eventually, status
+from tests.end_to_end.waiting import eventually, status
+from tests.patience import PATIENCE_SECONDS
 
 
 def shard_bytes(server: RedisServer, run: str) -> dict[bytes, bytes]:
@@ -42,7 +43,7 @@ def test_a_job_is_stopped_resumed_and_finished_by_the_same_page(
         page.goto(f"{gateway.url}/?job=resumed&join")
         eventually(lambda: status(gateway.url, "resumed")["versions"][0] > 50)
         assert crowdlearn("stop", "resumed", *where)["stopped"]
-        expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=DEADLINE_SECONDS * 1000)
+        expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=PATIENCE_SECONDS * 1000)
         eventually(lambda: status(gateway.url, "resumed")["backlog"] == 0)
         stopped = status(gateway.url, "resumed")
         # Nobody writes while the bytes are compared: the page comes back as soon as it hears of the resumption.
@@ -59,14 +60,14 @@ def test_a_job_is_stopped_resumed_and_finished_by_the_same_page(
         assert crowdlearn("stop", "resumed", *where)["stopped"]
 
         page.goto(f"{gateway.url}/?job=resumed&join")
-        expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=DEADLINE_SECONDS * 1000)
+        expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=PATIENCE_SECONDS * 1000)
         aggregator.start()
         crowdlearn("resume", "resumed", *where)
         # The page that saw the end joins again by itself.
         eventually(lambda: status(gateway.url, "resumed")["versions"][0] > stopped["versions"][0])
         # Only now: what was trained before may be good enough to end the job at once.
         with running(Service("evaluator", redis_server.url, log=logs / "evaluator.log")):
-            expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=DEADLINE_SECONDS * 1000)
+            expect(page.locator("#state")).to_have_attribute("data-state", "finished", timeout=PATIENCE_SECONDS * 1000)
     ended = crowdlearn("status", "resumed", *where)
     assert (ended["run"], ended["reason"]) == (run, "until")
     assert ended["metrics"]["accuracy"] >= 0.95

@@ -8,8 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-DEADLINE_SECONDS = 120.0
-"""What is waited for takes seconds on an idle machine."""
+from tests.patience import PATIENCE_SECONDS
 
 
 def status(url: str, job: str) -> dict[str, Any]:
@@ -20,7 +19,7 @@ def status(url: str, job: str) -> dict[str, Any]:
 
 def eventually(holds: Callable[[], bool]) -> None:
     """Returns when `holds` does."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not holds():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_SECONDS:.0f} s"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s"
         time.sleep(0.05)

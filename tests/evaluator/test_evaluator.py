@@ -23,10 +23,10 @@ from crowdlearn.store import Commit, Store, connect, resume
 from services import evaluator
 from services.evaluator.evaluation import Evaluation
 from services.evaluator.service import Evaluator
+from tests.patience import PATIENCE_SECONDS, until
 
 X = np.zeros((10, 2), np.float32)
 SETTINGS = EvaluatorSettings(interval_seconds=0.001, poll_seconds=0.01)
-WAIT_SECONDS = 20.0
 
 # The accuracy of this model is its first parameter, and its loss the second: a commit sets both.
 JOB = Job(
@@ -58,7 +58,7 @@ async def submit(store: Store, job: Job = JOB) -> CompiledJob:
 
 async def commit(store: Store, run: str, *first_values: float, shard: int = 0) -> None:
     """A new version of a shard, with other values in front."""
-    await store.shards.claim(run, shard, "test", 10)
+    await store.shards.claim(run, shard, "test", 3600)
     state = await store.shards.load(run, shard)
     state.parameters[: len(first_values)] = first_values
     base = state.manifest
@@ -71,10 +71,12 @@ async def scored(store: Store, run: str) -> list[CurvePoint]:
 
 async def until_scored(store: Store, run: str, count: int) -> list[CurvePoint]:
     """Waits until the curve has `count` held-out points."""
-    async with asyncio.timeout(WAIT_SECONDS):
-        while len(points := await scored(store, run)) < count:  # noqa: ASYNC110 - the curve has no event
-            await asyncio.sleep(0.005)
-    return points
+
+    async def is_scored() -> bool:
+        return len(await scored(store, run)) >= count
+
+    await until(is_scored)
+    return await scored(store, run)
 
 
 async def test_a_burst_scores_the_current_version_once(store):
@@ -290,11 +292,13 @@ async def test_it_follows_announcements_until_it_is_stopped(store):
     await until_scored(store, run, 1)
     await commit(store, run, 0.9375)
     await until_scored(store, run, 2)
-    async with asyncio.timeout(WAIT_SECONDS):
-        while (await store.jobs.state(run)).state == "running":  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.005)
+
+    async def is_over() -> bool:
+        return (await store.jobs.state(run)).state != "running"
+
+    await until(is_over)
     stop.set()
-    await asyncio.wait_for(task, WAIT_SECONDS)
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
 
 
 async def test_an_outage_is_waited_for_and_told_once(store, caplog, monkeypatch):
@@ -324,7 +328,7 @@ async def test_it_starts_before_redis_does(own_redis):
     compiled = await submit(store)
     await until_scored(store, compiled.spec.run, 1)
     stop.set()
-    await asyncio.wait_for(task, WAIT_SECONDS)
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
     await store.close()
 
 

@@ -11,6 +11,7 @@ from crowdlearn.errors import SetupError
 from crowdlearn.replica import fleet
 from crowdlearn.replica.fleet import Fleet
 from crowdlearn.replica.gateway import Gateway, NoAnswerError, UnreachableError
+from tests.patience import PATIENCE_SECONDS
 
 NOBODY = NoAnswerError("http://nowhere/jobs does not answer: refused")
 AWAY = UnreachableError("expected http://nowhere/jobs to answer 200, got 503")
@@ -44,7 +45,7 @@ async def test_an_address_at_which_nobody_answers_is_given_up_with_what_to_check
     with pytest.raises(
         SetupError, match=r"refused, 6 times: check the address and its port.*http://nowhere should show the page"
     ):
-        await asyncio.wait_for(find(*[NOBODY] * 6), 60)
+        await asyncio.wait_for(find(*[NOBODY] * 6), PATIENCE_SECONDS)
 
 
 async def test_a_gateway_that_comes_a_little_later_is_found() -> None:
