@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.errors import FrameError, NotFiniteError
+from crowdlearn.protocol import CodecName
 
 Vector = NDArray[np.float32]
 Payload = bytes | memoryview
@@ -33,7 +34,7 @@ class Codec:
     `check(payload, n)` raises FrameError for a wrong length and NotFiniteError for NaN or infinity.
     """
 
-    name: str
+    name: CodecName
     number: int
     payload_bytes: Callable[[int], int]
     encode: Callable[[Vector, np.random.Generator], bytes]

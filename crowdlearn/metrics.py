@@ -8,6 +8,9 @@ FRAMES = Counter("crowdlearn_frames_total", "Gradient frames by the gateway's an
 FRAME_BYTES = Counter("crowdlearn_frame_bytes_total", "Bytes of gradient frames received")
 PARAMETER_FRAMES = Counter("crowdlearn_parameter_frames_total", "Parameter frames sent to replicas")
 PARAMETER_BYTES = Counter("crowdlearn_parameter_bytes_total", "Bytes of parameter frames sent to replicas")
+WIDENED = Counter(
+    "crowdlearn_widened_total", "Shards that went as f32 because the job's codec cannot hold their values", ["kind"]
+)
 SOCKETS = Gauge("crowdlearn_sockets", "Open replica sockets")
 SOCKETS_CLOSED = Counter("crowdlearn_sockets_closed_total", "Sockets that the gateway closed, by close code", ["code"])
 GRADIENTS = Counter("crowdlearn_gradients_total", "Gradients read from streams, by outcome", ["outcome"])

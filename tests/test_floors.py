@@ -17,7 +17,8 @@ FLOORS = {
     0: ("crowdlearn.protocol", "crowdlearn.errors", "crowdlearn.settings", "crowdlearn.metrics", "crowdlearn.logs"),
     1: (
         "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.weights", "crowdlearn.program",
-        "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.frames", "crowdlearn.spec",
+        "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.precision", "crowdlearn.frames",
+        "crowdlearn.spec",
         "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
         "crowdlearn.checkpoint", "crowdlearn.module", "crowdlearn.torch", "crowdlearn.arrays", "crowdlearn.fields",
     ),

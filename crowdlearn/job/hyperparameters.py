@@ -138,9 +138,9 @@ class Downpour:
     shard_size: int = 131_072
     """The most parameters in a shard; 131,072 make a frame of 128 KiB as int8, and of 256 KiB as f16."""
     push_codec: CodecName = "int8"
-    """How gradients travel: `f32`, `f16`, or `int8` with stochastic rounding."""
+    """How gradients travel: `f32`, `f16`, or `int8` with stochastic rounding. What f16 cannot hold goes as f32."""
     fetch_codec: CodecName = "f16"
-    """How parameters travel."""
+    """How parameters travel. A shard that the codec cannot hold, as one with a bias of 200,000, goes as f32."""
     expected_staleness: int = 32
     """A gradient that at most so many others have overtaken makes a full step; beyond, its step shrinks."""
     staleness_limit: int = 1024
@@ -161,7 +161,8 @@ class Downpour:
         self._require_small_frames()
 
     def _require_small_frames(self) -> None:
-        for name in {self.push_codec, self.fetch_codec}:
+        # Gradients that f16 cannot hold go as f32.
+        for name in {self.fetch_codec, "f32" if self.push_codec == "f16" else self.push_codec}:
             size = HEADER_BYTES + BY_NAME[name].payload_bytes(self.shard_size)
             if size > MAX_FRAME_BYTES:
                 raise JobError(

@@ -19,9 +19,13 @@ def clip_value(gradient: Vector, bound: float) -> None:
 
 
 def norm(gradient: Vector) -> float:
-    """The Euclidean norm; infinite when the squares overflow float32."""
+    """The Euclidean norm."""
     # einsum and not dot: BLAS sums in as many parts as it has threads, so its result would depend on the machine.
-    return math.sqrt(np.einsum("i,i->", gradient, gradient))
+    squares = np.einsum("i,i->", gradient, gradient)
+    if not math.isfinite(squares):
+        # Squares of float32 overflow it from 1.8e19 on; those of a model of raw numbers do, long before it diverges.
+        squares = np.einsum("i,i->", gradient, gradient, dtype=np.float64)
+    return math.sqrt(squares)
 
 
 def all_finite(vector: Vector) -> bool:
@@ -31,7 +35,7 @@ def all_finite(vector: Vector) -> bool:
 
 
 def norm_scale(gradient: Vector, bound: float) -> float:
-    """The factor that brings the gradient's norm down to `bound`: at most 1, and 0 for a norm that overflowed."""
+    """The factor that brings the gradient's norm down to `bound`: at most 1."""
     length = norm(gradient)
     return 1.0 if length <= bound else bound / length
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crowdlearn.codecs import BY_NAME, Vector
+from crowdlearn.codecs import BY_NAME, BY_NUMBER, F32, Vector
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
 from crowdlearn.protocol import CodecName, Shard
@@ -43,20 +43,20 @@ class Parameters:
         """Keeps a shard that arrived until `adopt`; raises FrameError or NotFiniteError when it is not fit for use."""
         if frame.kind != Kind.PARAMETERS:
             raise FrameError(f"expected a frame of kind {Kind.PARAMETERS}, got {frame.kind}")
-        if frame.codec != self._codec.number:
+        if frame.codec not in (self._codec.number, F32.number):
             raise FrameError(f"expected codec {self._codec.number} ({self._codec.name}), got {frame.codec}")
         if frame.shard >= len(self._shards):
             raise FrameError(f"the job has {len(self._shards)} shards, got shard {frame.shard}")
         if frame.count != self._shards[frame.shard].size:
             size = self._shards[frame.shard].size
             raise FrameError(f"shard {frame.shard} expects {size:,} values, got {frame.count:,}")
-        self._codec.check(frame.payload, frame.count)
+        BY_NUMBER[frame.codec].check(frame.payload, frame.count)
         self._arrived[frame.shard] = frame
 
     def adopt(self) -> None:
         """Replaces the local values of every shard that arrived, local steps included, as Downpour does."""
         for index, frame in self._arrived.items():
-            self._codec.decode(frame.payload, self.values[self._shards[index].slice])
+            BY_NUMBER[frame.codec].decode(frame.payload, self.values[self._shards[index].slice])
             self.versions[index] = frame.version
         self._arrived.clear()
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crowdlearn.codecs import BY_NAME, Vector
+from crowdlearn.codecs import BY_NAME, F32, Codec, Vector
 from crowdlearn.errors import NotFiniteError
-from crowdlearn.frames import Frame, Kind, pack
+from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
+from crowdlearn.precision import arrays_of, holds
 from crowdlearn.protocol import Ack, Fetch, Grant, Lease, Release, Trained, Useless, Welcome
 from crowdlearn.replica.accumulator import Accumulator, Sum
 from crowdlearn.replica.actions import Action, End, LoadChunk, Say, SendFrame, State
@@ -42,6 +43,7 @@ class Training:
     def __init__(self, welcome: Welcome, counters: Counters, noise: np.random.Generator) -> None:
         self._welcome, self.counters, self._noise = welcome, counters, noise
         self.parameters = Parameters(welcome.shards, welcome.training.fetch_codec)
+        self._arrays = [arrays_of(welcome.parameters, shard) for shard in welcome.shards]
         self._batches = Batches(welcome.batch)
         self._accumulator = Accumulator(self.parameters.values.size)
         self._outbox = Outbox(len(welcome.shards), welcome.credit)
@@ -244,7 +246,7 @@ class Training:
 
     def _encode(self, total: Sum, index: int) -> bytes:
         shard = self._welcome.shards[index]
-        codec = BY_NAME[self._welcome.training.push_codec]
+        codec = self._push_codec(total.gradient[shard.slice], index)
         payload = codec.encode(total.gradient[shard.slice], self._noise)
         # The header holds the loss as float32; a finite one beyond its range would be refused as infinite.
         loss = math.copysign(min(abs(total.loss), float(np.finfo(np.float32).max)), total.loss)
@@ -252,6 +254,15 @@ class Training:
             Frame(Kind.GRADIENT, codec.number, index, shard.size, self._outbox.next_sequence,
                   total.base_versions[index], loss, total.rows, total.minibatches, payload)
         )  # fmt: skip
+
+    def _push_codec(self, gradient: Vector, index: int) -> Codec:
+        codec = BY_NAME[self._welcome.training.push_codec]
+        # int8 has a scale for each block, and holds every gradient.
+        if codec.name != "f16" or holds("f16", gradient, self._arrays[index]):
+            return codec
+        # A gateway that takes no frame so large gets the halves, the largest of them cut.
+        fits = HEADER_BYTES + F32.payload_bytes(gradient.size) <= self._welcome.max_frame_bytes
+        return F32 if fits else codec
 
     def _send_frames(self, now: float) -> list[Action]:
         return [SendFrame(data) for data in self._outbox.take_sendable(now)] if self._connected else []

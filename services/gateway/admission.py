@@ -6,7 +6,7 @@ import math
 from bisect import insort
 from dataclasses import dataclass, field
 
-from crowdlearn.codecs import BY_NAME, Codec
+from crowdlearn.codecs import BY_NAME, F16, F32, Codec
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
 from crowdlearn.protocol import Ack, RejectReason
@@ -115,6 +115,9 @@ def require_fit(frame: Frame, spec: JobSpec) -> Codec:
     if frame.kind is not Kind.GRADIENT:
         raise FrameError(f"a replica sends gradients (kind 1), got kind {frame.kind:d}")
     codec = BY_NAME[spec.training.push_codec]
+    if codec is F16 and frame.codec == F32.number:
+        # What f16 cannot hold.
+        codec = F32
     if frame.codec != codec.number:
         raise FrameError(f"the job's push codec is {codec.number} ({codec.name}), got {frame.codec}")
     if frame.shard >= len(spec.shards):

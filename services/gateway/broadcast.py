@@ -8,9 +8,10 @@ import logging
 import numpy as np
 
 from crowdlearn import metrics
-from crowdlearn.codecs import BY_NAME
+from crowdlearn.codecs import BY_NAME, F32
 from crowdlearn.errors import NotFiniteError, StoreUnavailableError, UnknownJobError
 from crowdlearn.frames import Frame, Kind, pack
+from crowdlearn.precision import arrays_of, holds
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Parameters, Store
 from crowdlearn.store.outage import Outage
@@ -29,6 +30,7 @@ class Channel:
     def __init__(self, spec: JobSpec, shard: int) -> None:
         self._run, self._shard = spec.run, shard
         self._codec = BY_NAME[spec.training.fetch_codec]
+        self._arrays = arrays_of(spec.parameters, spec.shards[shard])
         self._rng = np.random.default_rng()
         self._encoded = b""
         self._waiting: dict[Outbox, int] = {}
@@ -121,8 +123,11 @@ class Channel:
 
     def _encode(self, newest: Parameters) -> bytes:
         values = np.frombuffer(newest.values, "<f4").astype(np.float32, copy=False)
-        payload = self._codec.encode(values, self._rng)
+        codec = self._codec if holds(self._codec.name, values, self._arrays) else F32
+        payload = codec.encode(values, self._rng)
+        if codec is not self._codec:
+            metrics.WIDENED.labels("parameters").inc()
         header = Frame(
-            Kind.PARAMETERS, self._codec.number, self._shard, values.size, 0, newest.version, 0.0, 0, 0, b""
+            Kind.PARAMETERS, codec.number, self._shard, values.size, 0, newest.version, 0.0, 0, 0, b""
         )  # fmt: skip
         return wire.binary([pack(header), payload])

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from crowdlearn import protocol
+from crowdlearn import metrics, protocol
 from crowdlearn.errors import FrameError, MessageError
 from crowdlearn.frames import unpack
 from crowdlearn.identity import birth_seconds
@@ -261,6 +261,8 @@ class Session:
         room = run.has_room(frame.shard, len(data))
         verdict = admit(frame, codec, lane, self._conditions(run, lane, frame.shard, room, asked, now))
         if isinstance(verdict, Admit):
+            if codec.name != run.spec.training.push_codec:
+                metrics.WIDENED.labels("gradient").inc()
             lane.launch(frame.sequence, run.newest(frame.shard))
             return Append(frame.shard, frame.sequence, data)
         if isinstance(verdict, AskRedis):

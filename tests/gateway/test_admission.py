@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from crowdlearn.codecs import F32, INT8
 from crowdlearn.errors import FrameError
-from crowdlearn.frames import Frame, Kind
+from crowdlearn.frames import Frame, Kind, unpack
 from crowdlearn.protocol import Ack
 from crowdlearn.sharding import Shard
 from services.gateway.admission import ADMIT, ASK_REDIS, Conditions, Lane, admit, require_fit
@@ -123,3 +126,24 @@ def test_a_frame_that_did_not_arrive_is_first_again() -> None:
     lane.land(6, 3)
     assert lane.accepted == 6
     assert admit(GOOD, F32, lane, CALM) is ADMIT
+
+
+WIDE = json.loads((Path(__file__).parent.parent / "vectors" / "wide.json").read_text())
+
+
+@pytest.mark.parametrize("row", [pytest.param(r, id=r["name"]) for r in WIDE if r["kind"] == "gradient"])
+def test_gradients_that_f16_cannot_hold_are_taken_as_f32(row: dict[str, Any]) -> None:
+    spec = make_spec(parameters=3, shards=(Shard(0, 3),), push_codec=row["codec"])
+    frame = unpack(bytes.fromhex(row["hex"]))
+    if row["values_hex"] is None:
+        try:
+            codec = require_fit(frame, spec)
+        except FrameError:
+            return
+        expected = Ack(shard=0, sequence=1, status="rejected", reason="not-finite")
+        assert admit(frame, codec, Lane(accepted=0), CALM) == expected
+        return
+    codec, values = require_fit(frame, spec), np.empty(3, np.float32)
+    assert admit(frame, codec, Lane(accepted=0), CALM) is ADMIT
+    codec.decode(frame.payload, values)
+    assert values.tobytes().hex() == row["values_hex"]

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from crowdlearn.frames import Frame, unpack
+from crowdlearn import metrics
+from crowdlearn.frames import Frame, Kind, pack, unpack
 from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Useless, Wait
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
@@ -105,6 +106,36 @@ async def test_parameters_are_encoded_as_the_job_says(
     async with ScriptedReplica("coded", service.url) as replica:
         _, second = await replica.fetch()
     assert len(second.payload) == bytes_of_1000
+
+
+async def test_a_shard_that_f16_cannot_hold_comes_as_f32_by_itself_and_is_counted(
+    store: Store, service: Service
+) -> None:
+    spec = await submit(store, make_spec(name="coded", fetch_codec="f16"))
+    before = metrics.WIDENED.labels("parameters")._value.get()
+    async with ScriptedReplica("coded", service.url) as replica:
+        await replica.fetch()
+        await commit(store, spec.run, 1, 200_000.0, version=1)
+        await replica.say(Fetch(have=[0, 0]))
+        frame = await replica.expect(Frame)
+        assert (frame.shard, frame.codec, np.frombuffer(frame.payload, "<f4")[0]) == (1, 0, 200_000.0)
+        await commit(store, spec.run, 1, 0.5, version=2)
+        await replica.say(Fetch(have=[0, 1]))
+        frame = await replica.expect(Frame)
+        assert (frame.shard, frame.codec, np.frombuffer(frame.payload, "<f2")[0]) == (1, 1, 0.5)
+    assert metrics.WIDENED.labels("parameters")._value.get() == before + 1
+
+
+async def test_a_gradient_that_f16_cannot_hold_is_taken_as_f32_and_counted(store: Store, service: Service) -> None:
+    spec = await submit(store, make_spec(name="coded", push_codec="f16"))
+    before = metrics.WIDENED.labels("gradient")._value.get()
+    async with ScriptedReplica("coded", service.url) as replica:
+        header = Frame(Kind.GRADIENT, 0, 1, 1000, 1, 0, 1.0, 2, 1, np.full(1000, 1e-9, "<f4").tobytes())
+        await replica.send(pack(header))
+        assert (await replica.expect(Ack)).status == "accepted"
+    (entry,) = (await store.streams.read({(spec.run, 1): "0-0"}, 10))[spec.run, 1]
+    assert np.frombuffer(unpack(entry.frame).payload, "<f4")[0] == np.float32(1e-9)
+    assert metrics.WIDENED.labels("gradient")._value.get() == before + 1
 
 
 async def test_a_gradient_on_an_announced_version_is_accepted(store: Store, job: JobSpec, service: Service) -> None:

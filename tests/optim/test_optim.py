@@ -99,8 +99,9 @@ def test_clipping_by_norm_keeps_the_direction() -> None:
     assert run(spec, vector(0, 0), [vector(3, 4)]).tolist() == [-3, -4]
 
 
-def test_a_gradient_whose_norm_overflows_changes_nothing() -> None:
-    assert run(OptimizerSpec(), vector(1, 2), [vector(3e38, 3e38)]).tolist() == [1, 2]
+def test_a_gradient_whose_squares_overflow_float32_is_clipped_like_any_other() -> None:
+    spec = OptimizerSpec(name="sgd", learning_rate=1, clip_norm=5)
+    assert run(spec, vector(0, 0), [vector(1.5e38, -2e38)]).tolist() == pytest.approx([-3, 4])
 
 
 def test_weight_decay_pulls_towards_zero_once_a_minibatch() -> None:

@@ -11,8 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from crowdlearn import codecs, frames, protocol
+from crowdlearn import codecs, frames, precision, protocol
 from crowdlearn.errors import FrameError, MessageError, NotFiniteError
+from crowdlearn.replica.parameters import Parameters
+from crowdlearn.sharding import Shard
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 MAKE = runpy.run_path(str(VECTORS / "make.py"))
@@ -78,3 +80,24 @@ def test_a_codec_refuses_what_it_must_not_take(row: dict[str, Any]) -> None:
     expected = FrameError if row["error"] == "length" else NotFiniteError
     with pytest.raises(expected):
         codecs.BY_NAME[row["codec"]].check(bytes.fromhex(row["payload_hex"]), row["count"])
+
+
+@pytest.mark.parametrize("row", rows("precision.json"))
+def test_what_a_codec_cannot_hold_is_known(row: dict[str, Any]) -> None:
+    values = np.frombuffer(bytes.fromhex(row["values_hex"]), "<f4")
+    arrays = [slice(start, end) for start, end in row["arrays"]]
+    codec: protocol.CodecName
+    for codec in ("f32", "f16", "int8"):
+        assert precision.holds(codec, values, arrays) == row["holds"][codec]
+
+
+@pytest.mark.parametrize("row", rows("wide.json", kind="parameters"))
+def test_parameters_that_the_jobs_codec_cannot_hold_are_taken_as_f32(row: dict[str, Any]) -> None:
+    parameters, frame = Parameters([Shard(0, 3)], row["codec"]), frames.unpack(bytes.fromhex(row["hex"]))
+    if row["values_hex"] is None:
+        with pytest.raises((FrameError, NotFiniteError)):
+            parameters.offer(frame)
+        return
+    parameters.offer(frame)
+    parameters.adopt()
+    assert parameters.values.tobytes().hex() == row["values_hex"]

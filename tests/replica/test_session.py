@@ -468,3 +468,21 @@ def test_a_gradient_that_is_taken_makes_up_for_the_malformed_ones_before() -> No
     for _ in range(5):
         assert stage.session.closed(4005) == [Reconnect()]
         stage.welcome()
+
+
+def test_a_gradient_that_f16_cannot_hold_goes_as_f32_each_shard_by_itself() -> None:
+    stage = ready(rows=40, credit=4, training=with_training(push_codec="f16", max_ahead=9))
+    stage.step(100_000, 1, 3)
+    stage.step(1, 2, 3)
+    stage.step(1, 1e-9, 3)
+    assert [(frame.shard, frame.codec) for frame in stage.frames()] == [
+        (0, 0), (1, 1), (0, 1), (1, 1), (0, 0), (1, 1),
+    ]  # fmt: skip
+    assert np.frombuffer(stage.frames()[0].payload, "<f4").tolist() == [100_000, 1]
+
+
+def test_a_gradient_in_f16_stays_so_where_the_gateway_takes_no_larger_frame() -> None:
+    stage = ready(training=with_training(push_codec="f16"), max_frame_bytes=47)
+    stage.step(100_000, 1, 3)
+    assert [(frame.shard, frame.codec) for frame in stage.frames()] == [(0, 1), (1, 1)]
+    assert np.frombuffer(stage.frames()[0].payload, "<f2").tolist() == [65504, 1]

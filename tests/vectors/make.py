@@ -7,6 +7,9 @@ malformed.json   [{"name", "of": "text" | "frame" | "gradient", "text" | "hex", 
 codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "payload_hex", "decoded_hex" (f32)}]
 random.json      [{"name", "seeds", "bits" (the first 8), "order" (a permutation)}]
 refused.json     [{"name", "codec", "count", "payload_hex", "error": "length" | "not-finite"}]
+precision.json   [{"name", "values_hex" (f32), "arrays": [[start, end], ...], "holds": {codec: bool}}]
+wide.json        [{"name", "kind": "parameters" | "gradient", "codec" (the job's), "hex", "values_hex" (f32) or null}]
+                 a frame of one shard of 3 values; null: it does not fit
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from crowdlearn import codecs, frames, protocol
+from crowdlearn import codecs, frames, precision, protocol
 from crowdlearn.replica.random import Random
 from crowdlearn.sharding import Shard
 
@@ -232,6 +235,67 @@ def refused() -> list[dict[str, Any]]:
     ]
 
 
+def precision_rows() -> list[dict[str, Any]]:
+    """Shards, and which codecs hold their values."""
+    rng = np.random.default_rng(16)
+    weights = rng.normal(size=100) * 0.05
+    cases: dict[str, tuple[Any, list[list[int]]]] = {
+        "ordinary weights": (weights, [[0, 100]]),
+        "zeros": (np.zeros(3), [[0, 3]]),
+        "a bias of 200,000": ([200_000.0], [[0, 1]]),
+        "a bias of -70,000 beside weights": ([*weights, -70_000.0], [[0, 100], [100, 101]]),
+        "2,048": ([2048.0, -2048.0], [[0, 2]]),
+        "a little over 2,048": ([2048.0002], [[0, 1]]),
+        "a slope of 1e-6": ([1e-6], [[0, 1]]),
+        "a slope of -1e-9 beside an offset": ([3.0, -1e-9], [[0, 2]]),
+        "the smallest float": ([1e-45], [[0, 1]]),
+        "tiny, but f16 holds them": ([2.0**-24, -3 * 2.0**-20, 2.0**-15], [[0, 3]]),
+        "one tiny value of 64": ([1e-6] + [1.0] * 63, [[0, 64]]),
+        "one tiny value of 65": ([1e-6] + [1.0] * 64, [[0, 65]]),
+        "65 tiny values": ([1e-6] * 65, [[0, 65]]),
+        "a tiny array behind ordinary weights": ([*weights, 1e-6], [[0, 100], [100, 101]]),
+        "a large tiny array behind ordinary weights": ([*weights, *weights * 1e-4], [[0, 100], [100, 200]]),
+    }
+    rows = []
+    for name, (given, arrays) in cases.items():
+        values = np.asarray(given, np.float32)
+        slices = [slice(start, end) for start, end in arrays]
+        held = {codec: precision.holds(codec, values, slices) for codec in codecs.BY_NAME}
+        rows.append({"name": name, "values_hex": values.tobytes().hex(), "arrays": arrays, "holds": held})
+    return rows
+
+
+def wide_rows() -> list[dict[str, Any]]:
+    """Frames of one shard of 3 values in the job's codec, in f32 instead of it, and in others."""
+    nan = float("nan")
+    wide = struct.pack("<3f", 200_000, -1e-9, 0.5)
+    payloads = {"f32": wide, "f16": struct.pack("<3e", 2, -1, 0.5), "int8": struct.pack("<f3b", 0.5, 4, -2, 1)}
+    decoded = {"f32": [200_000, -1e-9, 0.5], "f16": [2, -1, 0.5], "int8": [2, -1, 0.5]}
+    rows = []
+    for kind in ("parameters", "gradient"):
+        for job in codecs.BY_NAME:
+            for codec, payload in payloads.items():
+                fits = codec == job or (codec == "f32" and (kind == "parameters" or job == "f16"))
+                rows.append((kind, job, f"{codec} where the job has {job}", codec, payload, decoded[codec], fits))
+        rows.append((kind, "f16", "f32 of too few bytes where the job has f16", "f32", wide[:6], [], False))
+        rows.append((kind, "f16", "NaN in f32 where the job has f16", "f32", struct.pack("<3f", 1, nan, 1), [], False))
+    return [
+        {"name": f"{kind}: {name}", "kind": kind, "codec": job,
+         "hex": frames.pack(_of_three(kind, codecs.BY_NAME[codec].number, payload)).hex(),
+         "values_hex": np.asarray(values, "<f4").tobytes().hex() if fits else None}
+        for kind, job, name, codec, payload, values, fits in rows
+    ]  # fmt: skip
+
+
+def _of_three(kind: str, codec: int, payload: bytes) -> frames.Frame:
+    if kind == "gradient":
+        return gradient(codec=codec, shard=0, count=3, payload=payload)
+    return gradient(
+        kind=frames.Kind.PARAMETERS, codec=codec, shard=0, count=3, sequence=0, version=7, loss=0.0, rows=0,
+        minibatches=0, payload=payload,
+    )  # fmt: skip
+
+
 def random_rows() -> list[dict[str, Any]]:
     """Seeds, and what the replicas' generator makes of them."""
     seeds = [(1,), (0, 0, 0), (0, 3, 17), (7, 0, 1), (2**32 - 1, 9), (2**40 + 5, 1, 2), (-1, 2)]
@@ -249,6 +313,7 @@ def build() -> dict[str, str]:
     content = {
         "messages": messages(), "frames": frame_rows(), "malformed": malformed(),
         "codecs": codec_rows(), "refused": refused(), "random": random_rows(),
+        "precision": precision_rows(), "wide": wide_rows(),
     }  # fmt: skip
     return {
         f"{name}.json": "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"

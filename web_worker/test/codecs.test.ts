@@ -3,12 +3,18 @@ import { test } from "node:test";
 
 import { BY_NAME, byNumber } from "../src/codecs";
 import { FrameError, NotFiniteError } from "../src/errors";
+import { requireFit } from "../src/fit";
+import { Kind, unpack } from "../src/frames";
+import { arraysOf, holds, type Part } from "../src/precision";
 import type { CodecName } from "../src/protocol";
+import { Parameters } from "../src/replica/parameters";
 import { bytes, floats, floatsHex, hex, rows } from "./vectors";
 
 interface CodecRow {
   name: string; codec: CodecName; values_hex: string; uniforms_hex: string; payload_hex: string; decoded_hex: string;
 }
+interface PrecisionRow { name: string; values_hex: string; arrays: Part[]; holds: Record<CodecName, boolean> }
+interface WideRow { name: string; kind: "parameters" | "gradient"; codec: CodecName; hex: string; values_hex: string | null }
 interface RefusedRow { name: string; codec: CodecName; count: number; payload_hex: string; error: "length" | "not-finite" }
 
 for (const row of rows<CodecRow>("codecs.json")) {
@@ -29,6 +35,46 @@ for (const row of rows<RefusedRow>("refused.json")) {
     assert.throws(() => BY_NAME[row.codec].check(bytes(row.payload_hex), row.count), expected);
   });
 }
+
+for (const row of rows<PrecisionRow>("precision.json")) {
+  test(`precision: ${row.name}`, () => {
+    for (const codec of ["f32", "f16", "int8"] as const) {
+      assert.equal(holds(codec, floats(row.values_hex), row.arrays), row.holds[codec], codec);
+    }
+  });
+}
+
+function readParameters(row: WideRow): Float32Array {
+  const parameters = new Parameters([{ offset: 0, size: 3 }], row.codec);
+  parameters.offer(unpack(bytes(row.hex)));
+  parameters.adopt();
+  return parameters.values;
+}
+
+function readGradient(row: WideRow): Float32Array {
+  const frame = unpack(bytes(row.hex));
+  const codec = requireFit(frame, Kind.GRADIENT, [{ offset: 0, size: 3 }], row.codec);
+  codec.check(frame.payload, 3);
+  const values = new Float32Array(3);
+  codec.decode(frame.payload, values);
+  return values;
+}
+
+for (const row of rows<WideRow>("wide.json")) {
+  test(`wide ${row.name}`, () => {
+    const read = row.kind === "parameters" ? readParameters : readGradient;
+    if (row.values_hex === null) assert.throws(() => read(row));
+    else assert.equal(floatsHex(read(row)), row.values_hex);
+  });
+}
+
+test("the parts of the arrays that lie in a shard are cut at its ends", () => {
+  const parameters = [
+    { name: "w", shape: [2, 3], offset: 0 }, { name: "c", shape: [], offset: 6 }, { name: "v", shape: [5], offset: 7 },
+  ];
+  assert.deepEqual(arraysOf(parameters, { offset: 4, size: 6 }), [[0, 2], [2, 3], [3, 6]]);
+  assert.deepEqual(arraysOf(parameters, { offset: 0, size: 4 }), [[0, 4]]);
+});
 
 for (const codec of Object.values(BY_NAME)) {
   test(`${codec.name} refuses to encode NaN and infinity`, () => {

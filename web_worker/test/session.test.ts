@@ -445,3 +445,18 @@ test("a gradient that is taken makes up for the malformed ones before", () => {
     stage.welcome();
   }
 });
+
+test("a gradient that f16 cannot hold goes as f32, each shard by itself", () => {
+  const stage = ready(40, { credit: 4, training: { ...WELCOME.training, push_codec: "f16", max_ahead: 9 } });
+  stage.step([100_000, 1, 3]);
+  stage.step([1, 2, 3]);
+  stage.step([1, 1e-9, 3]);
+  assert.deepEqual(stage.frames().map(({ shard, codec }) => [shard, codec]), [[0, 0], [1, 1], [0, 1], [1, 1], [0, 0], [1, 1]]);
+  assert.deepEqual([...new Float32Array(stage.frames()[0]!.payload.slice().buffer)], [100_000, 1]);
+});
+
+test("a gradient in f16 stays so where the gateway takes no larger frame", () => {
+  const stage = ready(20, { max_frame_bytes: 47, training: { ...WELCOME.training, push_codec: "f16" } });
+  stage.step([100_000, 1, 3]);
+  assert.deepEqual(stage.frames().map(({ shard, codec }) => [shard, codec]), [[0, 1], [1, 1]]);
+});

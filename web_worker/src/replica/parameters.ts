@@ -1,6 +1,6 @@
 // The local copy of the parameters: shards that arrive, local steps, versions. Knows no socket.
 
-import { BY_NAME, isFinite } from "../codecs";
+import { byNumber, isFinite } from "../codecs";
 import { requireFit } from "../fit";
 import { Kind, type Frame } from "../frames";
 import type { CodecName, Shard } from "../protocol";
@@ -37,8 +37,7 @@ export class Parameters {
 
   /** Keeps a shard that arrived until `adopt`; throws FrameError or NotFiniteError when it is not fit for use. */
   offer(frame: Frame): void {
-    requireFit(frame, Kind.PARAMETERS, this.shards, this.codec);
-    BY_NAME[this.codec].check(frame.payload, frame.count);
+    requireFit(frame, Kind.PARAMETERS, this.shards, this.codec).check(frame.payload, frame.count);
     this.#arrived.set(frame.shard, frame);
   }
 
@@ -46,7 +45,7 @@ export class Parameters {
   adopt(): void {
     for (const [index, frame] of this.#arrived) {
       const { offset, size } = this.shards[index]!;
-      BY_NAME[this.codec].decode(frame.payload, this.values.subarray(offset, offset + size));
+      byNumber(frame.codec).decode(frame.payload, this.values.subarray(offset, offset + size));
       this.#versions[index] = frame.version;
     }
     this.#arrived.clear();

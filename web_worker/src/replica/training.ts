@@ -1,9 +1,10 @@
 // Decides how one run is trained: what to lease, step, push, fetch and when. Returns actions; touches no socket and no clock.
 // Without a welcomed socket it says nothing: a later gradient before the resent earlier ones would make those duplicates.
 
-import { BY_NAME } from "../codecs";
+import { BY_NAME, type Codec } from "../codecs";
 import { NotFiniteError } from "../errors";
-import { Kind, pack, type Frame } from "../frames";
+import { HEADER_BYTES, Kind, pack, type Frame } from "../frames";
+import { arraysOf, holds, type Part } from "../precision";
 import type { Ack, FromReplica, Grant, Welcome } from "../protocol";
 import { Accumulator, type Sum } from "./accumulator";
 import { send, type Action, type State } from "./actions";
@@ -30,6 +31,7 @@ const DIVERGED: State = { state: "failed", message: "The model gives no finite n
 export class Training {
   readonly parameters: Parameters;
   readonly #welcome: Welcome;
+  readonly #arrays: readonly (readonly Part[])[];
   readonly #batches: Batches;
   readonly #accumulator: Accumulator;
   readonly #outbox: Outbox;
@@ -50,6 +52,7 @@ export class Training {
     this.#welcome = welcome;
     this.#noise = noise;
     this.parameters = new Parameters(welcome.shards, welcome.training.fetch_codec);
+    this.#arrays = welcome.shards.map((shard) => arraysOf(welcome.parameters, shard));
     this.#batches = new Batches(welcome.batch);
     this.#accumulator = new Accumulator(this.parameters.values.length);
     this.#outbox = new Outbox(welcome.shards.length, welcome.credit);
@@ -265,14 +268,24 @@ export class Training {
 
   #encode(sum: Sum, shard: number): Uint8Array<ArrayBuffer> {
     const { offset, size } = this.#welcome.shards[shard]!;
-    const codec = BY_NAME[this.#welcome.training.push_codec];
+    const values = sum.gradient.subarray(offset, offset + size);
+    const codec = this.#pushCodec(values, shard);
     const uniforms = this.#uniforms.subarray(0, size);
     if (codec.usesNoise) this.#noise.fill(uniforms);
-    const payload = codec.encode(sum.gradient.subarray(offset, offset + size), uniforms);
+    const payload = codec.encode(values, uniforms);
     return pack({
       kind: Kind.GRADIENT, codec: codec.number, shard, count: size, sequence: this.#outbox.nextSequence,
       version: sum.baseVersions[shard]!, loss: sum.loss, rows: sum.rows, minibatches: sum.minibatches, payload,
     });
+  }
+
+  #pushCodec(gradient: Float32Array, shard: number): Codec {
+    const { training, max_frame_bytes } = this.#welcome;
+    const codec = BY_NAME[training.push_codec];
+    // int8 has a scale for each block, and holds every gradient.
+    if (codec !== BY_NAME.f16 || holds("f16", gradient, this.#arrays[shard]!)) return codec;
+    // A gateway that takes no frame so large gets the halves, the largest of them cut.
+    return HEADER_BYTES + BY_NAME.f32.payloadBytes(gradient.length) <= max_frame_bytes ? BY_NAME.f32 : codec;
   }
 
   #sendFrames(now: number): Action[] {
