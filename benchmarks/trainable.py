@@ -50,7 +50,7 @@ class Trainable:
         return msgspec.structs.replace(
             self.spec,
             optimizer=optimizer.spec(),
-            training=downpour.training(optimizer.learning_rate, seed),
+            training=downpour.training(optimizer, seed),
             staleness=downpour.staleness(),
             warmup=downpour.warmup,
             epochs=10**6,

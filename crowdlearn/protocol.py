@@ -125,6 +125,10 @@ class ReplicaTraining(msgspec.Struct, frozen=True):
     push_codec: CodecName
     fetch_codec: CodecName
     seed: int
+    clip_value: float | None = None
+    """The service clips every element of a minibatch's gradient to [-clip_value, clip_value]; local steps do too."""
+    clip_norm: float | None = None
+    """The service scales a shard's gradient of a minibatch down to this Euclidean norm; local steps do too."""
 
 
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):

@@ -61,7 +61,7 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         parameters=parameters.arrays,
         shards=sharding.cut(parameters.flat.size, job.downpour.shard_size),
         batch=BatchLayout(job.batch_size, train.table.layout),
-        training=job.downpour.training(job.optimizer.learning_rate, job.seed),
+        training=job.downpour.training(job.optimizer, job.seed),
         optimizer=job.optimizer.spec(),
         staleness=job.downpour.staleness(),
         warmup=job.downpour.warmup,

@@ -127,7 +127,8 @@ class Downpour:
     n_fetch: int = 1
     """A replica adopts new parameters at most every so many minibatches."""
     local_learning_rate: float | None = None
-    """The step size of a replica's local steps, which are plain SGD; None takes the optimizer's learning rate."""
+    """The step size of a replica's local steps: plain SGD, clipped as the optimizer's, and never farther than the
+    service moves the parameters for a minibatch. None takes the optimizer's learning rate; 0 takes no local steps."""
     max_accumulate: int = 8
     """A replica that is told `busy` sums at most so many minibatches before it waits."""
     max_ahead: int = 2
@@ -170,9 +171,9 @@ class Downpour:
                     f"got {size:,} for {self.shard_size:,} values as {name}"
                 )
 
-    def training(self, learning_rate: float, seed: int) -> ReplicaTraining:
-        """What replicas are told; `learning_rate` is the optimizer's."""
-        local = learning_rate if self.local_learning_rate is None else self.local_learning_rate
+    def training(self, optimizer: Optimizer, seed: int) -> ReplicaTraining:
+        """What replicas are told, who bound their local steps as `optimizer` does."""
+        local = optimizer.learning_rate if self.local_learning_rate is None else self.local_learning_rate
         return ReplicaTraining(
             n_push=self.n_push,
             n_fetch=self.n_fetch,
@@ -182,6 +183,8 @@ class Downpour:
             push_codec=self.push_codec,
             fetch_codec=self.fetch_codec,
             seed=seed,
+            clip_value=optimizer.clip_value,
+            clip_norm=optimizer.clip_norm,
         )
 
     def staleness(self) -> StalenessSpec:

@@ -10,7 +10,8 @@ import numpy as np
 from crowdlearn.codecs import BY_NAME, BY_NUMBER, F32, Vector
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
-from crowdlearn.protocol import CodecName, Shard
+from crowdlearn.protocol import ReplicaTraining, Shard
+from crowdlearn.replica.local_step import local_step, norm
 
 NONE = -1
 """A shard's version when nothing of it is here."""
@@ -19,9 +20,15 @@ NONE = -1
 class Parameters:
     """The flat vector and its shards' versions."""
 
-    def __init__(self, shards: Sequence[Shard], codec: CodecName) -> None:
-        self._shards, self._codec = shards, BY_NAME[codec]
+    def __init__(self, shards: Sequence[Shard], training: ReplicaTraining) -> None:
+        self._shards, self._training, self._codec = shards, training, BY_NAME[training.fetch_codec]
         self._arrived: dict[int, Frame] = {}
+        self._adopted: dict[int, Frame] = {}
+        self._reach = [0.0 for _ in shards]
+        """How far the service moves each shard for a minibatch, going by the last two versions; 0: not known yet."""
+        self._gradient: Vector | None = None
+        self._due: set[int] = set()
+        """The shards whose local step with the last gradient is still to be taken."""
         self.values: Vector = np.zeros(max(shard.offset + shard.size for shard in shards), np.float32)
         self.versions = [NONE for _ in shards]
         """For each shard the version that local values descend from."""
@@ -56,19 +63,43 @@ class Parameters:
     def adopt(self) -> None:
         """Replaces the local values of every shard that arrived, local steps included, as Downpour does."""
         for index, frame in self._arrived.items():
-            BY_NUMBER[frame.codec].decode(frame.payload, self.values[self._shards[index].slice])
+            values = self.values[self._shards[index].slice]
+            self._measure(index, frame, values)
+            BY_NUMBER[frame.codec].decode(frame.payload, values)
             self.versions[index] = frame.version
+            self._adopted[index] = frame
+            self._due.discard(index)
         self._arrived.clear()
 
-    def step(self, gradient: Vector, learning_rate: float) -> None:
-        """One local step of gradient descent."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.values -= np.float32(learning_rate) * gradient
+    def step(self, gradient: Vector) -> None:
+        """Notes the gradient of a minibatch for a local step, which `settle` takes; it must not change until then."""
+        self._gradient, self._due = gradient, set(range(len(self._shards)))
+
+    def settle(self) -> None:
+        """Takes the local step of the last gradient, on the shards that were not replaced since."""
+        for index in self._due:
+            part = self._shards[index].slice
+            if self._gradient is not None and self._reach[index] > 0:
+                self.values[part] -= local_step(self._gradient[part], self._training, self._reach[index])
+        self._due.clear()
+
+    def _measure(self, index: int, newer: Frame, scratch: Vector) -> None:
+        """Notes how far the service moved a shard between two versions; overwrites `scratch`, of the shard's size."""
+        older = self._adopted.get(index)
+        if older is None or newer.version <= older.version:
+            return
+        values = np.empty_like(scratch)
+        BY_NUMBER[older.codec].decode(older.payload, scratch)
+        BY_NUMBER[newer.codec].decode(newer.payload, values)
+        with np.errstate(over="ignore"):
+            values -= scratch
+        self._reach[index] = norm(values) / ((newer.version - older.version) * self._training.n_push)
 
     def forget(self) -> None:
         """Forgets everything, so that all shards are fetched anew."""
         self.versions[:] = [NONE for _ in self.versions]
         self._arrived.clear()
+        self._due.clear()
 
 
 def require_usable(loss: float, gradient: Vector) -> None:

@@ -42,7 +42,7 @@ class Training:
 
     def __init__(self, welcome: Welcome, counters: Counters, noise: np.random.Generator) -> None:
         self._welcome, self.counters, self._noise = welcome, counters, noise
-        self.parameters = Parameters(welcome.shards, welcome.training.fetch_codec)
+        self.parameters = Parameters(welcome.shards, welcome.training)
         self._arrays = [arrays_of(welcome.parameters, shard) for shard in welcome.shards]
         self._batches = Batches(welcome.batch)
         self._accumulator = Accumulator(self.parameters.values.size)
@@ -147,6 +147,8 @@ class Training:
             return None, [*adopted, *pushed, *self._ask_for_chunks(now)]
         if self._steps_to_fetch == 0:
             self._steps_to_fetch = self._welcome.training.n_fetch
+        # Not at once: a shard that is replaced before the next minibatch needs no step.
+        self.parameters.settle()
         batch = self._batches.next() or self._batches.flush()
         self._starving = False
         return batch, [*adopted, *pushed, *self._ask_for_chunks(now)]
@@ -161,7 +163,7 @@ class Training:
         self._useless_steps = 0
         self.counters.stepped(loss, batch.rows)
         self._accumulator.add(gradient, loss, batch, self.parameters.versions)
-        self.parameters.step(gradient, self._welcome.training.local_learning_rate)
+        self.parameters.step(gradient)
         return self._push_if_due(now)
 
     def release(self) -> list[Action]:

@@ -169,7 +169,7 @@ def test_every_hyperparameter_reaches_the_spec():
     for name in ("learning_rate", "b1", "b2", "epsilon", "warmup_steps", "weight_decay", "clip_value", "clip_norm"):
         assert getattr(spec.optimizer, name) == getattr(optimizer, name)
     expected = {"n_push": 3, "n_fetch": 2, "local_learning_rate": 0.01, "max_accumulate": 5, "max_ahead": 4}
-    expected |= {"push_codec": "f16", "fetch_codec": "f32", "seed": 3}
+    expected |= {"push_codec": "f16", "fetch_codec": "f32", "seed": 3, "clip_value": 2.0, "clip_norm": 1.0}
     assert msgspec.structs.asdict(spec.training) == expected
     assert (spec.staleness.expected, spec.staleness.limit, spec.epochs) == (4, 9, 2)
     assert str(spec.until) == "positive <= 0.5"

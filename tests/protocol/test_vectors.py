@@ -13,6 +13,7 @@ import pytest
 
 from crowdlearn import codecs, frames, precision, protocol
 from crowdlearn.errors import FrameError, MessageError, NotFiniteError
+from crowdlearn.replica.local_step import local_step
 from crowdlearn.replica.parameters import Parameters
 from crowdlearn.sharding import Shard
 
@@ -25,6 +26,11 @@ def rows(file: str, **where: str) -> list[Any]:
     content = json.loads((VECTORS / file).read_text())
     chosen = [row for row in content if all(row[key] == value for key, value in where.items())]
     return [pytest.param(row, id=row["name"]) for row in chosen]
+
+
+def training(**changes: Any) -> protocol.ReplicaTraining:
+    """What a replica is told, with `changes`."""
+    return msgspec.structs.replace(protocol.ReplicaTraining(1, 1, 0.05, 8, 2, "int8", "f16", 0), **changes)
 
 
 def test_the_committed_vectors_are_what_make_py_writes() -> None:
@@ -93,7 +99,10 @@ def test_what_a_codec_cannot_hold_is_known(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", rows("wide.json", kind="parameters"))
 def test_parameters_that_the_jobs_codec_cannot_hold_are_taken_as_f32(row: dict[str, Any]) -> None:
-    parameters, frame = Parameters([Shard(0, 3)], row["codec"]), frames.unpack(bytes.fromhex(row["hex"]))
+    parameters, frame = (
+        Parameters([Shard(0, 3)], training(fetch_codec=row["codec"])),
+        frames.unpack(bytes.fromhex(row["hex"])),
+    )
     if row["values_hex"] is None:
         with pytest.raises((FrameError, NotFiniteError)):
             parameters.offer(frame)
@@ -101,3 +110,10 @@ def test_parameters_that_the_jobs_codec_cannot_hold_are_taken_as_f32(row: dict[s
     parameters.offer(frame)
     parameters.adopt()
     assert parameters.values.tobytes().hex() == row["values_hex"]
+
+
+@pytest.mark.parametrize("row", rows("local-steps.json"))
+def test_a_local_step_is_bounded_as_recorded(row: dict[str, Any]) -> None:
+    gradient, values = (np.frombuffer(bytes.fromhex(row[key]), "<f4") for key in ("gradient_hex", "values_hex"))
+    stepped = values - local_step(gradient, training(**row["training"]), row["reach"])
+    assert stepped.tobytes().hex() == row["stepped_hex"]

@@ -153,15 +153,57 @@ def test_a_gradient_goes_out_as_one_frame_a_shard_with_the_version_it_was_comput
     assert np.frombuffer(frames[0].payload, "<f4").tolist() == [1, 2]
 
 
-def test_a_newer_shard_replaces_local_values_and_the_other_keeps_its_local_steps() -> None:
+def values(stage: Stage) -> list[float]:
+    assert stage.session.training is not None
+    return stage.session.training.parameters.values.tolist()  # type: ignore[no-any-return]
+
+
+def test_without_knowing_how_far_the_service_moves_there_is_no_local_step() -> None:
     stage = ready(credit=2)
     stage.step(1, 2, 3)
-    stage.parameters(0, 5, 100, 200)
     stage.step(0, 0, 0)
+    assert values(stage) == [10, 20, 30]
+
+
+def test_a_local_step_goes_no_farther_than_the_service_moves_a_shard_for_a_version() -> None:
+    stage = ready(rows=40, credit=4, training=with_training(max_ahead=9))
+    stage.step(0, 0, 0)
+    # Two versions of shard 0, over a distance of 5; shard 1 moves by 0.25 in one.
+    stage.parameters(0, 6, 13, 24).parameters(1, 8, 30.25)
+    stage.step(30, 40, 0.25)
+    stage.step(0, 0, 0)
+    # Plain steps would be (15, 20) and 0.125: the first is cut to 2.5, the second is short enough.
+    assert values(stage) == [11.5, 22, 30.125]
+
+
+def test_a_local_step_of_one_minibatch_of_n_push_is_their_part_of_what_the_service_moves() -> None:
+    stage = ready(rows=40, credit=4, training=with_training(max_ahead=9, n_push=2))
+    stage.step(0, 0, 0)
+    stage.parameters(0, 5, 13, 24)
+    stage.step(30, 40, 0)
+    stage.step(0, 0, 0)
+    assert values(stage) == [11.5, 22, 30]
+
+
+def test_a_local_step_is_clipped_as_the_service_clips() -> None:
+    stage = ready(rows=40, credit=4, training=with_training(max_ahead=9, clip_norm=5.0))
+    stage.step(0, 0, 0)
+    stage.parameters(0, 5, 1010, 20)
+    stage.step(3e30, 4e30, 0)
+    stage.step(0, 0, 0)
+    assert values(stage) == [1008.5, 18, 30]
+
+
+def test_a_shard_that_is_replaced_before_the_next_minibatch_takes_no_local_step() -> None:
+    stage = ready(rows=40, credit=4, training=with_training(max_ahead=9))
+    stage.step(0, 0, 0)
+    stage.parameters(0, 5, 13, 24).parameters(1, 8, 31)
+    stage.step(30, 40, 8)
+    stage.parameters(0, 6, 100, 200)
+    stage.step(0, 0, 0)
+    assert values(stage) == [100, 200, 30]
     assert stage.session.training is not None
-    # 30 - 0.5 * 3
-    assert stage.session.training.parameters.values.tolist() == [100, 200, 28.5]
-    assert stage.session.training.parameters.versions == [5, 7]
+    assert stage.session.training.parameters.versions == [6, 8]
 
 
 def test_parameters_are_adopted_only_every_n_fetch_steps() -> None:

@@ -8,6 +8,8 @@ codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "p
 random.json      [{"name", "seeds", "bits" (the first 8), "order" (a permutation)}]
 refused.json     [{"name", "codec", "count", "payload_hex", "error": "length" | "not-finite"}]
 precision.json   [{"name", "values_hex" (f32), "arrays": [[start, end], ...], "holds": {codec: bool}}]
+local-steps.json [{"name", "gradient_hex", "values_hex", "stepped_hex" (f32 each), "reach",
+                   "training": {"local_learning_rate", "clip_value", "clip_norm"}}]: powers of two, exact in any order
 wide.json        [{"name", "kind": "parameters" | "gradient", "codec" (the job's), "hex", "values_hex" (f32) or null}]
                  a frame of one shard of 3 values; null: it does not fit
 """
@@ -24,6 +26,7 @@ import msgspec
 import numpy as np
 
 from crowdlearn import codecs, frames, precision, protocol
+from crowdlearn.replica.local_step import local_step
 from crowdlearn.replica.random import Random
 from crowdlearn.sharding import Shard
 
@@ -51,7 +54,7 @@ def messages() -> list[dict[str, Any]]:
         parameters=(p.ParameterArray("W1", (784, 100), 0), p.ParameterArray("b1", (100,), 78400)),
         shards=(Shard(0, 40960), Shard(40960, 37540)),
         batch=p.BatchLayout(100, (p.BatchArray("image", "uint8", (784,)), p.BatchArray("label", "uint8", ()))),
-        training=p.ReplicaTraining(1, 1, 0.05, 8, 2, "int8", "f16", 0),
+        training=p.ReplicaTraining(1, 1, 0.05, 8, 2, "int8", "f16", 0, clip_norm=1.0),
         applied=[12, 12], credit=2, max_frame_bytes=1048576,
     )  # fmt: skip
     rows: list[tuple[str, str, protocol.Message]] = [
@@ -66,6 +69,8 @@ def messages() -> list[dict[str, Any]]:
         ("a replica gives up", "replica", p.Useless(minibatches=20)),
         ("a welcome", "gateway", welcome),
         ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
+        ("a welcome to a job that clips every element", "gateway", msgspec.structs.replace(
+            welcome, training=msgspec.structs.replace(welcome.training, clip_value=0.5, clip_norm=None))),
         ("accepted", "gateway", p.Ack(shard=0, sequence=7, status="accepted", version=812)),
         ("duplicate", "gateway", p.Ack(shard=1, sequence=7, status="duplicate")),
         ("busy", "gateway", p.Ack(shard=0, sequence=8, status="busy", retry_seconds=0.25)),
@@ -265,6 +270,33 @@ def precision_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def local_step_rows() -> list[dict[str, Any]]:
+    """Local steps: where nothing bounds them, where each of the clips does, and where the reach does."""
+    cases: dict[str, tuple[list[float], float, float | None, float | None, float]] = {
+        "nothing bounds it": ([3.0, -4.0, 0.0], 0.5, None, None, 1e30),
+        "clipped by value": ([3.0, -4.0, 0.5], 0.5, 2.0, None, 1e30),
+        "clipped by norm": ([48.0, -64.0, 0.0], 0.5, None, 5.0, 1e30),
+        "short enough for every clip": ([3.0, -4.0, 0.0], 0.5, 4.0, 5.0, 1e30),
+        "clipped by value, then by norm": ([30.0, -4.0, 0.0], 0.5, 3.0, 2.5, 1e30),
+        "no farther than the service moves": ([48.0, -64.0, 0.0], 0.5, None, 5.0, 0.625),
+        "the service does not move": ([48.0, -64.0, 0.0], 0.5, None, 5.0, 0.0),
+        "no local learning rate": ([48.0, -64.0, 0.0], 0.0, None, 5.0, 1.0),
+        "a gradient of zero": ([0.0, 0.0, 0.0], 0.5, None, 5.0, 1.0),
+        "squares that overflow float32": ([3 * 2.0**100, -(2.0**102), 0.0], 0.5, None, 5.0, 0.625),
+    }
+    values = np.array([10, 20, 30], np.float32)
+    rows = []
+    for name, (given, rate, clip_value, clip_norm, reach) in cases.items():
+        gradient = np.asarray(given, np.float32)
+        training = protocol.ReplicaTraining(1, 1, rate, 8, 2, "int8", "f16", 0, clip_value, clip_norm)
+        rows.append({
+            "name": name, "gradient_hex": gradient.tobytes().hex(), "values_hex": values.tobytes().hex(),
+            "stepped_hex": (values - local_step(gradient, training, reach)).tobytes().hex(), "reach": reach,
+            "training": {"local_learning_rate": rate, "clip_value": clip_value, "clip_norm": clip_norm},
+        })  # fmt: skip
+    return rows
+
+
 def wide_rows() -> list[dict[str, Any]]:
     """Frames of one shard of 3 values in the job's codec, in f32 instead of it, and in others."""
     nan = float("nan")
@@ -313,7 +345,7 @@ def build() -> dict[str, str]:
     content = {
         "messages": messages(), "frames": frame_rows(), "malformed": malformed(),
         "codecs": codec_rows(), "refused": refused(), "random": random_rows(),
-        "precision": precision_rows(), "wide": wide_rows(),
+        "precision": precision_rows(), "wide": wide_rows(), "local-steps": local_step_rows(),
     }  # fmt: skip
     return {
         f"{name}.json": "[\n" + ",\n".join(json.dumps(row, allow_nan=False) for row in rows) + "\n]\n"

@@ -39,6 +39,8 @@ const training = object({
   push_codec: codec,
   fetch_codec: codec,
   seed: integer(),
+  clip_value: optional(nullable(number), null),
+  clip_norm: optional(nullable(number), null),
 });
 const grant = object({ lease: natural, epoch: natural, chunk: natural, rows: natural, seconds: number });
 

@@ -6,7 +6,8 @@ import { FrameError, NotFiniteError } from "../src/errors";
 import { requireFit } from "../src/fit";
 import { Kind, unpack } from "../src/frames";
 import { arraysOf, holds, type Part } from "../src/precision";
-import type { CodecName } from "../src/protocol";
+import type { CodecName, Training } from "../src/protocol";
+import { stepLocally } from "../src/replica/local-step";
 import { Parameters } from "../src/replica/parameters";
 import { bytes, floats, floatsHex, hex, rows } from "./vectors";
 
@@ -15,6 +16,10 @@ interface CodecRow {
 }
 interface PrecisionRow { name: string; values_hex: string; arrays: Part[]; holds: Record<CodecName, boolean> }
 interface WideRow { name: string; kind: "parameters" | "gradient"; codec: CodecName; hex: string; values_hex: string | null }
+interface LocalStepRow {
+  name: string; gradient_hex: string; values_hex: string; stepped_hex: string; reach: number;
+  training: Pick<Training, "local_learning_rate" | "clip_value" | "clip_norm">;
+}
 interface RefusedRow { name: string; codec: CodecName; count: number; payload_hex: string; error: "length" | "not-finite" }
 
 for (const row of rows<CodecRow>("codecs.json")) {
@@ -44,8 +49,21 @@ for (const row of rows<PrecisionRow>("precision.json")) {
   });
 }
 
+const TRAINING: Training = {
+  n_push: 1, n_fetch: 1, local_learning_rate: 0.05, max_accumulate: 8, max_ahead: 2, push_codec: "int8", fetch_codec: "f16", seed: 0,
+  clip_value: null, clip_norm: null,
+};
+
+for (const row of rows<LocalStepRow>("local-steps.json")) {
+  test(`local step: ${row.name}`, () => {
+    const values = floats(row.values_hex);
+    stepLocally(values, floats(row.gradient_hex), { ...TRAINING, ...row.training }, row.reach);
+    assert.equal(floatsHex(values), row.stepped_hex);
+  });
+}
+
 function readParameters(row: WideRow): Float32Array {
-  const parameters = new Parameters([{ offset: 0, size: 3 }], row.codec);
+  const parameters = new Parameters([{ offset: 0, size: 3 }], { ...TRAINING, fetch_codec: row.codec });
   parameters.offer(unpack(bytes(row.hex)));
   parameters.adopt();
   return parameters.values;

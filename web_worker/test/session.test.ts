@@ -15,7 +15,7 @@ const WELCOME: Welcome = {
   type: "welcome", job: "digits", run: "3f0c5a9d2b11", replica: "67414f80a1b2c3d4", state: "running", program: "/p", model: "program",
   parameters: [{ name: "w", shape: [3], offset: 0 }], shards: [{ offset: 0, size: 2 }, { offset: 2, size: 1 }],
   batch: { rows: 2, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
-  training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0 },
+  training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0, clip_value: null, clip_norm: null },
   applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20,
 };
 
@@ -118,19 +118,42 @@ test("a gradient goes out as one frame a shard, with the version it was computed
   assert.deepEqual([...new Float32Array(frames[0]!.payload.slice().buffer)], [1, 2]);
 });
 
-test("a local step moves the local parameters at once", () => {
-  const stage = ready();
-  stage.step([1, 2, 3]);
-  assert.deepEqual([...stage.session.training!.parameters.values], [9.5, 19, 28.5]);
-});
-
-test("a newer shard replaces local values wholly; the other shard keeps its local steps", () => {
+test("without knowing how far the service moves there is no local step", () => {
   const stage = ready(20, { credit: 2 });
   stage.step([1, 2, 3]);
-  stage.parameters(0, 5, [100, 200]);
   stage.step([0, 0, 0]);
-  assert.deepEqual([...stage.session.training!.parameters.values], [100, 200, 28.5]);
-  assert.deepEqual(stage.session.training!.parameters.versions, [5, 7]);
+  assert.deepEqual([...stage.session.training!.parameters.values], [10, 20, 30]);
+});
+
+test("a local step goes no farther than the service moves a shard for a version", () => {
+  const stage = ready(40, { credit: 4, training: { ...WELCOME.training, max_ahead: 9 } });
+  stage.step([0, 0, 0]);
+  // Two versions of shard 0, over a distance of 5; shard 1 moves by 0.25 in one.
+  stage.parameters(0, 6, [13, 24]).parameters(1, 8, [30.25]);
+  stage.step([30, 40, 0.25]);
+  stage.step([0, 0, 0]);
+  // Plain steps would be (15, 20) and 0.125: the first is cut to 2.5, the second is short enough.
+  assert.deepEqual([...stage.session.training!.parameters.values], [11.5, 22, 30.125]);
+});
+
+test("a local step of one minibatch of n_push is their part of what the service moves", () => {
+  const stage = ready(40, { credit: 4, training: { ...WELCOME.training, max_ahead: 9, n_push: 2 } });
+  stage.step([0, 0, 0]);
+  stage.parameters(0, 5, [13, 24]);
+  stage.step([30, 40, 0]);
+  stage.step([0, 0, 0]);
+  assert.deepEqual([...stage.session.training!.parameters.values], [11.5, 22, 30]);
+});
+
+test("a shard that is replaced before the next minibatch takes no local step; the other one does", () => {
+  const stage = ready(40, { credit: 4, training: { ...WELCOME.training, max_ahead: 9 } });
+  stage.parameters(0, 4, [10, 20]).step([0, 0, 0]);
+  stage.parameters(0, 5, [13, 24]).parameters(1, 8, [31]);
+  stage.step([30, 40, 8]);
+  stage.parameters(0, 6, [100, 200]);
+  stage.step([0, 0, 0]);
+  assert.deepEqual([...stage.session.training!.parameters.values], [100, 200, 30]);
+  assert.deepEqual(stage.session.training!.parameters.versions, [6, 8]);
 });
 
 test("parameters are adopted only every n_fetch steps", () => {

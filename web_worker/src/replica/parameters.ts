@@ -3,8 +3,9 @@
 import { byNumber, isFinite } from "../codecs";
 import { requireFit } from "../fit";
 import { Kind, type Frame } from "../frames";
-import type { CodecName, Shard } from "../protocol";
+import type { Shard, Training } from "../protocol";
 import { NotFiniteError } from "../errors";
+import { distance, stepLocally } from "./local-step";
 
 /** A shard's version when nothing of it is here. */
 const NONE = -1;
@@ -14,10 +15,17 @@ export class Parameters {
   readonly values: Float32Array<ArrayBuffer>;
   readonly #versions: number[];
   readonly #arrived = new Map<number, Frame>();
+  readonly #adopted = new Map<number, Frame>();
+  /** How far the service moves each shard for a minibatch, going by the last two versions; 0: not known yet. */
+  readonly #reach: number[];
+  #gradient: Float32Array | null = null;
+  /** The shards whose local step with the last gradient is still to be taken. */
+  readonly #due = new Set<number>();
 
-  constructor(readonly shards: readonly Shard[], readonly codec: CodecName) {
+  constructor(readonly shards: readonly Shard[], readonly training: Training) {
     this.values = new Float32Array(shards.reduce((end, { offset, size }) => Math.max(end, offset + size), 0));
     this.#versions = shards.map(() => NONE);
+    this.#reach = shards.map(() => 0);
   }
 
   /** For each shard the version that local values descend from. */
@@ -37,30 +45,59 @@ export class Parameters {
 
   /** Keeps a shard that arrived until `adopt`; throws FrameError or NotFiniteError when it is not fit for use. */
   offer(frame: Frame): void {
-    requireFit(frame, Kind.PARAMETERS, this.shards, this.codec).check(frame.payload, frame.count);
+    requireFit(frame, Kind.PARAMETERS, this.shards, this.training.fetch_codec).check(frame.payload, frame.count);
     this.#arrived.set(frame.shard, frame);
   }
 
   /** Replaces the local values of every shard that arrived, local steps included, as Downpour does. */
   adopt(): void {
     for (const [index, frame] of this.#arrived) {
-      const { offset, size } = this.shards[index]!;
-      byNumber(frame.codec).decode(frame.payload, this.values.subarray(offset, offset + size));
+      const values = this.#part(this.values, index);
+      this.#measure(index, frame, values);
+      byNumber(frame.codec).decode(frame.payload, values);
       this.#versions[index] = frame.version;
+      this.#adopted.set(index, frame);
+      this.#due.delete(index);
     }
     this.#arrived.clear();
   }
 
-  /** One local step of gradient descent. */
-  step(gradient: Float32Array, learningRate: number): void {
-    const { values } = this;
-    for (let i = 0; i < values.length; i++) values[i]! -= learningRate * gradient[i]!;
+  /** Notes the gradient of a minibatch for a local step, which `settle` takes; it must not change until then. */
+  step(gradient: Float32Array): void {
+    this.#gradient = gradient;
+    this.shards.forEach((_, index) => this.#due.add(index));
+  }
+
+  /** Takes the local step of the last gradient, on the shards that were not replaced since. */
+  settle(): void {
+    for (const index of this.#due) {
+      const reach = this.#reach[index]!;
+      if (this.#gradient === null || reach === 0) continue;
+      stepLocally(this.#part(this.values, index), this.#part(this.#gradient, index), this.training, reach);
+    }
+    this.#due.clear();
   }
 
   /** Forgets everything, so that all shards are fetched anew. */
   forget(): void {
     this.#versions.fill(NONE);
     this.#arrived.clear();
+    this.#due.clear();
+  }
+
+  #part(vector: Float32Array, index: number): Float32Array {
+    const { offset, size } = this.shards[index]!;
+    return vector.subarray(offset, offset + size);
+  }
+
+  /** Notes how far the service moved a shard between two versions; overwrites `scratch`, of the shard's size. */
+  #measure(index: number, newer: Frame, scratch: Float32Array): void {
+    const older = this.#adopted.get(index);
+    if (!older || newer.version <= older.version) return;
+    const values = new Float32Array(scratch.length);
+    byNumber(older.codec).decode(older.payload, scratch);
+    byNumber(newer.codec).decode(newer.payload, values);
+    this.#reach[index] = distance(values, scratch) / ((newer.version - older.version) * this.training.n_push);
   }
 }
 

@@ -51,7 +51,7 @@ export class Training {
   constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
     this.#welcome = welcome;
     this.#noise = noise;
-    this.parameters = new Parameters(welcome.shards, welcome.training.fetch_codec);
+    this.parameters = new Parameters(welcome.shards, welcome.training);
     this.#arrays = welcome.shards.map((shard) => arraysOf(welcome.parameters, shard));
     this.#batches = new Batches(welcome.batch);
     this.#accumulator = new Accumulator(this.parameters.values.length);
@@ -153,6 +153,8 @@ export class Training {
       return { batch: null, actions: [...actions, ...this.#askForChunks(now)] };
     }
     if (this.#stepsToFetch === 0) this.#stepsToFetch = this.#welcome.training.n_fetch;
+    // Not at once: a shard that is replaced before the next minibatch needs no step.
+    this.parameters.settle();
     const batch = this.#batches.next() ?? this.#batches.flush();
     this.#isStarving = false;
     return { batch, actions: [...actions, ...this.#askForChunks(now)] };
@@ -169,7 +171,7 @@ export class Training {
     this.#uselessSteps = 0;
     this.counters.stepped(loss, batch.rows);
     this.#accumulator.add(gradient, loss, batch, this.parameters.versions);
-    this.parameters.step(gradient, this.#welcome.training.local_learning_rate);
+    this.parameters.step(gradient);
     return this.#pushIfDue(now);
   }
 
