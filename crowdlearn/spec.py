@@ -17,7 +17,10 @@ JOB_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 
 OptimizerName = Literal["sgd", "momentum", "rmsprop", "adagrad", "adam"]
 JobState = Literal["running", "finished"]
-FinishReason = Literal["until", "epochs", "stopped", "diverged"]
+FinishReason = Literal["until", "patience", "epochs", "stopped", "diverged"]
+
+LOSS = "loss"
+"""The metric that every job with a loss in JAX has."""
 
 
 class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +91,17 @@ def parse_target(text: str) -> Target:
         raise JobError(f"until compares with a number, got {value!r}") from error
 
 
+class Headline(msgspec.Struct, frozen=True):
+    """The held-out metric by which a job's scorings are compared, and which of two values is better."""
+
+    metric: str
+    higher: bool
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether `value` is better. NaN never is."""
+        return value > than if self.higher else value < than
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One submitted job, stored as JSON under its run.
 
@@ -117,6 +131,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     held_out_arrays: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     until: Target | None = None
+    patience: float | None = None
+    """The job ends when so many epochs are trained without a better headline; None waits for ever."""
+    min_improvement: float = 0.0
+    """What a scoring has to be better by, for `patience`."""
+    initial_loss: float | None = None
+    """The training loss of an untrained model; None if nobody has computed it."""
     resumed: int = 0
     """How often the run went on after its end."""
     paused_seconds: float = 0.0
@@ -127,6 +147,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     def age_seconds(self, now_seconds: float) -> float:
         """How long the run has been going at this Unix time, without the time that it lay still."""
         return now_seconds - self.created_seconds - self.paused_seconds
+
+    @property
+    def headline(self) -> Headline | None:
+        """What scorings are compared by: the target's metric, or else the loss. None if neither is measured."""
+        if self.until is not None:
+            return Headline(self.until.metric, self.until.relation == ">=")
+        return Headline(LOSS, False) if LOSS in self.metrics else None
 
     @property
     def size(self) -> int:
@@ -173,6 +200,28 @@ class Stall(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Best(msgspec.Struct, frozen=True, kw_only=True):
+    """The best scoring of a run by its headline: the metric's value, at these versions of the shards."""
+
+    metric: str
+    value: float
+    versions: list[int]
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run is said to diverge: a held-out `metric` is no finite number, or the training loss explodes.
+
+    Of a held-out metric `was_finite` tells whether it ever was; of the training loss, `value` and `first`, what it
+    began with.
+    """
+
+    where: Literal["held_out", "training"]
+    metric: str
+    was_finite: bool = True
+    value: float | None = None
+    first: float | None = None
+
+
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the page, `crowdlearn status` and `crowdlearn up` show of a job: see docs/protocol.md, Status."""
 
@@ -198,6 +247,15 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     epoch: float
     loss: float | None
     metrics: dict[str, float] | None
+    scorings: int = 0
+    """How often the held-out data was scored."""
+    best: Best | None = None
+    """None while nothing was scored, or no scoring was a finite number."""
+    met: int = 0
+    """Scorings that met `until`. Two in a row end the job."""
+    patience: float | None = None
+    diverging: Divergence | None = None
+    """Also of a job that has ended."""
     stalled: Stall | None = None
     curve: list[CurvePoint] = []
 

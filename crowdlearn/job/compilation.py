@@ -73,7 +73,11 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         held_out_arrays=tuple(held_out.table.arrays) if held_out else (),
         metrics=scored.names if scored else (),
         until=_target(job, model),
+        patience=job.patience,
+        min_improvement=job.min_improvement,
+        initial_loss=model.initial_loss,
     )
+    _require_headline(spec, model)
     return CompiledJob(
         spec=spec,
         program=model.program,
@@ -109,8 +113,9 @@ def _held_out(job: Job, train: Table) -> Chunks | None:
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
     program = _trace(job, parameters, train.table)
-    _require_finite(job, parameters, train.table)
-    return CompiledModel("program", program, _scoring(job, parameters, held_out) if held_out else None)
+    loss = _first_loss(job, parameters, train.table)
+    scored = _scoring(job, parameters, held_out) if held_out else None
+    return CompiledModel("program", program, scored, initial_loss=loss)
 
 
 def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
@@ -121,7 +126,7 @@ def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
     return encode(trace(job.loss, tree, batch))
 
 
-def _require_finite(job: Job, parameters: Parameters, train: Table) -> None:
+def _first_loss(job: Job, parameters: Parameters, train: Table) -> float:
     """Computes one loss: replicas drop gradients that are not finite, and such a job would never end."""
     jax = import_jax()
     assert job.loss is not None
@@ -132,6 +137,7 @@ def _require_finite(job: Job, parameters: Parameters, train: Table) -> None:
     if not math.isfinite(loss):
         line = origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}")
+    return loss
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:
@@ -148,3 +154,11 @@ def _target(job: Job, model: CompiledModel) -> Target | None:
     if target.metric not in scored.names:
         raise JobError(f"until expects one of {', '.join(scored.names)}, got {target.metric!r} in {job.until!r}")
     return target
+
+
+def _require_headline(spec: JobSpec, model: CompiledModel) -> None:
+    if spec.patience is not None and spec.headline is None:
+        advice = "; ".join(model.warnings) or "the held-out loss of this model is not measured: give `until` a metric"
+        raise JobError(
+            f"patience {spec.patience:g} expects something to wait for, got nothing that is scored: {advice}"
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 from crowdlearn.dataset import Data
 from crowdlearn.errors import JobError
-from crowdlearn.fields import count, explained
+from crowdlearn.fields import at_least, count, explained, positive
 from crowdlearn.job.compilation import CompiledJob, compile_job
 from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer
 from crowdlearn.job.scoring import Metrics
@@ -56,6 +56,11 @@ class Job:
     """How often every training row is used before the job ends."""
     until: str | None = None
     """A held-out metric that ends the job early: `accuracy >= 0.95`, `loss <= 0.1`."""
+    patience: float | None = None
+    """Epochs, or a fraction of one: the job ends when so many are trained and the held-out metric of `until`, or else
+    the held-out loss, is no better. None trains on."""
+    min_improvement: float = 0.0
+    """What `patience` takes for better: by at least so much. 0 takes anything."""
     optimizer: Optimizer = field(default_factory=Adagrad)
     """What the parameter service does with gradients: SGD, Momentum, RMSprop, Adagrad or Adam."""
     downpour: Downpour = field(default_factory=Downpour)
@@ -89,6 +94,19 @@ class Job:
             parse_target(self.until)
             if self.data.held_out is None:
                 raise JobError(f"until {self.until!r} expects held-out data, got none")
+        self._require_patience()
+
+    def _require_patience(self) -> None:
+        object.__setattr__(self, "min_improvement", at_least("min_improvement", self.min_improvement, 0))
+        if self.patience is None:
+            if self.min_improvement:
+                raise JobError(
+                    f"min_improvement {self.min_improvement:g} is what patience waits for: give patience too"
+                )
+            return
+        object.__setattr__(self, "patience", positive("patience", self.patience))
+        if self.data.held_out is None:
+            raise JobError(f"patience {self.patience:g} expects held-out data, got none")
 
     def compile(self, run: str | None = None, now: float | None = None) -> CompiledJob:
         """Traces the model, or tries its module, and lays out its data.

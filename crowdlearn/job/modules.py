@@ -25,6 +25,7 @@ class CompiledModel:
     program: bytes
     scored: Scoring | None
     warnings: tuple[str, ...] = ()
+    initial_loss: float | None = None
 
 
 def compile_module(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
@@ -40,7 +41,8 @@ def compile_module(job: Job, parameters: Parameters, train: Chunks, held_out: Ch
     scored = _scoring(job, parameters, held_out, checked) if held_out else None
     if held_out and scored is None:
         warnings += ("held-out data is not scored: give `metrics` in Python, or install Node here",)
-    return CompiledModel("module", source.text.encode(), scored, warnings)
+    loss = None if checked is None else checked.loss
+    return CompiledModel("module", source.text.encode(), scored, warnings, loss)
 
 
 def _check(job: Job, source: Source, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> Checked:

@@ -22,6 +22,7 @@ MODULE = "This job's model is an ES module, which only browsers can run. Replica
 
 REASONS = {
     "until": "The model has reached its goal.",
+    "patience": "The model does not get better any more.",
     "epochs": "All the data has been trained.",
     "diverged": "The model has diverged, and the job has ended.",
     "stopped": "The operator has stopped this job.",

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.spec import JobSpec
 from crowdlearn.store.addresses import open_connection
 from crowdlearn.store.announcements import Announcement, Announcements, JobChanged, Resync, VersionAnnounced
 from crowdlearn.store.backoff import Backoff
@@ -16,6 +17,7 @@ from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
 from crowdlearn.store.roster import AggregatorReport, EvaluatorReport, GatewayReport, Gateways, Roster, read_roster
+from crowdlearn.store.scorings import Counted, Result, Scores, Scoring, Scorings
 from crowdlearn.store.shard_state import Applied, Commit, Manifest, Parameters, ShardState
 from crowdlearn.store.shards import Shards
 from crowdlearn.store.stalls import Stalls
@@ -31,6 +33,7 @@ __all__ = [
     "Applied",
     "Backoff",
     "Commit",
+    "Counted",
     "Entry",
     "EvaluatorReport",
     "Exhausted",
@@ -40,8 +43,11 @@ __all__ = [
     "NoneFree",
     "Parameters",
     "Progress",
+    "Result",
     "Resync",
     "Roster",
+    "Scores",
+    "Scoring",
     "ShardState",
     "State",
     "Store",
@@ -67,6 +73,7 @@ class Store:
         self.streams = Streams(connection)
         self.fleet = Fleet(connection)
         self.gateways = Gateways(connection)
+        self.scorings = Scorings(connection)
         self.curve = Curve(connection)
         self.stalls = Stalls(connection)
         self._announcements = Announcements(connection)
@@ -102,6 +109,14 @@ class Store:
     def forget(self, run: str) -> None:
         """Versions of the run are not wanted any more."""
         self._announcements.forget(run)
+
+    async def result(self, spec: JobSpec, *, newest: bool = False) -> Result:
+        """What a run gives: the parameters that scored best; the `newest`, also where nothing was ever scored."""
+        best = None if newest else await self.scorings.best(spec)
+        if best is not None:
+            return best
+        parameters, versions = await self.shards.flat(spec)
+        return Result(parameters, versions, None, (await self.scorings.read(spec)).scorings)
 
     async def close(self) -> None:
         """Closes the connections."""

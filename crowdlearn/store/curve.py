@@ -43,6 +43,10 @@ class Curve:
         """The points whose index exceeds `after`, in order."""
         return _points(await self._connection.call("XRANGE", keys.curve(run), f"{after + 1}-0", "+"))
 
+    async def first(self, run: str) -> CurvePoint | None:
+        """The oldest point that is kept."""
+        return next(iter(_points(await self._connection.call("XRANGE", keys.curve(run), "-", "+", "COUNT", 1))), None)
+
     async def newest(self, run: str, count: int) -> list[CurvePoint]:
         """The last `count` points, in order."""
         raw = await self._connection.call("XREVRANGE", keys.curve(run), "+", "-", "COUNT", count)

@@ -33,6 +33,18 @@ def curve(run: str) -> str:
     return f"crowdlearn:{{{run}}}:curve"
 
 
+def scorings(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:scorings"
+
+
+def best(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:best"
+
+
+def best_candidate(run: str, nonce: str) -> str:
+    return f"crowdlearn:{{{run}}}:best:{nonce}"
+
+
 def work(run: str) -> str:
     return f"crowdlearn:{{{run}}}:work"
 
@@ -71,10 +83,6 @@ def manifest(run: str, shard: int) -> str:
 
 def parameters(run: str, shard: int, blob: str) -> str:
     return f"crowdlearn:{{{run}/{shard}}}:parameters:{blob}"
-
-
-def result(run: str, shard: int) -> str:
-    return f"crowdlearn:{{{run}/{shard}}}:result"
 
 
 def slots(run: str, shard: int, blob: str) -> str:

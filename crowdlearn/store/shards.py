@@ -99,23 +99,6 @@ class Shards:
             work=work,
         )
 
-    async def keep_result(self, spec: JobSpec, vector: Vector, versions: Sequence[int]) -> None:
-        """Keeps the parameters that met a job's target: gradients on their way are still applied after its end."""
-        for shard, (cut, version) in enumerate(zip(spec.shards, versions, strict=True)):
-            values = _bytes(vector[cut.slice])
-            kept = ("version", version, "values", values, "resumed", spec.resumed)
-            await self._connection.call("HSET", keys.result(spec.run, shard), *kept)
-
-    async def result(self, spec: JobSpec) -> tuple[Vector, list[int]]:
-        """What a job gives: the parameters that met its target, or else the newest; and their shards' versions."""
-        names = [keys.result(spec.run, shard) for shard in range(len(spec.shards))]
-        kept = await self._connection.batch([("HMGET", name, "version", "values", "resumed") for name in names])
-        # What met the target of before the run was resumed is not its result any more.
-        if any(values is None or int(resumed) != spec.resumed for _, values, resumed in kept):
-            return await self.flat(spec)
-        vector = np.concatenate([np.frombuffer(values, "<f4") for _, values, _ in kept])
-        return vector.astype(np.float32, copy=False), [int(version) for version, _, _ in kept]
-
     async def applied(self, run: str, shards: int, replica: str) -> list[int]:
         """The highest committed sequence number of a replica, a shard; 0 for none."""
         commands = [("HGET", keys.applied(run, shard), replica) for shard in range(shards)]

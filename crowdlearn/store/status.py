@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from crowdlearn import codecs
+from crowdlearn.divergence import divergence
 from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.spec import CurvePoint, JobSpec, JobStatus
 
@@ -37,6 +38,10 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         store.fleet.replicas(run),
         store.streams.backlog(run, shards),
     )
+    # gather tells the types of six.
+    scores, first_loss = await asyncio.gather(store.scorings.read(spec), _first_loss(store, spec))
+    held_out = _newest(recent, "held_out")
+    training = [point.values["loss"] for point in recent if point.kind == "train" and "loss" in point.values]
     now = spec.age_seconds(state.finished_seconds or time.time())
     return JobStatus(
         job=spec.name,
@@ -60,8 +65,13 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         gateways=len(replicas),
         backlog=sum(backlog),
         epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
-        loss=_newest(recent, "train").get("loss"),
-        metrics=_newest(recent, "held_out") or None,
+        loss=(_newest(recent, "train") or {}).get("loss"),
+        metrics=held_out or None,
+        scorings=scores.scorings,
+        best=scores.best,
+        met=scores.met,
+        patience=spec.patience,
+        diverging=divergence(spec, first_loss, training, held_out, scores.best),
         stalled=await store.stalls.read(run, manifests[0].version, time.time()) if state.state == "running" else None,
         curve=await store.curve.points(run, after) if with_curve else [],
     )
@@ -89,5 +99,13 @@ def updates_per_second(points: Sequence[CurvePoint], version: int, now: float, f
     return max(0.0, (version - recent[0].version) / (now - recent[0].seconds))
 
 
-def _newest(points: Sequence[CurvePoint], kind: str) -> dict[str, float]:
-    return next((point.values for point in reversed(points) if point.kind == kind), {})
+def _newest(points: Sequence[CurvePoint], kind: str) -> dict[str, float] | None:
+    return next((point.values for point in reversed(points) if point.kind == kind), None)
+
+
+async def _first_loss(store: Store, spec: JobSpec) -> float | None:
+    """The training loss before the training, or the first that is known."""
+    if spec.initial_loss is not None:
+        return spec.initial_loss
+    first = await store.curve.first(spec.run)
+    return None if first is None else first.values.get("loss")

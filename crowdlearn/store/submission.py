@@ -135,11 +135,12 @@ def persisting(spec: JobSpec) -> list[Command]:
 
 async def expiring(connection: Connection, spec: JobSpec) -> list[Command]:
     """The commands that let every key of a run go after REPLACED_TTL_SECONDS."""
-    of_run = (keys.spec, keys.state, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
-    names = [key(spec.run) for key in (*of_run, keys.refusals)] + _chunk_keys(spec)
+    # The state first: scripts give what they write its TTL.
+    of_run = (keys.state, keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
+    names = [key(spec.run) for key in (*of_run, keys.refusals, keys.scorings, keys.best)] + _chunk_keys(spec)
     for shard in range(len(spec.shards)):
         blob = await connection.call("HGET", keys.manifest(spec.run, shard), "blob")
         name = blob.decode() if blob else FIRST_BLOB
         names += [keys.parameters(spec.run, shard, name), keys.slots(spec.run, shard, name)]
-        names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied, keys.result)]
+        names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied)]
     return [("EXPIRE", name, REPLACED_TTL_SECONDS) for name in names]

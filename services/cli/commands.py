@@ -62,7 +62,7 @@ COMMANDS = {
     "export": Entry(
         "exporting",
         "Jobs",
-        "Write a job's weights to a file, at any time: those that met its target, or else the current ones.",
+        "Write a job's weights to a file, at any time: those that scored best on held-out data, or the newest.",
     ),
     "check": Entry(
         "check",

@@ -18,8 +18,9 @@ from crowdlearn.job_file import load
 from crowdlearn.protocol import ParameterArray
 from crowdlearn.settings import DEFAULT_REDIS_URL
 from services.cli import loop
-from services.cli.options import AsJson, RedisUrl
-from services.cli.output import in_words, print_json
+from services.cli.options import AsJson, LastWeights, RedisUrl
+from services.cli.output import print_json
+from services.cli.scores import result_words, told
 from services.cli.stores import opened
 
 ONNX = ".onnx"
@@ -38,12 +39,14 @@ def export(
     from_weights: Annotated[
         str | None, typer.Option("--weights", help="ONNX of these weights instead of the service's.", metavar="FILE")
     ] = None,
+    last: LastWeights = False,
     redis: RedisUrl = DEFAULT_REDIS_URL,
     as_json: AsJson = False,
 ) -> None:
-    """Write a job's weights to a file, at any time: those that met its target, or else the current ones.
+    """Write a job's weights to a file, at any time: those that scored best on held-out data, or the newest.
 
-    With a job file and FILE.onnx: its forward pass `predict` with them.
+    The newest are written where nothing was scored, and with --last. With a job file and FILE.onnx: its forward pass
+    `predict` with them.
     """
     defined = load(job) if job.endswith(".py") else None
     name = defined.name if defined else job
@@ -51,13 +54,15 @@ def export(
     if not target.endswith(ONNX):
         if from_weights is not None:
             raise JobError(f"--weights are for ONNX, got {target}: copy the file, or name a .onnx")
-        exported = loop.run(lambda _: _from_service(name, redis))
+        exported = loop.run(lambda _: _from_service(name, redis, last))
         weights.save(target, exported.parameters, exported.flat, exported.about)
         _say(Console(), as_json, {"job": name, **exported.told, "file": target}, f"Wrote {target}: {exported.words}.")
         return
     if defined is None:
         raise JobError(f"ONNX holds the function predict of the job's file: crowdlearn export {job}.py --out ...")
-    _export_onnx(defined, target, from_weights, redis, as_json)
+    if from_weights is not None and last:
+        raise JobError("--last are the service's newest weights, --weights those of a file: give one of them")
+    _export_onnx(defined, target, from_weights, redis, last, as_json)
 
 
 @dataclass(frozen=True)
@@ -68,48 +73,44 @@ class Exported:
     flat: Vector
     about: Mapping[str, str]
     run: str
-    versions: list[int]
-
-    @property
-    def told(self) -> dict[str, object]:
-        """What --json says of them."""
-        return {"run": self.run, "versions": self.versions}
-
-    @property
-    def words(self) -> str:
-        """What a person reads."""
-        return f"run {self.run}, {in_words(self.versions)}"
+    told: dict[str, object]
+    """What --json says of them."""
+    words: str
+    """What a person reads."""
 
 
-async def _from_service(job: str, redis: str | None) -> Exported:
+async def _from_service(job: str, redis: str | None, last: bool) -> Exported:
     async with opened(redis) as store:
         spec = await store.jobs.spec(job)
-        flat, versions = await store.shards.result(spec)
-    return Exported(spec.parameters, flat, spec.about(versions), spec.run, list(versions))
+        result = await store.result(spec, newest=last)
+    words = f"run {spec.run}, {result_words(spec, result, last=last)}"
+    return Exported(
+        spec.parameters, result.parameters, result.about(spec), spec.run, {"run": spec.run, **told(result)}, words
+    )
 
 
-def _export_onnx(job: Job, target: str, from_weights: str | None, redis: str | None, as_json: bool) -> None:
+def _export_onnx(job: Job, target: str, from_weights: str | None, redis: str | None, last: bool, as_json: bool) -> None:
     from crowdlearn.job.prediction import to_onnx
 
     if from_weights is not None:
         arrays, source, words = weights.read(from_weights), from_weights, from_weights
         about: Mapping[str, str] = {"job": job.name, "weights": Path(from_weights).name}
-        told: dict[str, object] = {"weights": from_weights}
+        said: dict[str, object] = {"weights": from_weights}
     else:
-        exported = loop.run(lambda _: _from_service(job.name, redis))
+        exported = loop.run(lambda _: _from_service(job.name, redis, last))
         arrays = weights.named(exported.parameters, exported.flat)
-        about, told, words = exported.about, exported.told, exported.words
+        about, said, words = exported.about, exported.told, exported.words
         source = f"job {job.name}, run {exported.run},"
     model = to_onnx(job, arrays, source, about)
     files.write(target, model.data)
-    told |= {"job": job.name, "file": target, "inputs": model.inputs, "outputs": model.outputs, "rows": model.rows}
+    said |= {"job": job.name, "file": target, "inputs": model.inputs, "outputs": model.outputs, "rows": model.rows}
     rows = "any number of rows" if model.rows is None else f"exactly {model.rows} rows, on which the model depends"
     sentence = f"Wrote {target}: {words}; from {', '.join(model.inputs)} to {', '.join(model.outputs)}, {rows}."
-    _say(Console(), as_json, told, sentence)
+    _say(Console(), as_json, said, sentence)
 
 
-def _say(console: Console, as_json: bool, told: dict[str, object], sentence: str) -> None:
+def _say(console: Console, as_json: bool, said: dict[str, object], sentence: str) -> None:
     if as_json:
-        print_json(told)
+        print_json(said)
     else:
         console.print(sentence, highlight=False, soft_wrap=True)

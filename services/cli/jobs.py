@@ -15,6 +15,7 @@ from crowdlearn.store.status import status as read_status
 from services.cli import loop
 from services.cli.options import AsJson, RedisUrl
 from services.cli.output import print_json
+from services.cli.scores import divergence_words
 from services.cli.stall import stall_words
 from services.cli.status_table import details, overview
 from services.cli.stores import opened
@@ -40,7 +41,7 @@ def status(
     elif found:
         console = Console()
         console.print(details(found[0]) if job is not None else overview(found))
-        for words in filter(None, map(stall_words, found)):
+        for words in filter(None, (say(one) for one in found for say in (stall_words, divergence_words))):
             console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     else:
         Console().print("No jobs. Submit one: crowdlearn submit JOB.py")

@@ -25,6 +25,9 @@ CheckpointAddress = Annotated[
         metavar="PATH",
     ),
 ]
+LastWeights = Annotated[
+    bool, typer.Option("--last", help="Write the newest weights instead of those that scored best.")
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option(

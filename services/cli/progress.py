@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crowdlearn.spec import JobStatus
+from services.cli.scores import divergence_words, target_words
 from services.cli.stall import stall_words
 
 WIDE = 130
@@ -24,7 +25,7 @@ class TrainingProgress:
     def __init__(self, console: Console, epochs: int) -> None:
         self.console = console
         self.last_line = 0.0
-        self.stalled = False
+        self.warned: set[str] = set()
         self.bar = Progress(
             BarColumn(bar_width=12),
             TextColumn("epoch {task.fields[epoch]}"),
@@ -45,10 +46,8 @@ class TrainingProgress:
         self.bar.stop()
 
     def show(self, status: JobStatus) -> None:
-        """Draws `status`; without a terminal, prints it when the last line is old enough. Says a stall once."""
-        if (words := stall_words(status)) and not self.stalled:
-            self.console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        self.stalled = words is not None
+        """Draws `status`; without a terminal, prints it when the last line is old enough. Says what is wrong once."""
+        self._warn(status)
         epoch, details = f"{status.epoch:.1f}/{status.epochs}", describe(status)
         if self.console.is_terminal:
             details = describe(status, briefly=self.console.width < WIDE)
@@ -56,6 +55,14 @@ class TrainingProgress:
         elif time.monotonic() - self.last_line >= QUIET_SECONDS:
             self.last_line = time.monotonic()
             self.console.print(f"epoch {epoch}  {details}", highlight=False, soft_wrap=True)
+
+    def _warn(self, status: JobStatus) -> None:
+        """Says once that a job stalls, and that it diverges; again when that was over."""
+        found = {"stalled": stall_words(status), "diverging": divergence_words(status)}
+        for what, words in found.items():
+            if words and what not in self.warned:
+                self.console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.warned = {what for what, words in found.items() if words}
 
 
 def describe(status: JobStatus, *, briefly: bool = False) -> str:
@@ -73,6 +80,12 @@ def describe(status: JobStatus, *, briefly: bool = False) -> str:
         f"{status.replicas} replica{'' if status.replicas == 1 else 's'}",
     ]
     if status.loss is not None:
-        parts.append(f"loss {status.loss:.3f}")
-    parts += [f"held-out {name} {value:.4f}" for name, value in metrics.items()]
+        parts.append(f"loss {_short(status.loss, 3)}")
+    parts += [f"held-out {name} {_short(value, 4)}" for name, value in metrics.items()]
+    parts += filter(None, (target_words(status), "diverges" if status.diverging else None))
     return "  ".join(parts)
+
+
+def _short(value: float, decimals: int) -> str:
+    # A loss of 1e28 has no decimals that anybody wants to read.
+    return f"{value:.{decimals}f}" if abs(value) < 1e5 else f"{value:.3g}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.table import Table
 
 from crowdlearn.spec import JobStatus, parse_target
+from services.cli.scores import best_words, target_words
 
-ENDS = {"until": "reached", "epochs": "trained", "stopped": "stopped", "diverged": "diverged"}
+ENDS = {"until": "reached", "patience": "patience", "epochs": "trained", "stopped": "stopped", "diverged": "diverged"}
 """How a job ended, in one word."""
 
 
@@ -47,6 +48,11 @@ def details(one: JobStatus) -> Table:
     table.add_row("training loss", "not known yet" if one.loss is None else f"{one.loss:.4g}")
     for name, value in (one.metrics or {}).items():
         table.add_row(f"held-out {name}", f"{value:.4g}")
+    if one.best is not None:
+        best, _, rest = best_words(one.best, one.scorings).partition(" ")
+        table.add_row(best, rest)
+    if words := target_words(one):
+        table.add_row("target", words)
     table.add_row("model", f"{one.parameters:,} parameters in {_many(one.shards, 'shard')}, with {one.optimizer}")
     return table
 
@@ -54,6 +60,8 @@ def details(one: JobStatus) -> Table:
 def _state(status: JobStatus) -> str:
     if status.stalled is not None:
         return "stalled"
+    if status.state == "running" and status.diverging is not None:
+        return "diverges"
     return status.state if status.reason is None else ENDS.get(status.reason, status.reason)
 
 

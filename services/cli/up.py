@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -23,15 +22,17 @@ from crowdlearn.replica import Fleet, State
 from crowdlearn.replica import Gateway as ReplicaGateway
 from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
 from crowdlearn.snapshot import Snapshot
-from crowdlearn.spec import JobSpec, JobStatus
+from crowdlearn.spec import JobStatus
 from crowdlearn.store import Store, connect
 from crowdlearn.store.status import status as read_status
 from crowdlearn.weights import require_place, save
 from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
-from services.cli.options import AsJson, CheckpointAddress, JobFile, LogLevel, WeightsFile
-from services.cli.progress import TrainingProgress, describe
+from services.cli.options import AsJson, CheckpointAddress, JobFile, LastWeights, LogLevel, WeightsFile
+from services.cli.outcome import Outcome
+from services.cli.output import print_json
+from services.cli.progress import TrainingProgress
 from services.cli.submission import compiled_job, upload
 from services.embedded import EmbeddedService, embedded
 
@@ -41,16 +42,6 @@ REFRESH_SECONDS = 0.5
 
 LAST_CHECKPOINT_SECONDS = 60.0
 """How long the folder of checkpoints is waited for in the end."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    status: JobStatus
-    file: str | None
-    """Where the weights are; None when nothing was trained."""
-    seconds: float
 
 
 def up(
@@ -71,6 +62,7 @@ def up(
     out: Annotated[
         str | None, typer.Option(help="Where to write the weights. \\[default: NAME.safetensors]", metavar="FILE")
     ] = None,
+    last: LastWeights = False,
     leave: Annotated[
         bool,
         typer.Option("--exit", help="End when the job ends, also in a terminal, where the page stays up otherwise."),
@@ -80,8 +72,8 @@ def up(
 ) -> None:
     """Run the whole service here with one job, until it reaches its target or its epochs.
 
-    Ctrl-C ends the job and writes what was trained. Exits with 0 when the job reached its target (or had none), with 3
-    when it ended before, or diverged.
+    Ctrl-C ends the job. The weights that scored best are written, or the newest where nothing was scored, and with
+    --last. Exits with 0 when the job reached its target (or had none), with 3 when it ended before, or diverged.
     """
     logs.configure(log_level)
     console = Console(stderr=as_json)
@@ -94,11 +86,11 @@ def up(
     compiled, past = compiled_job(job_file, weights, checkpoint, console)
     stay = console.is_terminal and not leave and not as_json
     file = out or f"{compiled.spec.name}.safetensors"
-    session = Session(compiled, past, console, browsers, replicas, port, redis, file, checkpoints, stay)
+    session = Session(compiled, past, console, browsers, replicas, port, redis, file, last, checkpoints, stay)
     outcome = loop.run(session.run)
     if as_json:
-        sys.stdout.write(_as_json(outcome).decode() + "\n")
-    raise typer.Exit(0 if _reached(compiled.spec, outcome.status) else 3)
+        print_json(outcome.told)
+    raise typer.Exit(0 if outcome.reached else 3)
 
 
 @dataclass(frozen=True)
@@ -113,6 +105,7 @@ class Session:
     port: int | None
     redis: str | None
     out: str
+    last: bool
     checkpoints: str | None
     stay: bool
 
@@ -221,29 +214,15 @@ class Session:
         while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await evaluator.run(store, EvaluatorSettings(), burst=True, only=spec.run)
-        flat, versions = await store.shards.result(spec)
-        # A file of that name may hold better ones than those that a job begins with.
-        trained = max(versions) > spec.first_version
-        if trained:
-            save(self.out, spec.parameters, flat, spec.about(versions))
         status = await read_status(store, spec.name, with_curve=False)
-        outcome = Outcome(status, self.out if trained else None, seconds)
-        self._print_summary(outcome)
+        result = await store.result(spec, newest=self.last)
+        # A file of that name may hold better ones than those that a job begins with.
+        trained = max(status.versions) > spec.first_version
+        if trained:
+            save(self.out, spec.parameters, result.parameters, result.about(spec))
+        outcome = Outcome(spec, status, result, self.out if trained else None, self.last, seconds)
+        outcome.show(self.console)
         return outcome
-
-    def _print_summary(self, outcome: Outcome) -> None:
-        spec, status = self.compiled.spec, outcome.status
-        reasons = {
-            "until": f"Reached {spec.until}",
-            "epochs": "All epochs are trained"
-            + ("" if _reached(spec, status) else f", but {spec.until} was not reached"),
-            "stopped": "Stopped",
-            "diverged": "Diverged: a lower learning rate may help. The weights are the last finite ones. Ended",
-        }
-        self.console.print(f"{reasons[status.reason or 'stopped']} after {outcome.seconds:.1f} s.", style="bold")
-        self.console.print(describe(status), highlight=False, soft_wrap=True)
-        written = f"Weights: {outcome.file}" if outcome.file else "Nothing was trained, so no weights were written."
-        self.console.print(written, highlight=False)
 
 
 @asynccontextmanager
@@ -258,13 +237,6 @@ async def _python_replicas(url: str, job: str, count: int) -> AsyncIterator[asyn
         await running
 
 
-def _reached(spec: JobSpec, status: JobStatus) -> bool:
-    """Whether the job's target was met, in mid-run or by the last weights. Without one, whether it did not diverge."""
-    if spec.until is None:
-        return status.reason != "diverged"
-    return status.reason == "until" or spec.until.reached(status.metrics or {})
-
-
 def _open_page(page: str) -> bool:
     """Opens the page where there is a display; returns whether it did."""
     has_display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -277,20 +249,3 @@ async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
     except TimeoutError:
         pass
-
-
-def _as_json(outcome: Outcome) -> bytes:
-    status = outcome.status
-    return msgspec.json.encode(
-        {
-            "job": status.job,
-            "run": status.run,
-            "reason": status.reason,
-            "seconds": round(outcome.seconds, 3),
-            "versions": status.versions,
-            "epoch": status.epoch,
-            "loss": status.loss,
-            "metrics": status.metrics,
-            "file": outcome.file,
-        }
-    )

@@ -1,4 +1,4 @@
-"""The evaluator: scores held-out data on new versions and ends jobs that reach their target. Keeps no state."""
+"""The evaluator: scores held-out data on new versions, keeps the best, ends jobs by them. Its state is in Redis."""
 
 from services.evaluator.service import run
 

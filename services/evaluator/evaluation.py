@@ -1,4 +1,4 @@
-"""Scores one run: reads its newest parameters, records the held-out curve, ends the run at its target."""
+"""Scores one run: reads its newest parameters, keeps the best, records the curve, ends the run by what it scored."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from crowdlearn.errors import JobError
 from crowdlearn.job import scoring
 from crowdlearn.job.scoring import Scorer
 from crowdlearn.module import ModuleScorer
-from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store
+from crowdlearn.spec import FinishReason, JobSpec
+from crowdlearn.store import Counted, Scoring, Store
 
 log = logging.getLogger(__name__)
+
+LEAST_SCORINGS = 2
+"""So many without an improvement must have been, however many epochs that took: one alone may be an unlucky one."""
 
 KEEP_BYTES = 256 << 20
 """Held-out data up to this size stays in memory between scorings; more is read from Redis each time."""
@@ -30,8 +33,8 @@ class Evaluation:
         self._store, self._spec, self._scorer = store, spec, scorer
         self._scored: list[int] | None = None
         self._values: dict[str, float] = {}
-        self._reached: Vector | None = None
-        """The parameters that were scored last, if they reach the target."""
+        self._reached = False
+        """Whether the parameters that were scored last reach the target."""
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
 
@@ -57,53 +60,67 @@ class Evaluation:
         # Read before the versions: what is applied after this is seen by the next step.
         state = await store.jobs.state(spec.run)
         if state.reason == "until":
-            # Its result was kept and scored; what is applied after that is nobody's.
+            # What reached the target was kept and scored; what is applied after that is nobody's.
             return True
         finished = state.state == "finished"
         drained = finished and not any(await store.streams.backlog(spec.run, len(spec.shards)))
         manifests = await store.shards.manifests(spec.run, len(spec.shards))
         if [manifest.version for manifest in manifests] == self._scored:
-            if self._reached is not None:
-                await self._finish(self._reached)
+            if self._reached:
+                await self._finish("until")
             return drained
+        epoch = await self._epoch()
         flat, versions = await store.shards.flat(spec)
-        await self._record(versions, await self._score(flat))
-        await self._judge(flat)
+        values = await self._score(flat)
+        # Kept before all else: who sees the point on the curve, or the end of the job, finds the best.
+        counted = await store.scorings.count(spec, Scoring(versions, values, flat, epoch))
+        if counted is None:
+            return False
+        await self._record(versions, values)
+        await self._judge(counted, epoch)
         # A gradient may have been on its way when the run ended: only a look that finds nothing new is the last.
         return False
 
+    async def _epoch(self) -> float:
+        """How many epochs are trained. To be read before the parameters, lest it be ahead of them."""
+        rows = self._spec.train_rows
+        return (await self._store.data.progress(self._spec)).rows_trained / rows if rows else 0.0
+
     async def _record(self, versions: list[int], values: dict[str, float]) -> None:
         spec = self._spec
+        seconds = spec.age_seconds(time.time())
+        await self._store.curve.record(spec.run, "held_out", seconds, versions[0], values)
+        metrics.EVALUATIONS.inc()
+        self._scored, self._values = versions, values
+
+    async def _judge(self, counted: Counted, epoch: float) -> None:
+        """Ends the run when two scorings in a row reach the target, or one that nothing newer contradicts; or when it
+        has not improved for as long as it may.
+
+        Asynchronous training swings: the first version above the target is often followed by some below.
+        """
+        until, patience, before = self._spec.until, self._spec.patience, self._reached
+        self._reached = until is not None and until.reached(self._values)
+        if self._reached and before:
+            await self._finish("until")
+        elif patience is not None and counted.since >= LEAST_SCORINGS and epoch - counted.epoch >= patience:
+            await self._finish("patience")
+
+    async def _finish(self, reason: FinishReason) -> None:
+        spec = self._spec
+        if await self._store.jobs.finish(spec.run, reason, spec.resumed):
+            why = f"reached {spec.until}" if reason == "until" else f"was no better in {spec.patience:g} epochs"
+            log.info("job=%s run=%s %s: %s", spec.name, spec.run, why, self._values)
+
+    async def _score(self, flat: Vector) -> dict[str, float]:
+        scored = [await asyncio.to_thread(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]
+        values = scoring.mean(self._scorer.names, scored)
         # JSON has no NaN: a diverged model has no loss to show.
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         if len(finite) < len(values):
             lost = ", ".join(sorted(values.keys() - finite.keys()))
-            log.warning("job=%s run=%s version=%d not finite: %s", spec.name, spec.run, versions[0], lost)
-        seconds = spec.age_seconds(time.time())
-        await self._store.curve.record(spec.run, "held_out", seconds, versions[0], finite)
-        metrics.EVALUATIONS.inc()
-        self._scored, self._values = versions, finite
-
-    async def _judge(self, flat: Vector) -> None:
-        """Ends the run when two scorings in a row reach the target, or one that nothing newer contradicts.
-
-        Asynchronous training swings: the first version above the target is often followed by some below.
-        """
-        until, before = self._spec.until, self._reached
-        self._reached = flat if until is not None and until.reached(self._values) else None
-        if self._reached is not None and before is not None:
-            await self._finish(self._reached)
-
-    async def _finish(self, reached: Vector) -> None:
-        spec = self._spec
-        # Kept first: who sees that the job has ended finds its result.
-        await self._store.shards.keep_result(spec, reached, self._scored or [])
-        if await self._store.jobs.finish(spec.run, "until", spec.resumed):
-            log.info("job=%s run=%s reached %s: %s", spec.name, spec.run, spec.until, self._values)
-
-    async def _score(self, flat: Vector) -> dict[str, float]:
-        scored = [await asyncio.to_thread(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]
-        return scoring.mean(self._scorer.names, scored)
+            log.warning("job=%s run=%s not finite: %s", self._spec.name, self._spec.run, lost)
+        return finite
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         for index in range(self._spec.held_out_chunks):
@@ -117,9 +134,11 @@ class Evaluation:
 
 
 async def _is_scored(store: Store, spec: JobSpec) -> bool:
-    """Whether a finished run's last version is on its curve: an evaluator that starts need not score old runs again."""
+    """Whether a finished run's last version is kept and on its curve: who starts need not score old runs again."""
     if (await store.jobs.state(spec.run)).state == "running":
         return False
     newest = await store.curve.newest(spec.run, 1)
-    version = (await store.shards.manifest(spec.run, 0)).version
-    return any(point.kind == "held_out" and point.version == version for point in newest)
+    versions = [manifest.version for manifest in await store.shards.manifests(spec.run, len(spec.shards))]
+    if (await store.scorings.read(spec)).last != versions:
+        return False
+    return any(point.kind == "held_out" and point.version == versions[0] for point in newest)

@@ -247,7 +247,7 @@ async def test_a_job_that_diverged_is_let_go(store: Store, caplog: pytest.LogCap
         await until(let_go)
     assert await store.streams.backlog(spec.run, 3) == [0, 0, 0]
     assert caplog.text.count("has diverged") == 1
-    vector, _ = await store.shards.result(spec)
+    vector, _ = await store.shards.flat(spec)
     assert np.isfinite(vector).all()
 
 

@@ -18,7 +18,7 @@ from crowdlearn import Data, Downpour, Job
 from crowdlearn.errors import JobError, SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
 from crowdlearn.settings import EvaluatorSettings
-from crowdlearn.spec import CurvePoint
+from crowdlearn.spec import CurvePoint, JobSpec
 from crowdlearn.store import Commit, Store, connect, resume
 from services import evaluator
 from services.evaluator.evaluation import Evaluation
@@ -109,6 +109,8 @@ async def test_a_module_is_scored_and_ends_at_its_target(store, tmp_path):
     assert [value["loss"] for value in values] == [7.0, 3.0, 3.0]
     assert [value["accuracy"] for value in values] == pytest.approx([0.25, 0.95, 0.96])
     assert (await store.jobs.state(run)).reason == "until"
+    result = await store.result(await store.jobs.spec("scored"))
+    assert (result.parameters[0], result.versions) == (np.float32(0.96), [2, 0])
 
 
 async def test_an_evaluator_without_node_says_so_and_scores_other_jobs(store, tmp_path, monkeypatch, caplog):
@@ -168,25 +170,192 @@ async def test_a_job_ends_when_no_newer_version_contradicts_the_one_that_reached
     assert len(await scored(store, run)) == 1
 
 
-async def test_the_parameters_that_reached_the_target_are_the_result_whatever_comes_after(store):
+async def test_the_best_of_those_that_reached_the_target_is_the_result_whatever_comes_after(store):
     spec = (await submit(store)).spec
     evaluating = Evaluator(store)
     for accuracy in (0.9375, 0.90625):
         await commit(store, spec.run, accuracy)
         await evaluating.look()
-    await commit(store, spec.run, 0.5)
+    await commit(store, spec.run, 0.96875)
     await evaluating.look()
-    flat, versions = await store.shards.result(spec)
-    assert (flat[0], versions) == (0.90625, [2, 0])
+    result = await store.result(spec)
+    assert (result.parameters[0], result.versions, result.scorings) == (0.9375, [1, 0], 2)
     assert (await scored(store, spec.run))[-1].values["accuracy"] == 0.90625
 
 
-async def test_a_job_that_ends_without_its_target_gives_its_newest_parameters(store):
+async def test_a_job_that_was_never_scored_gives_its_newest_parameters(store):
     spec = (await submit(store)).spec
     await commit(store, spec.run, 0.5)
     await store.jobs.finish(spec.run, "epochs")
-    flat, versions = await store.shards.result(spec)
-    assert (flat[0], versions) == (0.5, [1, 0])
+    result = await store.result(spec)
+    assert (result.parameters[0], result.versions, result.best) == (0.5, [1, 0], None)
+
+
+async def test_a_job_that_gets_worse_gives_the_very_parameters_that_scored_best(store):
+    spec = (await submit(store)).spec
+    evaluating = Evaluator(store)
+    flats = []
+    for accuracy in (0.5, 0.75, 0.625):
+        await commit(store, spec.run, accuracy)
+        await commit(store, spec.run, accuracy * 1.1, shard=1)
+        flats.append((await store.shards.flat(spec))[0])
+        await evaluating.look()
+    result = await store.result(spec)
+    assert result.parameters.tobytes() == flats[1].tobytes()
+    assert (result.versions, result.best.value, result.scorings) == ([2, 2], 0.75, 3)
+    newest = await store.result(spec, newest=True)
+    assert (newest.parameters.tobytes(), newest.versions) == (flats[2].tobytes(), [3, 3])
+
+
+async def test_what_a_finished_job_had_on_its_way_may_be_its_best(store):
+    spec = (await submit(store)).spec
+    await store.jobs.finish(spec.run, "epochs")
+    evaluating = Evaluator(store)
+    await evaluating.look()
+    await commit(store, spec.run, 0.5)
+    await evaluating.look()
+    assert (await store.result(spec)).best.value == 0.5
+
+
+async def test_an_evaluator_that_died_after_it_kept_the_best_is_followed_by_one_that_records_it(store, monkeypatch):
+    spec = (await submit(store)).spec
+    await commit(store, spec.run, 0.5)
+    await store.jobs.finish(spec.run, "epochs")
+    record = store.curve.record
+
+    async def dies(*_):
+        raise StoreUnavailableError("killed")
+
+    monkeypatch.setattr(store.curve, "record", dies)
+    with pytest.raises(StoreUnavailableError):
+        await Evaluator(store).look()
+    monkeypatch.setattr(store.curve, "record", record)
+    assert await scored(store, spec.run) == []
+    await Evaluator(store).look()
+    assert [point.values["accuracy"] for point in await scored(store, spec.run)] == [0.5]
+    assert (await store.scorings.read(spec)).scorings == 1
+
+
+async def test_an_evaluator_that_died_before_it_kept_the_best_is_followed_by_one_that_keeps_it(store, monkeypatch):
+    spec = (await submit(store)).spec
+    await commit(store, spec.run, 0.5)
+    await store.jobs.finish(spec.run, "epochs")
+    count = store.scorings.count
+
+    async def dies(*_):
+        raise StoreUnavailableError("killed")
+
+    monkeypatch.setattr(store.scorings, "count", dies)
+    with pytest.raises(StoreUnavailableError):
+        await Evaluator(store).look()
+    monkeypatch.setattr(store.scorings, "count", count)
+    await Evaluator(store).look()
+    assert ((await store.result(spec)).best.value, len(await scored(store, spec.run))) == (0.5, 1)
+
+
+async def train_half_an_epoch(store, spec):
+    """One of the two chunks that an epoch has, trained."""
+    (ordinal,) = await store.data.lease(spec, 1, 60)
+    await store.data.trained(spec.run, ordinal, 5)
+
+
+PATIENT = replace(JOB, patience=1.5, epochs=100)
+
+
+async def scorings_until_it_ends(store: Store, spec: JobSpec, evaluating: Evaluator, *accuracies: float) -> int:
+    """How many of these were scored, one every half an epoch, when the job ended."""
+    for number, accuracy in enumerate(accuracies, 1):
+        await commit(store, spec.run, accuracy)
+        await train_half_an_epoch(store, spec)
+        await evaluating.look()
+        if (await store.jobs.state(spec.run)).state == "finished":
+            return number
+    return 0
+
+
+async def test_a_job_without_an_improvement_for_so_many_epochs_ends(store):
+    spec = (await submit(store, PATIENT)).spec
+    assert spec.train_chunks == 2
+    # The second is best, at 1 epoch: 1.5 epochs after it is the fifth.
+    number = await scorings_until_it_ends(store, spec, Evaluator(store), 0.25, 0.5, 0.25, 0.375, 0.5, 0.75)
+    assert (number, (await store.jobs.state(spec.run)).reason) == (5, "patience")
+    result = await store.result(spec)
+    assert (result.parameters[0], result.versions, result.scorings) == (0.5, [2, 0], 5)
+
+
+async def test_a_job_that_improves_goes_on(store):
+    spec = (await submit(store, PATIENT)).spec
+    rising = [0.25 + 0.01 * number - 0.1 * (number % 3 == 1) for number in range(20)]
+    assert await scorings_until_it_ends(store, spec, Evaluator(store), *rising) == 0
+
+
+async def test_an_improvement_that_is_too_small_counts_as_none(store):
+    spec = (await submit(store, replace(PATIENT, min_improvement=0.25))).spec
+    assert await scorings_until_it_ends(store, spec, Evaluator(store), 0.25, 0.375, 0.4375, 0.46875) == 4
+    assert (await store.result(spec)).best.value == 0.46875
+
+
+async def test_a_loss_that_is_no_number_is_no_improvement(store):
+    spec = (await submit(store, replace(PATIENT, until=None, metrics=None))).spec
+    evaluating = Evaluator(store)
+    for number in range(4):
+        await commit(store, spec.run, 0.5, np.nan)
+        await train_half_an_epoch(store, spec)
+        await evaluating.look()
+        assert (await store.jobs.state(spec.run)).state == ("finished" if number == 3 else "running")
+
+
+async def test_an_evaluator_that_was_away_for_long_looks_twice_before_it_ends_a_job(store):
+    spec = (await submit(store, PATIENT)).spec
+    evaluating = Evaluator(store)
+    await evaluating.look()
+    for _ in range(20):
+        await train_half_an_epoch(store, spec)
+    for accuracy in (0.125, 0.1875):
+        assert (await store.jobs.state(spec.run)).state == "running"
+        await commit(store, spec.run, accuracy)
+        await evaluating.look()
+    assert (await store.jobs.state(spec.run)).reason == "patience"
+
+
+async def test_patience_counts_on_when_the_evaluator_is_another(store):
+    spec = (await submit(store, PATIENT)).spec
+    for accuracy in (0.5, 0.25, 0.25, 0.25):
+        await commit(store, spec.run, accuracy)
+        await train_half_an_epoch(store, spec)
+        await Evaluator(store).look()
+    assert (await store.jobs.state(spec.run)).reason == "patience"
+
+
+async def test_an_evaluator_that_died_before_it_ended_a_job_is_followed_by_one_that_does(store, monkeypatch):
+    spec = (await submit(store, PATIENT)).spec
+    assert await scorings_until_it_ends(store, spec, Evaluator(store), 0.5, 0.25, 0.25) == 0
+    await commit(store, spec.run, 0.25)
+    await train_half_an_epoch(store, spec)
+    finish = store.jobs.finish
+
+    async def dies(*_):
+        raise StoreUnavailableError("killed")
+
+    monkeypatch.setattr(store.jobs, "finish", dies)
+    with pytest.raises(StoreUnavailableError):
+        await Evaluator(store).look()
+    monkeypatch.setattr(store.jobs, "finish", finish)
+    await Evaluator(store).look()
+    assert (await store.jobs.state(spec.run)).reason == "patience"
+    assert (await store.scorings.read(spec)).scorings == 4
+
+
+async def test_a_resumed_job_is_waited_for_anew(store):
+    spec = (await submit(store, PATIENT)).spec
+    evaluating = Evaluator(store)
+    assert await scorings_until_it_ends(store, spec, evaluating, 0.5, 0.25, 0.25, 0.25) == 4
+    after = await resume(store, "scored")
+    # The first look scores what there is: worse than the best, and what is to be improved on now.
+    await evaluating.look()
+    assert await scorings_until_it_ends(store, after, evaluating, 0.375, 0.25, 0.25, 0.25) == 4
+    result = await store.result(after)
+    assert (result.parameters[0], result.best.value) == (0.5, 0.5)
 
 
 async def test_a_finished_job_is_scored_until_nothing_new_comes(store):
@@ -216,8 +385,8 @@ async def test_a_resumed_job_is_scored_again_and_ends_at_its_new_target(store):
     await evaluating.look()
     await evaluating.look()
     assert (await store.jobs.state(spec.run)).reason == "until"
-    flat, versions = await store.shards.result(after)
-    assert (flat[0], versions) == (0.96875, [2, 0])
+    result = await store.result(after)
+    assert (result.parameters[0], result.versions) == (0.96875, [2, 0])
 
 
 async def test_an_evaluator_that_starts_does_not_score_what_an_earlier_one_has(store):

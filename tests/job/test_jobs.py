@@ -17,7 +17,8 @@ from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job.scoring import Scorer
 from crowdlearn.program import decode, evaluate
 from crowdlearn.sharding import Shard
-from crowdlearn.spec import decode_spec, encode_spec
+from crowdlearn.spec import Headline, decode_spec, encode_spec
+from crowdlearn.weights import named
 
 X = np.arange(120, dtype=np.float64).reshape(40, 3) / 120
 Y = (np.arange(40) % 2).astype(np.int64)
@@ -229,6 +230,39 @@ def test_a_mistake_is_told_with_what_was_expected_and_what_came(changes, message
 def test_a_hyperparameter_out_of_range_is_refused_at_once(make, message):
     with pytest.raises(JobError, match=message.replace("(", r"\(")):
         make()
+
+
+def test_patience_is_stored_in_epochs_with_the_loss_of_the_untrained_model():
+    spec = replace(JOB, patience=3, min_improvement=0.01).compile().spec
+    assert decode_spec(encode_spec(spec)) == spec
+    assert (spec.patience, spec.min_improvement) == (3.0, 0.01)
+    params = named(spec.parameters, JOB.compile().parameters)
+    assert spec.initial_loss == pytest.approx(float(loss(params, {"x": X[:4], "y": Y[:4]})), rel=1e-5)
+    assert (JOB.compile().spec.patience, JOB.compile().spec.min_improvement) == (None, 0.0)
+
+
+def test_the_headline_is_the_metric_of_the_target_or_else_the_loss():
+    assert JOB.compile().spec.headline == Headline("loss", higher=False)
+    assert replace(JOB, until="positive >= 0.5").compile().spec.headline == Headline("positive", higher=True)
+    assert replace(JOB, until="positive <= 0.5").compile().spec.headline == Headline("positive", higher=False)
+    assert replace(JOB, data=Data(JOB.data.train), metrics=None).compile().spec.headline is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"patience": 0}, "patience expects more than 0, got 0"),
+        ({"patience": -1.5}, "patience expects more than 0, got -1.5"),
+        ({"patience": "3"}, "patience expects a number, got '3'"),
+        ({"patience": True}, "patience expects a number, got True"),
+        ({"patience": float("nan")}, "patience expects a number, got nan"),
+        ({"patience": 3, "min_improvement": -0.1}, "min_improvement expects at least 0, got -0.1"),
+        ({"min_improvement": 0.1}, "min_improvement 0.1 is what patience waits for: give patience too"),
+        ({"patience": 3, "data": Data(JOB.data.train)}, "patience 3 expects held-out data, got none"),
+    ],
+)
+def test_what_patience_cannot_wait_for_is_refused(fields, expected):
+    assert expected in refused(**fields)
 
 
 def test_until_needs_held_out_data():

@@ -80,6 +80,7 @@ def messages() -> list[dict[str, Any]]:
         ("wait", "gateway", p.Wait(seconds=1.0)),
         ("wait for the warm-up", "gateway", p.Wait(seconds=1.5, reason="warmup")),
         ("finished", "gateway", p.Finished(reason="until")),
+        ("finished for lack of improvement", "gateway", p.Finished(reason="patience")),
         ("an error", "gateway", p.ErrorMessage(code=4004, message="no job named 'nope'")),
         ("an error that will pass", "gateway", p.ErrorMessage(code=1013, message="Redis is away", retry_seconds=1.0)),
     ]  # fmt: skip

@@ -37,7 +37,7 @@ export function targetValue(metric: string, value: number): string {
 /** 0.412, 12.3, 1,204, 3.2e-5 */
 export function real(value: number): string {
   const size = Math.abs(value);
-  if (size !== 0 && size < 0.001) return value.toExponential(1);
+  if (size >= 1e6 || (size !== 0 && size < 0.001)) return value.toExponential(1);
   if (size < 10) return value.toFixed(3);
   return size < 1000 ? value.toFixed(1) : whole.format(value);
 }

@@ -34,6 +34,12 @@ export interface JobStatus {
   readonly loss: number | null;
   /** The newest held-out values by name; null until known. */
   readonly metrics: Readonly<Record<string, number>> | null;
+  /** Scorings of held-out data that met `until`; two in a row end the job. */
+  readonly met: number;
+  /** Epochs without a better score after which the job ends; null where it does not. */
+  readonly patience: number | null;
+  /** Why the job is said to diverge, also after its end; null while it does not. */
+  readonly diverging: Divergence | null;
   /** Why a running job does not get on; null while it does. */
   readonly stalled: Stall | null;
   readonly curve: readonly CurvePoint[];
@@ -45,6 +51,11 @@ export interface Stall {
   readonly refused: number;
   readonly seconds: number;
 }
+
+/** A held-out metric is not a finite number, any more or at all; or the training loss has exploded. */
+export type Divergence =
+  | { readonly where: "held_out"; readonly metric: string; readonly wasFinite: boolean }
+  | { readonly where: "training"; readonly value: number; readonly first: number };
 
 /** What came is not a status. */
 export class StatusError extends Error {
@@ -77,6 +88,9 @@ export function readStatus(value: unknown): JobStatus {
     epoch: number(fields, "epoch"),
     loss: numberOrNull(fields, "loss"),
     metrics: fields.metrics == null ? null : readValues(fields.metrics, "metrics"),
+    met: fields.met === undefined ? 0 : number(fields, "met"),
+    patience: numberOrNull(fields, "patience"),
+    diverging: fields.diverging == null ? null : readDivergence(fields.diverging),
     stalled: fields.stalled == null ? null : readStall(fields.stalled),
     curve: fields.curve === undefined ? [] : list(fields, "curve").map(readPoint),
   };
@@ -95,6 +109,14 @@ export function gradientsAbsorbed(status: JobStatus): number {
 function readStall(value: unknown): Stall {
   const fields = readFields(value, "stalled");
   return { reason: text(fields, "reason"), refused: number(fields, "refused"), seconds: number(fields, "seconds") };
+}
+
+function readDivergence(value: unknown): Divergence {
+  const fields = readFields(value, "diverging");
+  if (text(fields, "where") === "training") {
+    return { where: "training", value: number(fields, "value"), first: number(fields, "first") };
+  }
+  return { where: "held_out", metric: text(fields, "metric"), wasFinite: fields.was_finite !== false };
 }
 
 function readPoint(value: unknown): CurvePoint {

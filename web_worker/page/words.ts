@@ -1,8 +1,8 @@
 /** What the page says in sentences: of a job, of its state, of your own replica. Pure. */
 
-import { count, duration, metricValue, roughBytes, targetValue } from "./format.js";
+import { count, duration, metricValue, real, roughBytes, targetValue } from "./format.js";
 import type { StateName } from "./replica.js";
-import { gradientsAbsorbed, type JobStatus, type Stall } from "./status.js";
+import { type Divergence, gradientsAbsorbed, type JobStatus, type Stall } from "./status.js";
 import { readTarget } from "./target.js";
 
 const OPTIMIZERS: Readonly<Record<string, string>> = {
@@ -38,6 +38,7 @@ export type Lamp = "loading" | "training" | "idle" | "stalled" | "finished" | "a
 export function jobState(status: JobStatus, seconds: number | null): { readonly lamp: Lamp; readonly words: string } {
   if (status.state === "finished") return { lamp: "finished", words: endWords(status, seconds) };
   if (status.stalled) return { lamp: "stalled", words: stallWords(status.stalled) };
+  if (status.diverging) return { lamp: "stalled", words: `${divergenceWords(status.diverging)}. Its operator has to act` };
   if (status.replicas === 0) return { lamp: "idle", words: "Waiting for someone to take part" };
   return { lamp: "training", words: "Training now" };
 }
@@ -48,14 +49,35 @@ function stallWords({ reason, seconds }: Stall): string {
   return `${since}: gradients are refused (${reason}). If that lasts, its operator has to act`;
 }
 
+/** `Diverges: its training loss is 1e+28, and began at 2.3`. */
+function divergenceWords(diverging: Divergence): string {
+  if (diverging.where === "training") {
+    return `Diverges: its training loss is ${real(diverging.value)}, and began at ${real(diverging.first)}`;
+  }
+  const what = `its held-out ${diverging.metric.replaceAll("_", " ")} is not a finite number`;
+  return diverging.wasFinite ? `Diverges: ${what} any more` : `Diverges, or cannot be scored: ${what}`;
+}
+
 function endWords(status: JobStatus, seconds: number | null): string {
+  const words = reasonWords(status, seconds);
+  // What reached its target is good, whatever came after it.
+  if (!status.diverging || status.reason === "until" || status.reason === "diverged") return words;
+  return `${words}. ${divergenceWords(status.diverging)}`;
+}
+
+function reasonWords(status: JobStatus, seconds: number | null): string {
   const gradients = `${count(gradientsAbsorbed(status))} gradients`;
   const effort = seconds === null ? gradients : `${duration(seconds)} and ${gradients}`;
   if (status.reason === "until") return `Finished: reached ${targetWords(status)} after ${effort}`;
+  if (status.reason === "patience") return `Finished: no better score in ${epochs(status.patience)}, after ${effort}`;
   if (status.reason === "epochs") return `Finished: all ${count(status.epochs)} epochs done after ${effort}`;
   if (status.reason === "stopped") return `Stopped by its operator after ${effort}`;
   if (status.reason === "diverged") return `Ended because the model diverged, after ${effort}`;
   return `Finished after ${effort}`;
+}
+
+function epochs(count: number | null): string {
+  return count === null ? "a while" : `${String(count)} ${count === 1 ? "epoch" : "epochs"}`;
 }
 
 /** Title and text where one could take part, of a job that has ended. */
@@ -72,7 +94,10 @@ export function aimWords(status: JobStatus, metric: string, value: number | unde
   const aim = targetValue(metric, target.value);
   if (value === undefined) return `target ${aim}`;
   const reached = target.relation === ">=" ? value >= target.value : value <= target.value;
-  return reached ? `target ${aim} reached` : `target ${aim}`;
+  if (reached && status.reason === "until") return `target ${aim} reached`;
+  // Asynchronous training swings: one scoring that meets the target does not end the job.
+  if (status.met === 0) return `target ${aim}`;
+  return `target ${aim} met ${status.met === 1 ? "once" : `${count(status.met)} times`}; it needs two in a row`;
 }
 
 /** What the number of replicas counts; of more than one gateway, how many they are spread over. */

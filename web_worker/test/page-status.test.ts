@@ -51,6 +51,14 @@ test("a value that diverged is left out, not drawn", () => {
   assert.deepEqual(readStatus({ ...WIRE, metrics: { accuracy: 0.1, loss: null } }).metrics, { accuracy: 0.1 });
 });
 
+test("why a run diverges is read whole, and of a gateway that does not say it, nothing", () => {
+  const training = { where: "training", metric: "loss", was_finite: true, value: 1e28, first: 2.3 };
+  assert.deepEqual(readStatus({ ...WIRE, diverging: training }).diverging, { where: "training", value: 1e28, first: 2.3 });
+  const heldOut = { where: "held_out", metric: "loss", was_finite: false, value: null, first: null };
+  const diverging = { where: "held_out", metric: "loss", wasFinite: false };
+  assert.deepEqual(readStatus({ ...WIRE, met: 2, patience: 3, diverging: heldOut }), { ...readStatus(WIRE), met: 2, patience: 3, diverging });
+});
+
 test("what is not a status is refused with the field's name", () => {
   assert.throws(() => readStatus({ ...WIRE, rows: "6800" }), new StatusError("rows expects a number, got string"));
   assert.throws(() => readStatus([]), new StatusError("status expects an object, got a list"));

@@ -26,7 +26,7 @@ test("a metric's name decides between per cent and a plain number", () => {
 });
 
 test("numbers keep about three digits", () => {
-  assert.deepEqual([0, 0.00032, 0.41234, 12.345, 1234.5].map(real), ["0.000", "3.2e-4", "0.412", "12.3", "1,235"]);
+  assert.deepEqual([0, 0.00032, 0.41234, 12.345, 1234.5, 1e28].map(real), ["0.000", "3.2e-4", "0.412", "12.3", "1,235", "1.0e+28"]);
   assert.deepEqual([0, 0.5, 96.13, 1234].map(rate), ["0", "0.50", "96.1", "1,234"]);
   assert.deepEqual([0, 999, 79902, 19_176_480, 2.5e12].map(bytes), ["0 B", "999 B", "79.9 KB", "19.2 MB", "2.5 TB"]);
   assert.equal(roughBytes(79902), "80 KB");
@@ -67,6 +67,10 @@ test("the state says why a job ended", () => {
     plain(jobState(aStatus({ state: "finished", reason, until: "accuracy >= 0.93" }), 84).words);
   assert.equal(ended("until"), "Finished: reached accuracy ≥ 93 % after 1 min 24 s and 811 gradients");
   assert.equal(ended("epochs"), "Finished: all 10 epochs done after 1 min 24 s and 811 gradients");
+  assert.equal(
+    plain(jobState(aStatus({ state: "finished", reason: "patience", patience: 3 }), 84).words),
+    "Finished: no better score in 3 epochs, after 1 min 24 s and 811 gradients",
+  );
   assert.equal(ended("stopped"), "Stopped by its operator after 1 min 24 s and 811 gradients");
   assert.equal(ended("diverged"), "Ended because the model diverged, after 1 min 24 s and 811 gradients");
   assert.equal(ended(null), "Finished after 1 min 24 s and 811 gradients");
@@ -90,9 +94,33 @@ test("a job that does not get on says why, whether or not someone is here", () =
 test("the aim says when it is reached, in either direction", () => {
   const accuracy = aStatus({ until: "accuracy >= 0.93" });
   assert.equal(plain(aimWords(accuracy, "accuracy", 0.92)), "target 93 %");
-  assert.equal(plain(aimWords(accuracy, "accuracy", 0.93)), "target 93 % reached");
-  assert.equal(plain(aimWords(aStatus({ until: "loss <= 0.3" }), "loss", 0.29)), "target 0.3 reached");
+  const until = { state: "finished", reason: "until", met: 2 } as const;
+  assert.equal(plain(aimWords(aStatus({ until: "accuracy >= 0.93", ...until }), "accuracy", 0.93)), "target 93 % reached");
+  assert.equal(plain(aimWords(aStatus({ until: "loss <= 0.3", ...until }), "loss", 0.29)), "target 0.3 reached");
   assert.equal(aimWords(aStatus(), "loss", 0.5), "newest value");
+});
+
+test("a target that was met, but not twice in a row, says so", () => {
+  const met = (met: number, value: number): string =>
+    plain(aimWords(aStatus({ until: "accuracy >= 0.93", met }), "accuracy", value));
+  assert.equal(met(1, 0.94), "target 93 % met once; it needs two in a row");
+  assert.equal(met(1, 0.91), "target 93 % met once; it needs two in a row");
+  assert.equal(met(3, 0.91), "target 93 % met 3 times; it needs two in a row");
+});
+
+test("a run that diverges says so, while it goes on and after its end", () => {
+  const training = { where: "training", value: 1e28, first: 2.3 } as const;
+  const { lamp, words } = jobState(aStatus({ diverging: training }), null);
+  assert.equal(lamp, "stalled");
+  assert.equal(words, "Diverges: its training loss is 1.0e+28, and began at 2.300. Its operator has to act");
+  const heldOut = { where: "held_out", metric: "top_5", wasFinite: true } as const;
+  assert.match(jobState(aStatus({ diverging: heldOut }), null).words, /^Diverges: its held-out top 5 is not a finite number any more/);
+  const never = { ...heldOut, wasFinite: false };
+  assert.match(jobState(aStatus({ diverging: never }), null).words, /^Diverges, or cannot be scored: its held-out top 5 is/);
+  const ended = jobState(aStatus({ state: "finished", reason: "epochs", diverging: heldOut }), 84);
+  assert.match(plain(ended.words), /^Finished: all 10 epochs done .* gradients\. Diverges: its held-out top 5/);
+  const good = jobState(aStatus({ state: "finished", reason: "until", until: "accuracy >= 0.93", diverging: heldOut }), 84);
+  assert.doesNotMatch(good.words, /Diverges/);
 });
 
 test("replicas on several gateways say so", () => {

@@ -13,6 +13,7 @@ import { Training } from "./training";
 
 const FINISHED: Readonly<Record<string, string>> = {
   until: "The model has reached its goal. Thank you!",
+  patience: "The model does not get better any more. Thank you!",
   epochs: "All the data has been trained. Thank you!",
   diverged: "The model has diverged, and the job has ended. Thank you for your help!",
   stopped: "The operator has stopped this job. Thank you for your help!",

@@ -1,0 +1,77 @@
+"""Says what a job's scorings came to: which weights are the best, whether its target was met, whether it diverges."""
+
+from __future__ import annotations
+
+from crowdlearn.spec import Best, Divergence, JobSpec, JobStatus
+from crowdlearn.store import Result
+from services.cli.output import in_words
+
+IN_A_ROW = "it needs two in a row"
+"""What a target asks for beside being met: services/evaluator/evaluation.py says why."""
+
+
+def best_words(best: Best, scorings: int) -> str:
+    """`best of 14 scorings: accuracy 0.953 at version 1,204`."""
+    many = f"{scorings:,} scoring{'' if scorings == 1 else 's'}"
+    return f"best of {many}: {best.metric} {best.value:.4g} at {in_words(best.versions)}"
+
+
+def result_words(spec: JobSpec, result: Result, *, last: bool) -> str:
+    """Which weights of a run these are, and why."""
+    if result.best is not None:
+        return best_words(result.best, result.scorings)
+    newest = f"newest: {in_words(result.versions)}"
+    return newest if last else f"{newest}; {_why_newest(spec, result.scorings)}"
+
+
+def _why_newest(spec: JobSpec, scorings: int) -> str:
+    if not spec.held_out_rows:
+        return "the job has no held-out data to find the best by"
+    if not scorings:
+        return "nothing is scored yet"
+    if spec.headline is None:
+        return "without `until` or a held-out loss nothing says which are the best"
+    return f"held-out {spec.headline.metric} was never a finite number"
+
+
+def told(result: Result) -> dict[str, object]:
+    """The same for --json."""
+    best = None if result.best is None else {"metric": result.best.metric, "value": result.best.value}
+    return {"versions": result.versions, "best": best, "scorings": result.scorings}
+
+
+def epochs_words(epochs: float) -> str:
+    """`3 epochs`, `1 epoch`, `0.5 epochs`."""
+    return f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
+
+
+def target_words(status: JobStatus) -> str | None:
+    """That a target was met, but not as it has to be; None of one that was not met, or ended the job."""
+    if status.until is None or not status.met or status.reason == "until":
+        return None
+    times = "once" if status.met == 1 else f"{status.met:,} times"
+    return f"{status.until} was met {times}; {IN_A_ROW}"
+
+
+def divergence_words(status: JobStatus) -> str | None:
+    """A few sentences about a job that diverges; None about one that does not."""
+    if status.diverging is None:
+        return None
+    cause, advice = _cause(status.diverging)
+    then = "Stop the job, and submit it anew" if status.state == "running" else "Submit it anew"
+    return f"Job {status.job} {cause}. {advice}. {then} (docs/operations.md)."
+
+
+def _cause(diverging: Divergence) -> tuple[str, str]:
+    smaller = (
+        "Take a smaller learning_rate, clip gradients (clip_norm=1 or less), and bring inputs and targets near 0 and 1"
+    )
+    if diverging.where == "training":
+        return f"diverges: its training loss is {diverging.value:.3g}, and began at {diverging.first:.3g}", smaller
+    what = f"held-out {diverging.metric} is not a finite number"
+    if diverging.was_finite:
+        return f"diverges: {what} any more", smaller
+    unscored = (
+        f"If the training loss is small, {diverging.metric} divides by 0 or takes a logarithm of 0 in held-out rows"
+    )
+    return f"diverges, or cannot be scored: {what}, and never was", f"{smaller}. {unscored}"
