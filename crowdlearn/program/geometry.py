@@ -4,51 +4,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from crowdlearn.program.types import CannotExecute
-
-INSTEAD = "write an index of single elements or whole rows instead: x[i], jnp.take_along_axis"
+Axes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which axes of the operand and of the indices mean what; names as in JAX's GatherDimensionNumbers."""
+    """Which axes of the operand and of the indices mean what; names as in JAX's GatherDimensionNumbers.
 
-    operand: tuple[int, ...]
-    indices: tuple[int, ...]
+    A scatter's updates lie as the result of the gather that would read them.
+    """
+
+    operand: Axes
+    indices: Axes
     """Their shapes; the last axis of the indices is the index vector."""
-    indexed: tuple[int, ...]
+    sizes: Axes
+    """Elements of each operand axis in a window."""
+    indexed: Axes
     """Operand axes that the index vector's elements address."""
-    batch: tuple[int, ...]
+    collapsed: Axes
+    """Operand axes of one element in a window, which the result has no axis for."""
+    batch: Axes
     """Operand axes that run along with `index_batch` of the indices."""
-    index_batch: tuple[int, ...]
-    window: tuple[int, ...]
-    """Axes of the result that are not addressed, in the order of the operand's."""
+    index_batch: Axes
+    window: Axes
+    """Axes of the result that run within a window, in the order of the operand's."""
 
     @property
-    def free(self) -> tuple[int, ...]:
-        """Operand axes that are taken whole."""
+    def kept(self) -> Axes:
+        """Operand axes that the result has an axis for."""
+        return tuple(a for a in range(len(self.operand)) if a not in (*self.collapsed, *self.batch))
+
+    @property
+    def free(self) -> Axes:
+        """Operand axes that are not addressed."""
         return tuple(a for a in range(len(self.operand)) if a not in (*self.indexed, *self.batch))
 
     @property
-    def lookups(self) -> tuple[int, ...]:
+    def lookups(self) -> Axes:
         """Axes of the indices that count look-ups."""
         return tuple(a for a in range(len(self.indices) - 1) if a not in self.index_batch)
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """Batches B, look-ups K, places I and free elements O."""
+        """Batches B, look-ups K, places I and free elements O, where windows are single elements or whole axes."""
         size = self.operand
         batches, places, free = (math.prod(size[a] for a in axes) for axes in (self.batch, self.indexed, self.free))
         return batches, math.prod(self.indices[a] for a in self.lookups), places, free
 
     @property
-    def result_order(self) -> tuple[int, ...]:
-        """The permutation that brings (batch..., lookups..., free...) into the order of the result's axes."""
+    def lead(self) -> Axes:
+        """Sizes of the indices' axes before the index vector: batches, then look-ups."""
+        return tuple(self.indices[axis] for axis in (*self.index_batch, *self.lookups))
+
+    @property
+    def result_order(self) -> Axes:
+        """The permutation that brings (batch..., lookups..., kept...) into the order of the result's axes."""
         lead = range(len(self.indices) - 1)
-        rank = len(lead) + len(self.free)
+        rank = len(lead) + len(self.window)
         slots = [a for a in range(rank) if a not in self.window]
         source = {}
         for place, axis in zip(slots, lead, strict=True):
@@ -58,41 +73,53 @@ class Geometry:
             source[place] = len(lead) + number
         return tuple(source[place] for place in range(rank))
 
+    @property
+    def is_of_elements(self) -> bool:
+        """Whether windows are one element along what is addressed and whole along the rest."""
+        whole = all(self.sizes[axis] == self.operand[axis] for axis in self.free)
+        return whole and all(self.sizes[axis] == 1 for axis in self.indexed)
 
-def gather_geometry(operand: tuple[int, ...], indices: tuple[int, ...], params: dict[str, Any]) -> Geometry:
-    """The geometry of a `gather` equation; raises CannotExecute for windows that are neither one nor whole."""
-    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
-    indexed = _ints(numbers.start_index_map)
-    if set(indexed) != set(_ints(numbers.collapsed_slice_dims)):
-        raise CannotExecute("gather of a slice at an index that is computed", INSTEAD)
-    geometry = Geometry(
+    def squeezed(self) -> Geometry:
+        """The same of a result without axes for the single elements that are addressed."""
+        gone = {place for axis, place in zip(self.kept, self.window, strict=True) if axis in self.indexed}
+        left = [place - sum(each < place for each in gone) for place in self.window if place not in gone]
+        collapsed = tuple(sorted({*self.collapsed, *self.indexed}))
+        return replace(self, collapsed=collapsed, window=tuple(left))
+
+
+def gather_geometry(operand: Axes, indices: Axes, params: dict[str, Any]) -> Geometry:
+    """The geometry of a `gather` equation."""
+    numbers = params["dimension_numbers"]
+    return Geometry(
         operand,
         indices,
-        indexed,
+        _ints(params["slice_sizes"]),
+        _ints(numbers.start_index_map),
+        _ints(numbers.collapsed_slice_dims),
         _ints(numbers.operand_batching_dims),
         _ints(numbers.start_indices_batching_dims),
         _ints(numbers.offset_dims),
     )
-    if any(sizes[axis] != operand[axis] for axis in geometry.free):
-        raise CannotExecute("gather of a window narrower than the array", INSTEAD)
-    return geometry
 
 
-def scatter_geometry(operand: tuple[int, ...], indices: tuple[int, ...], params: dict[str, Any]) -> Geometry:
-    """The geometry of a `scatter-add` equation, which is that of the gather it is the transpose of."""
+def scatter_geometry(operand: Axes, indices: Axes, updates: Axes, params: dict[str, Any]) -> Geometry:
+    """The geometry of a `scatter` equation, which is that of the gather it is the transpose of."""
     numbers = params["dimension_numbers"]
-    indexed = _ints(numbers.scatter_dims_to_operand_dims)
-    if set(indexed) != set(_ints(numbers.inserted_window_dims)):
-        raise CannotExecute("scatter-add of a slice at an index that is computed", INSTEAD)
-    return Geometry(
+    geometry = Geometry(
         operand,
         indices,
-        indexed,
+        (1,) * len(operand),
+        _ints(numbers.scatter_dims_to_operand_dims),
+        _ints(numbers.inserted_window_dims),
         _ints(numbers.operand_batching_dims),
         _ints(numbers.scatter_indices_batching_dims),
         _ints(numbers.update_window_dims),
     )
+    sizes = [1] * len(operand)
+    for axis, place in zip(geometry.kept, geometry.window, strict=True):
+        sizes[axis] = updates[place]
+    return replace(geometry, sizes=tuple(sizes))
 
 
-def _ints(axes: Sequence[Any]) -> tuple[int, ...]:
+def _ints(axes: Sequence[Any]) -> Axes:
     return tuple(map(int, axes))

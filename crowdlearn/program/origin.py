@@ -12,13 +12,15 @@ from typing import Any
 
 from crowdlearn.errors import CrowdLearnError, JobError
 
-_PACKAGES = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})
-_STANDARD = sysconfig.get_path("stdlib")
+_PACKAGES = tuple(path for name in ("purelib", "platlib", "stdlib", "platstdlib") if (path := sysconfig.get_path(name)))
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+"""Libraries may lie elsewhere than this Python's own: beside it, in an environment that it extends, in a cache."""
+
 _OURS = str(Path(__file__).resolve().parents[1])
 
 
 def _is_library(path: str) -> bool:
-    return path.startswith((*_PACKAGES, _STANDARD, _OURS, "<frozen"))
+    return path.startswith((*_PACKAGES, _OURS, "<frozen")) or any(part in path for part in _INSTALLED)
 
 
 def line_of(equation: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from crowdlearn.program import convolution, indexing, inverses, loops, pieces, pooling, sorting, windows
+from crowdlearn.program import convolution, inverses, loops, pieces, pooling, sorting, windows
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.geometry import gather_geometry, scatter_geometry
 from crowdlearn.program.model import ValueType
@@ -48,6 +48,25 @@ def _comparison(name: str) -> Lowered:
             return plain(b, inputs, params, result)
         differ = _elementwise("xor")(b, inputs, params, result)
         return differ if name == "ne" else b.emit("not", (differ,))
+
+    return lowering
+
+
+def _total_order(name: str) -> Lowered:
+    """JAX's order of all floats, in which NaN comes last. Programs do not keep the sign of zero."""
+    plain = _comparison(name)
+
+    def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+        holds = plain(b, inputs, params, result)
+        if b.types[inputs[0]].dtype != "float32":
+            return holds
+        x, y = (_stretched(b, index, result.shape) for index in inputs)
+        of_nan = b.emit("ne", (y, y))
+        if name == "lt":
+            of_nan = b.emit("and", (of_nan, b.emit("eq", (x, x))))
+        if name == "eq":
+            of_nan = b.emit("and", (of_nan, b.emit("ne", (x, x))))
+        return b.emit("or", (holds, of_nan))
 
     return lowering
 
@@ -146,7 +165,10 @@ def _arg(name: str) -> Lowered:
     return lowering
 
 
-def _dot_general(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+def _dot_general(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
+    if result.dtype == "float32":
+        # Operands may be of other types than the sum, as those of pixels and a matrix are.
+        inputs = [b.convert(each, "float32") for each in inputs]
     contract, batch = params["dimension_numbers"]
     return b.emit(
         "dot_general",
@@ -160,6 +182,14 @@ def _iota(b: Builder, inputs: list[int], params: Params, result: ValueType) -> i
     return b.emit("iota", inputs, shape=result.shape, dtype=result.dtype, dimension=int(params["dimension"]))
 
 
+def _platform(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    """Which branch of `lax.platform_dependent` is taken: the default, or else that of CPUs, or else the first."""
+    platforms = params["platforms"]
+    default = next((number for number, names in enumerate(platforms) if names is None), None)
+    of_cpu = next((number for number, names in enumerate(platforms) if names is not None and "cpu" in names), 0)
+    return b.constant(of_cpu if default is None else default, result.dtype)
+
+
 def _nothing(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     """What a branch that is not taken would leave for the gradient: nothing reads it."""
     return b.constant(np.zeros(result.shape, result.dtype))
@@ -168,24 +198,21 @@ def _nothing(b: Builder, inputs: list[int], params: Params, result: ValueType) -
 def _gather(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     x, indices = inputs
     geometry = gather_geometry(b.types[x].shape, b.types[indices].shape, params)
-    return indexing.gather(b, x, indices, geometry, params["mode"].name, params["fill_value"])
+    return windows.gather(b, x, indices, geometry, params["mode"].name, params["fill_value"])
 
 
-def _scatter_add(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    x, indices, updates = inputs
-    geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
-    return indexing.scatter_add(b, x, indices, updates, geometry, params["mode"].name)
+def _scatter(how: str) -> Lowered:
+    def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+        x, indices, updates = inputs
+        geometry = scatter_geometry(*(b.types[each].shape for each in inputs), params)
+        return windows.scatter(b, x, indices, updates, geometry, params["mode"].name, how)
+
+    return lowering
 
 
 def _scatter_sub(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
     x, indices, updates = inputs
-    return _scatter_add(b, [x, indices, b.emit("neg", (updates,))], params, result)
-
-
-def _scatter(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    x, indices, updates = inputs
-    geometry = scatter_geometry(b.types[x].shape, b.types[indices].shape, params)
-    return indexing.scatter(b, x, indices, updates, geometry, params["mode"].name)
+    return _scatter("add")(b, [x, indices, b.emit("neg", (updates,))], params, result)
 
 
 def _dynamic_slice(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
@@ -201,6 +228,7 @@ LOWERINGS: dict[str, Lowered] = {
     **{name: _comparison(name) for name in COMPARISONS},
     **{name: _reduction(name) for name in REDUCTIONS},
     **dict.fromkeys(("stop_gradient", "copy", "copy_p", "optimization_barrier", "device_put", "name"), _same),
+    **{f"{name}_to": _total_order(name) for name in ("eq", "le", "lt")},
     "add_any": _elementwise("add"),
     "integer_pow": _elementwise("integer_pow", "y"),
     "pow": _pow,
@@ -220,13 +248,14 @@ LOWERINGS: dict[str, Lowered] = {
     "argmin": _arg("argmin"),
     "dot_general": _dot_general,
     "iota": _iota,
+    "platform_index": _platform,
     **dict.fromkeys(("empty", "empty2"), _nothing),
     **pieces.LOWERINGS,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,
-    "scatter-add": _scatter_add,
-    "scatter": _scatter,
+    "scatter": _scatter("set"),
+    **{f"scatter-{how}": _scatter(how) for how in ("add", "mul", "max", "min")},
     "scatter-sub": _scatter_sub,
     **inverses.LOWERINGS,
     "conv_general_dilated": convolution.convolve,

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from tests.job.models import Model, normal
+from tests.job.updates import UPDATES
 
 X, Y = normal(3, 4), normal(3, 4, seed=1)
 
@@ -186,7 +187,7 @@ def by_constants(lookup):
     return lambda table, batch: scalar(lookup(table, jnp.asarray(INDICES)))
 
 
-FUNCTIONS = {f"{name}(x)": Model(of_x(function), X, {"unused": X}) for name, function in FLOATS.items()}
+FUNCTIONS = {f"{name}(x)": Model(of_x(function), X, {"unused": X}) for name, function in {**FLOATS, **UPDATES}.items()}
 LOOKUPS = {
     f"{name}, {kind}": Model(loss(lookup), TABLE, batch)
     for name, lookup in GATHERS.items()
