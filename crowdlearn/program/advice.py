@@ -5,9 +5,6 @@ from __future__ import annotations
 ADVICE = {
     "while": "a Python loop with a fixed number of steps",
     "reduce_window": "lax.reduce_window with lax.max, lax.min or lax.add",
-    "scatter-mul": "jnp.where with a mask",
-    "scatter-min": "jnp.where with a mask, and jnp.minimum",
-    "scatter-max": "jnp.where with a mask, and jnp.maximum",
     "approx_top_k": "lax.top_k",
     "lgamma": "Stirling's series, or a table of jax.scipy.special.gammaln made beforehand",
     "digamma": "its asymptotic series, or a table made beforehand",

@@ -112,8 +112,10 @@ def scatter(b: Builder, x: int, updates: int, geometry: Geometry, box: Box, how:
     window = _turned(b, b.emit("transpose", (lying,), permutation=inverse(order)), box)
     rest = indexing.neutral("add" if how == "set" else how, b.types[x].dtype)
     placed = _padded(b, window, b.constant(rest), b.types[x].shape, box)
-    return b.emit("select_n", (_inside(b, b.types[x].shape, box), x, placed)) if how == "set" else indexing.combine(
-        b, x, placed, how
+    return (
+        b.emit("select_n", (_inside(b, b.types[x].shape, box), x, placed))
+        if how == "set"
+        else indexing.combine(b, x, placed, how)
     )
 
 
@@ -155,6 +157,8 @@ def _inside_along(b: Builder, size: int, side: Side) -> int:
     inside = b.emit("ge", (ramp, b.constant(number(side.low))))
     inside = b.emit("and", (inside, b.emit("le", (ramp, b.constant(number(side.high))))))
     if abs(side.step) > 1:
-        beyond = b.emit("rem", (b.emit("sub", (ramp, b.constant(number(side.low)))), b.constant(number(abs(side.step)))))
+        beyond = b.emit(
+            "rem", (b.emit("sub", (ramp, b.constant(number(side.low)))), b.constant(number(abs(side.step))))
+        )
         inside = b.emit("and", (inside, b.emit("eq", (beyond, b.constant(number(0))))))
     return inside

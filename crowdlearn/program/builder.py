@@ -18,6 +18,14 @@ WRITE_LIMIT = 1_024
 """Elements up to which a computed constant is written into the program: beyond, the equations are shorter."""
 
 COMMUTATIVE = frozenset({"add", "mul", "max", "min", "eq", "ne", "and", "or", "xor"})
+KEEPS_FINITE = frozenset(
+    {"add", "sub", "mul", "neg", "abs", "sign", "max", "min", "clamp", "select_n", "square", "floor"}
+)
+KEEPS_FINITE |= {"ceil", "round", "sin", "cos", "tanh", "logistic", "erf", "convert_element_type", "dot_general", "rem"}
+KEEPS_FINITE |= {"reduce_sum", "reduce_max", "reduce_min", "broadcast_in_dim", "reshape", "transpose", "concatenate"}
+KEEPS_FINITE |= {"slice", "pad", "patches", "rev", "iota"}
+"""What makes no infinity of moderate numbers."""
+
 LAYOUT = frozenset({"iota", "broadcast_in_dim", "reshape"})
 """What costs a browser nothing to compute, and much to read."""
 
@@ -34,10 +42,13 @@ class Builder:
         self._definitions: dict[int, Equation] = {}
         self._shared: dict[Any, int] = {}
         self._known: dict[int, Array | None] = {}
+        self._finite: set[int] = set()
 
     def input(self, of: ValueType) -> int:
         """A parameter or batch array."""
-        return self._new(of)
+        index = self._new(of)
+        self._finite.add(index)
+        return index
 
     def constant(self, value: Any, dtype: str | None = None) -> int:
         """A constant; equal ones are one value, and an array of equal elements is a broadcast scalar."""
@@ -49,6 +60,8 @@ class Builder:
             index = self._new(ValueType(array.shape, array.dtype.name))
             self.constants[index] = array
             self._shared[key] = index
+            if np.isfinite(array).all():
+                self._finite.add(index)
         return self._shared[key]
 
     def emit(self, primitive: str, inputs: Sequence[int], **options: Any) -> int:
@@ -85,6 +98,8 @@ class Builder:
         equation = Equation(primitive, inputs, (index,), options)
         self.equations.append(equation)
         self._definitions[index] = equation
+        if primitive in KEEPS_FINITE and all(each in self._finite for each in inputs):
+            self._finite.add(index)
         return index
 
     def _new(self, of: ValueType) -> int:
@@ -99,6 +114,10 @@ class Builder:
     def known(self, index: int) -> Array | None:
         """The value if it depends on no input and is small; its elements may be shared: do not write to it."""
         return self.constants.get(index, self._known.get(index))
+
+    def is_finite(self, index: int) -> bool:
+        """Whether the value holds neither infinity nor NaN as long as no parameter, no data and no sum does."""
+        return index in self._finite
 
     def scalar(self, index: int) -> Any:
         """The number that every element of the value equals, or None if it is not known to be constant."""

@@ -190,7 +190,10 @@ def within(b: Builder, shape: tuple[int, int], starts: Sequence[int], most: Sequ
     """Whether every one of `starts` lies in 0 ... its `most`; (B, K) bool."""
     inside = b.broadcast(b.constant(True), shape)
     for start, limit in zip(starts, most, strict=True):
-        above, below = (b.emit("ge", (start, b.constant(np.int32(0)))), b.emit("le", (start, b.constant(np.int32(limit)))))
+        above, below = (
+            b.emit("ge", (start, b.constant(np.int32(0)))),
+            b.emit("le", (start, b.constant(np.int32(limit)))),
+        )
         inside = b.emit("and", (inside, b.emit("and", (above, below))))
     return inside
 
@@ -204,12 +207,26 @@ def one_hot(b: Builder, place: int, places: int) -> int:
 
 def take(b: Builder, source: int, at: int) -> int:
     """(B, I, O) at the places (B, K), as (B, K, O)."""
-    (batches, places, free), lookups = b.types[source].shape, b.types[at].shape[1]
+    (_, places, free), lookups = b.types[source].shape, b.types[at].shape[1]
     mask = one_hot(b, at, places)
     if b.types[source].dtype == "float32" and lookups > 1 and free > 1:
-        # A product is far cheaper than B K I O selections; an infinity in a row spreads to all, as in no sane model.
-        return b.emit("dot_general", (b.convert(mask, "float32"), source), contract=((2,), (1,)), batch=((0,), (0,)))
+        # A product is far cheaper than B K I O selections.
+        return _product(b, b.convert(mask, "float32"), source)
     return _picked(b, source, mask)
+
+
+GREATEST = np.finfo(np.float32).max
+
+
+def _product(b: Builder, mask: int, source: int) -> int:
+    """(B, K, I) times (B, I, O). An infinity in a row would spread to all: as the greatest number it does not."""
+    axes = {"contract": ((2,), (1,)), "batch": ((0,), (0,))}
+    if b.is_finite(source):
+        return b.emit("dot_general", (mask, source), **axes)
+    most, least = b.constant(GREATEST), b.constant(-GREATEST)
+    taken = b.emit("dot_general", (mask, b.emit("clamp", (least, source, most))), **axes)
+    above = b.emit("select_n", (b.emit("ge", (taken, most)), taken, b.constant(np.float32(np.inf))))
+    return b.emit("select_n", (b.emit("le", (taken, least)), above, b.constant(np.float32(-np.inf))))
 
 
 def _picked(b: Builder, source: int, mask: int) -> int:

@@ -204,7 +204,8 @@ def _gather(b: Builder, inputs: list[int], params: Params, result: ValueType) ->
 def _scatter(how: str) -> Lowered:
     def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
         x, indices, updates = inputs
-        geometry = scatter_geometry(*(b.types[each].shape for each in inputs), params)
+        operand, of_indices, of_updates = (b.types[each].shape for each in inputs)
+        geometry = scatter_geometry(operand, of_indices, of_updates, params)
         return windows.scatter(b, x, indices, updates, geometry, params["mode"].name, how)
 
     return lowering

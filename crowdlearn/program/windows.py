@@ -184,7 +184,9 @@ class _Windows:
         b, shape = self.b, self.b.types[given].shape
         first = (0, place + 1, *(a for a in range(1, len(shape)) if a != place + 1))
         rest = [shape[axis] for axis in first[2:]]
-        flat = b.reshape(b.emit("transpose", (given,), permutation=first), (*(shape[a] for a in first[:2]), math.prod(rest)))
+        flat = b.reshape(
+            b.emit("transpose", (given,), permutation=first), (*(shape[a] for a in first[:2]), math.prod(rest))
+        )
         taken = b.reshape(indexing.take_exactly(b, flat, at), (*b.types[at].shape, *rest))
         return b.emit("transpose", (taken,), permutation=inverse(first))
 
@@ -198,8 +200,11 @@ class _Windows:
         places, free = (math.prod(shape[p] for p in group) for group in (moving, still))
         elements = math.prod(sizes[p] for p in moving)
         if batches * lookups * elements * places > MAX_WRITTEN:
-            raise CannotExecute(f"{lookups:,} windows of {elements:,} elements each, put at indices that are values among "
-                f"{places:,} places", "put fewer or smaller ones, or add them: .at[...].add")
+            raise CannotExecute(
+                f"{lookups:,} windows of {elements:,} elements each, put at indices that are values among "
+                f"{places:,} places",
+                "put fewer or smaller ones, or add them: .at[...].add",
+            )
         grouped = b.reshape(b.emit("transpose", (x,), permutation=order), (batches, places, free))
         turned = b.emit("transpose", (given,), permutation=(0, 1, *(p + 2 for p in (*moving, *still))))
         updates = b.reshape(turned, (batches, lookups * elements, free))
@@ -227,7 +232,10 @@ def dynamic_slice(b: Builder, x: int, starts: Sequence[int], sizes: Sequence[int
     """The window of `sizes` of `x` at `starts`, which are moved inside as JAX moves them."""
     fixed, moving = _fixed_starts(b, x, starts, sizes)
     shape = b.types[x].shape
-    limit = [n if axis in moving else start + size for axis, (n, start, size) in enumerate(zip(shape, fixed, sizes, strict=True))]
+    limit = [
+        n if axis in moving else start + size
+        for axis, (n, start, size) in enumerate(zip(shape, fixed, sizes, strict=True))
+    ]
     window = b.emit("slice", (x,), start=tuple(fixed), limit=tuple(limit), strides=(1,) * len(shape))
     if not moving:
         return window
@@ -253,9 +261,7 @@ def _vector(b: Builder, starts: Sequence[int], axes: Sequence[int]) -> int:
     return b.emit("concatenate", [b.reshape(b.convert(starts[axis], "int32"), (1,)) for axis in axes], dimension=0)
 
 
-def _fixed_starts(
-    b: Builder, x: int, starts: Sequence[int], sizes: Sequence[int]
-) -> tuple[list[int], tuple[int, ...]]:
+def _fixed_starts(b: Builder, x: int, starts: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:
     """The start on each axis, moved inside, 0 where it is a value; and the axes where it is."""
     fixed, moving = [], []
     for axis, (size, n, start) in enumerate(zip(sizes, b.types[x].shape, starts, strict=True)):

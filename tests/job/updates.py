@@ -1,4 +1,4 @@
-"""Functions of a 3 x 4 array that write and read windows, by numbers that are fixed and by values; segments; searches."""
+"""Functions of a 3 x 4 array that read and write windows, at fixed numbers and at values; segments; searches."""
 
 from __future__ import annotations
 
