@@ -30,13 +30,12 @@ SELECTIONS: dict[str, Any] = {
 }
 
 
-def updated(selection: Any, how: str) -> Function:
-    """`x` with twice what it holds elsewhere put in at `selection`."""
+def updated(selection: Any, *ways: str) -> Function:
+    """`x` with twice what it holds elsewhere put in at `selection`, in each of the ways."""
 
     def function(x: Any) -> Any:
         new = 2 * jnp.flip(x)[selection] + 0.5
-        options = {"unique_indices": True} if how == "multiply" else {}
-        return getattr(x.at[selection], how)(new, **options)
+        return jnp.stack([getattr(x.at[selection], how)(new, unique_indices=True) for how in ways])
 
     return function
 
@@ -63,10 +62,9 @@ SEGMENTS = np.array([2, 0, 2])
 KNOTS = np.array([-1.5, -0.5, -0.5, 0.25, 1.0], np.float32)
 WITH_NAN = np.array([-1.0, 0.0, 2.0, np.inf, np.nan], np.float32)
 
-FIXED = {
-    f"{how} {name}": updated(selection, how)
-    for name, selection in SELECTIONS.items()
-    for how in ("set", "add", "multiply", "max", "min")
+FIXED = {f"set, add, multiply {name}": updated(each, "set", "add", "multiply") for name, each in SELECTIONS.items()}
+FIXED |= {
+    f"max, min {name}": updated(SELECTIONS[name], "max", "min") for name in ("a window", "a mask", "rows by number")
 }
 MOVING: dict[str, Function] = {
     "window read": lambda x: lax.dynamic_slice(x, (place(x), place(x)), (2, 3)),
