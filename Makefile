@@ -11,6 +11,11 @@ TORCH_VENV := .venv-torch
 COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
 # Tests mostly wait for each other's processes: two at a time take little more than half the time.
 WORKERS ?= 2
+# Of the tests: file, or random; the seed of a random order repeats it.
+ORDER ?= file
+SEED ?= $(shell date +%s)
+ORDERED = $(if $(filter random,$(ORDER)),--shuffle $(SEED) --no-loadscope-reorder,$(if $(filter-out file,$(ORDER)),$(error \
+	ORDER expects file or random, got $(ORDER))))
 BUNDLE := web_worker/dist/worker.js
 BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node -type f 2>/dev/null) web_worker/build.mjs
 
@@ -24,9 +29,9 @@ demo: $(VENV)/ready $(BUNDLE) ## train digits here with two real browser replica
 	@scripts/system-packages
 	$(BIN)/crowdlearn up examples/digits.py --browsers 2 --out digits.safetensors
 
-test: setup ## run every test, with servers of their own; CROWDLEARN_REDIS_SERVER=PATH names another redis-server, or a valkey-server
+test: setup ## run every test, with servers of their own: see docs/tests.md for WORKERS, ORDER, SEED and another Redis
 	cd web_worker && npm test --silent
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ORDERED)
 
 test-torch: setup $(TORCH_VENV)/ready ## test PyTorch, Flax and Equinox models, in an environment of their own
 	$(TORCH_VENV)/bin/python -m pytest tests/torch

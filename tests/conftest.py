@@ -1,4 +1,4 @@
-"""What tests share: a real redis-server, a real cluster, the three stores every promise is tested on, and logs."""
+"""What tests share: their order, a real redis-server and cluster, the three stores every promise is tested on, logs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from benchmarks.processes import REDIS_SERVER, RedisCluster, RedisServer
 from tests.end_to_end.log_files import shown_on_failure
+from tests.order import shuffled
+
+# A slow machine is no fault, and a run that failed can be repeated: `make fuzz` looks for new examples.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --shuffle."""
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run files, and the tests in each, in another order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts the tests in order."""
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        items[:] = shuffled(items, seed)
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,35 @@
 // loads), node/ (what runs models that are ES modules for the Python side). `--check` builds only that, `--tests` only the tests
 // for node.
 import { build } from "esbuild";
-import { cp, mkdir, readdir, rm } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 process.chdir(fileURLToPath(new URL(".", import.meta.url)));
 
 const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: "linked", logLevel: "warning" };
 
+/** Puts `files` into a folder, each at one moment, and removes others: somebody may be loading them just now. */
+async function replace(folder, files) {
+  await mkdir(folder, { recursive: true });
+  for (const { path, contents } of files) {
+    const known = await readFile(path).catch(() => null);
+    if (known?.equals(contents)) continue;
+    await writeFile(`${path}.${process.pid}`, contents);
+    await rename(`${path}.${process.pid}`, path);
+  }
+  const names = new Set(files.map(({ path }) => basename(path)));
+  const old = (await readdir(folder)).filter((name) => !names.has(name) && !/\.\d+$/.test(name));
+  await Promise.all(old.map((name) => rm(join(folder, name), { force: true })));
+}
+
 /** A bundle of its own: shared chunks would make every replica load one file more. */
 async function buildCheck() {
-  await rm("dist/check", { recursive: true, force: true });
-  await build({
-    ...shared, sourcemap: false, minify: true, splitting: true,
+  const { outputFiles } = await build({
+    ...shared, sourcemap: false, minify: true, splitting: true, write: false,
     entryPoints: ["src/check.ts"], outdir: "dist/check", chunkNames: "chunk-[hash]",
   });
+  await replace("dist/check", outputFiles);
 }
 
 if (process.argv.includes("--tests")) {
