@@ -105,7 +105,7 @@ class Headline(msgspec.Struct, frozen=True):
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One submitted job, stored as JSON under its run.
 
-    It never changes, but for `epochs`, `until`, `resumed` and `paused_seconds` of a run that is resumed after its end.
+    It never changes, but for `epochs`, `until`, `patience`, `resumed` and `paused_seconds` of a run that is resumed.
     """
 
     name: Annotated[str, Meta(pattern=JOB_NAME)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from crowdlearn.errors import JobError
+from crowdlearn.fields import positive
 from crowdlearn.spec import FinishReason, JobSpec, Target, parse_target
 
 if TYPE_CHECKING:
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from crowdlearn.store.data import Progress
 
 NO_TARGET = "none"
-"""What `until` is given as to train on without a target."""
+"""What `until` and `patience` are given as to train on without a target, or for as long as there are epochs."""
 
 
-async def resume(store: Store, name: str, epochs: int | None = None, until: str | None = None) -> JobSpec:
+async def resume(
+    store: Store, name: str, epochs: int | None = None, until: str | None = None, patience: str | None = None
+) -> JobSpec:
     """Lets the newest run of a job go on where it ended; returns its spec from now on.
 
     Nothing of its shards is touched: parameters, optimizer slots, versions, offsets and sequence numbers stay.
@@ -26,6 +29,7 @@ async def resume(store: Store, name: str, epochs: int | None = None, until: str 
     Args:
         epochs: the epochs in all, those that are trained included; None keeps the job's.
         until: the new target, or `none` for no target; None keeps the job's.
+        patience: epochs without an improvement from now on, or `none`; None keeps the job's.
     Raises:
         UnknownJobError: no job has that name.
         JobError: the job is running, has diverged, or would end at once.
@@ -34,7 +38,7 @@ async def resume(store: Store, name: str, epochs: int | None = None, until: str 
     state = await store.jobs.state(spec.run)
     if state.state == "running":
         raise JobError(f"job {name} is running: there is nothing to resume")
-    after = continued(spec, state.reason or "stopped", await store.data.progress(spec), epochs, until)
+    after = continued(spec, state.reason or "stopped", await store.data.progress(spec), epochs, until, patience)
     if state.finished_seconds is not None:
         lay_still = max(0.0, time.time() - state.finished_seconds)
         after = msgspec.structs.replace(after, paused_seconds=spec.paused_seconds + lay_still)
@@ -46,7 +50,12 @@ async def resume(store: Store, name: str, epochs: int | None = None, until: str 
 
 
 def continued(
-    spec: JobSpec, reason: FinishReason, progress: Progress, epochs: int | None, until: str | None
+    spec: JobSpec,
+    reason: FinishReason,
+    progress: Progress,
+    epochs: int | None,
+    until: str | None,
+    patience: str | None = None,
 ) -> JobSpec:
     """The spec with which a run that ended for `reason` goes on.
 
@@ -59,8 +68,16 @@ def continued(
             "with --checkpoint to go on from a checkpoint, or with --weights from exported weights"
         )
     after = msgspec.structs.replace(
-        spec, epochs=_epochs(spec, progress, epochs), until=_target(spec, reason, until), resumed=spec.resumed + 1
+        spec,
+        epochs=_epochs(spec, progress, epochs),
+        until=_target(spec, reason, until),
+        patience=spec.patience if patience is None else _patience(patience),
+        resumed=spec.resumed + 1,
     )
+    if after.patience is not None and after.headline is None:
+        raise JobError(
+            f"job {spec.name} has no held-out loss for patience to wait for: give --until, or --patience none"
+        )
     if after.train_chunks and progress.leases_done >= after.epochs * after.train_chunks:
         raise JobError(f"job {spec.name} has trained all its {spec.epochs} epochs: give more, with --epochs")
     return after
@@ -87,3 +104,13 @@ def _target(spec: JobSpec, reason: FinishReason, until: str | None) -> Target | 
         names = ", ".join(spec.metrics) or "a job with held-out data"
         raise JobError(f"until expects one of {names}, got {target.metric!r}")
     return target
+
+
+def _patience(text: str) -> float | None:
+    if text == NO_TARGET:
+        return None
+    try:
+        epochs = float(text)
+    except ValueError as error:
+        raise JobError(f"patience expects a number of epochs or 'none', got {text!r}") from error
+    return positive("patience", epochs)

@@ -69,6 +69,12 @@ def resume(
     until: Annotated[
         str | None, typer.Option(help="A new target, or 'none'. \\[default: the job's]", metavar="'METRIC >= VALUE'")
     ] = None,
+    patience: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs without an improvement from now on, or 'none'. \\[default: the job's]", metavar="EPOCHS"
+        ),
+    ] = None,
     redis: RedisUrl = DEFAULT_REDIS_URL,
     as_json: AsJson = False,
 ) -> None:
@@ -76,7 +82,7 @@ def resume(
 
     async def main(_: asyncio.Event) -> tuple[JobSpec, list[int]]:
         async with opened(redis) as store:
-            spec = await resume_job(store, job, epochs, until)
+            spec = await resume_job(store, job, epochs, until, patience)
             manifests = await store.shards.manifests(spec.run, len(spec.shards))
             return spec, [manifest.version for manifest in manifests]
 

@@ -19,7 +19,8 @@ def best_words(best: Best, scorings: int) -> str:
 def result_words(spec: JobSpec, result: Result, *, last: bool) -> str:
     """Which weights of a run these are, and why."""
     if result.best is not None:
-        return best_words(result.best, result.scorings)
+        began = ", which are those that it began with" if max(result.versions) <= spec.first_version else ""
+        return best_words(result.best, result.scorings) + began
     newest = f"newest: {in_words(result.versions)}"
     return newest if last else f"{newest}; {_why_newest(spec, result.scorings)}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from crowdlearn.spec import JobStatus, parse_target
-from services.cli.scores import best_words, target_words
+from services.cli.scores import best_words, epochs_words, target_words
 
 ENDS = {"until": "reached", "patience": "patience", "epochs": "trained", "stopped": "stopped", "diverged": "diverged"}
 """How a job ended, in one word."""
@@ -38,7 +38,9 @@ def details(one: JobStatus) -> Table:
     table = Table(title=f"Job {one.job}", title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("state", _state(one) + (f", until {one.until}" if one.until and one.state == "running" else ""))
+    ends = [one.until] if one.until else []
+    ends += [f"no better for {epochs_words(one.patience)}"] if one.patience is not None else []
+    table.add_row("state", _state(one) + (f", until {', or '.join(ends)}" if ends and one.state == "running" else ""))
     table.add_row("run", one.run)
     table.add_row(
         "gradients", f"{max(one.versions):,}, {one.updates_per_second:,.1f} a second, {one.backlog:,} waiting"

@@ -50,6 +50,14 @@ def test_the_best_is_told_with_its_version() -> None:
     assert best_words(two, 1) == "best of 1 scoring: loss 1e-05 at versions 7 to 1,203 of 2 shards"
 
 
+def test_weights_that_are_no_better_than_at_first_are_told_so() -> None:
+    first = Best(metric="accuracy", value=0.5, versions=[0])
+    words = result_words(a_spec(), a_result(first), last=False)
+    assert words == "best of 14 scorings: accuracy 0.5 at version 0, which are those that it began with"
+    assert "began" in result_words(a_spec(first_version=1204), a_result(), last=False)
+    assert "began" not in result_words(a_spec(first_version=1203), a_result(), last=False)
+
+
 @pytest.mark.parametrize(
     ("spec", "scorings", "last", "why"),
     [
@@ -162,6 +170,14 @@ def printed(shown: Any) -> str:
     text = io.StringIO()
     Console(file=text, width=120).print(shown)
     return "\n".join(" ".join(line.split()) for line in text.getvalue().splitlines())
+
+
+def test_status_tells_what_ends_a_running_job() -> None:
+    assert "state running, until accuracy >= 0.93, or no better for 3 epochs" in printed(
+        details(a_status(patience=3.0))
+    )
+    assert "state running, until no better for 0.5 epochs" in printed(details(a_status(until=None, patience=0.5)))
+    assert "state trained\n" in printed(details(a_status(patience=3.0, state="finished", reason="epochs")))
 
 
 def test_status_tells_the_best_and_the_target() -> None:

@@ -7,19 +7,22 @@ import logging
 import shutil
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from redis.exceptions import ResponseError
 
 from crowdlearn import Data, Downpour, Job
 from crowdlearn.errors import JobError, SetupError, StoreUnavailableError
-from crowdlearn.job import CompiledJob
+from crowdlearn.job import CompiledJob, scoring
 from crowdlearn.settings import EvaluatorSettings
-from crowdlearn.spec import CurvePoint, JobSpec
-from crowdlearn.store import Commit, Store, connect, resume
+from crowdlearn.spec import Best, CurvePoint, JobSpec
+from crowdlearn.store import Commit, Store, connect, keys, resume
+from crowdlearn.store.connection import Command, Connection
 from services import evaluator
 from services.evaluator.evaluation import Evaluation
 from services.evaluator.service import Evaluator
@@ -49,7 +52,10 @@ async def store() -> AsyncIterator[Store]:
 
 
 async def submit(store: Store, job: Job = JOB) -> CompiledJob:
-    compiled = job.compile()
+    return await submit_compiled(store, job.compile())
+
+
+async def submit_compiled(store: Store, compiled: CompiledJob) -> CompiledJob:
     await store.jobs.submit(
         compiled.spec, compiled.program, compiled.metrics, compiled.parameters, compiled.train, compiled.held_out
     )
@@ -251,6 +257,79 @@ async def test_an_evaluator_that_died_before_it_kept_the_best_is_followed_by_one
     monkeypatch.setattr(store.scorings, "count", count)
     await Evaluator(store).look()
     assert ((await store.result(spec)).best.value, len(await scored(store, spec.run))) == (0.5, 1)
+
+
+class Killed(BaseException):
+    """The evaluator is no more."""
+
+
+class Mortal:
+    """Lets a process die at its nth command to Redis: before it is sent, or before its answer comes."""
+
+    def __init__(self, connection: Connection, commands: int, *, answered: bool) -> None:
+        self.connection, self.left, self.answered = connection, commands, answered
+        self.call = connection.call
+
+    async def one(self, *command: Any) -> Any:
+        self.left -= 1
+        if self.left == 0 and not self.answered:
+            raise Killed
+        result = await self.call(*command)
+        if self.left == 0:
+            raise Killed
+        return result
+
+    async def many(self, commands: Sequence[Command]) -> list[Any]:
+        results = []
+        for command in commands:
+            # A pipeline is no transaction: whoever dies may have sent half of it.
+            try:
+                results.append(await self.one(*command))
+            except ResponseError as error:
+                results.append(error)
+        return results
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_the_best_is_exact_wherever_an_evaluator_dies(monkeypatch, answered):
+    compiled = JOB.compile()
+    scorer = scoring.read(compiled.metrics, compiled.spec, compiled.program)
+    monkeypatch.setattr(scoring, "read", lambda *_: scorer)
+    commands, died = 0, True
+    while died:
+        commands += 1
+        store = await connect(f"fake://{uuid.uuid4().hex}")
+        spec = (await submit_compiled(store, compiled)).spec
+        await commit(store, spec.run, 0.5)
+        await commit(store, spec.run, 2.0, shard=1)
+        expected = (await store.shards.flat(spec))[0].tobytes()
+        with monkeypatch.context() as dying:
+            mortal = Mortal(store._connection, commands, answered=answered)
+            dying.setattr(store._connection, "call", mortal.one)
+            dying.setattr(store._connection, "_pipeline", mortal.many)
+            try:
+                await Evaluator(store).look()
+                died = False
+            except Killed:
+                pass
+        result = await store.result(spec)
+        assert result.best is None or result.parameters.tobytes() == expected
+        following = Evaluator(store)
+        await following.look()
+        await commit(store, spec.run, 0.25)
+        await commit(store, spec.run, 3.0, shard=1)
+        await following.look()
+        result = await store.result(spec)
+        assert (result.parameters.tobytes(), result.versions, result.scorings) == (expected, [1, 1], 2)
+        assert result.best == Best(metric="accuracy", value=0.5, versions=[1, 1])
+        # Redis may have heard of a scoring whose evaluator died at once: that one is on the curve twice.
+        assert sorted({point.version for point in await scored(store, spec.run)}) == [1, 2]
+        names = await store._connection.call("KEYS", "*:best*")
+        lasting = [name for name in names if await store._connection.call("PTTL", name) == -1]
+        assert lasting == [keys.best(spec.run).encode()]
+        await store.close()
+    # State, streams, manifests, progress, parameters, chunk, candidate, script, curve ...
+    assert commands > 15
 
 
 async def train_half_an_epoch(store, spec):

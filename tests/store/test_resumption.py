@@ -107,11 +107,32 @@ def small_spec_until(target: Any) -> JobSpec:
 
 
 async def test_a_run_that_did_not_improve_goes_on_as_it_is(store: Store) -> None:
-    spec = await submit(store, msgspec.structs.replace(small_spec(), patience=3.0))
+    spec = await submit(store, msgspec.structs.replace(small_spec(), patience=3.0, metrics=("loss",)))
     await store.jobs.finish(spec.run, "patience")
     after = await resume(store, "small")
     assert (after.patience, after.resumed) == (3.0, 1)
     assert await store.jobs.state(spec.run) == State("running", resumed=1)
+
+
+@pytest.mark.parametrize(("given", "patience"), [("none", None), ("0.5", 0.5), ("4", 4.0), (None, 3.0)])
+async def test_a_run_goes_on_with_another_patience(store: Store, given: str | None, patience: float | None) -> None:
+    spec = await submit(store, msgspec.structs.replace(small_spec(), patience=3.0, metrics=("loss",)))
+    await store.jobs.finish(spec.run, "patience")
+    await resume(store, "small", patience=given)
+    assert (await store.jobs.spec("small")).patience == patience
+
+
+async def test_a_patience_that_is_none_is_refused(store: Store) -> None:
+    spec = await submit(store, small_spec())
+    await store.jobs.finish(spec.run, "stopped")
+    for wrong, expected in (
+        ("long", "patience expects a number of epochs or 'none', got 'long'"),
+        ("0", "patience expects more than 0, got 0"),
+        ("3", "job small has no held-out loss for patience to wait for"),
+    ):
+        with pytest.raises(JobError, match=expected):
+            await resume(store, "small", patience=wrong)
+    assert (await store.jobs.state(spec.run)).state == "finished"
 
 
 async def test_a_diverged_run_is_refused_with_advice(store: Store, spec: JobSpec) -> None:
