@@ -9,8 +9,8 @@ BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 # Docker, or what stands in for it here.
 COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
-# Tests mostly wait for each other's processes: two at a time take little more than half the time.
-WORKERS ?= 2
+# Tests mostly wait for each other's processes: two at a time take little more than half the time, also on one processor.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 # Of the tests: file, or random; the seed of a random order repeats it.
 ORDER ?= file
 SEED ?= $(shell date +%s)

@@ -47,7 +47,7 @@ class Tab:
 
     def after(self, case: Case, steps: int) -> Held:
         """What is held once `case` has made so many steps and was disposed."""
-        answer = self.programs.run(case, "wasm", steps, seconds=300)
+        answer = self.programs.run(case, "wasm", steps, seconds=3600)
         assert isinstance(answer, Answer), answer
         assert len(answer.step_milliseconds) == steps
         self.inspector.send("HeapProfiler.collectGarbage")
