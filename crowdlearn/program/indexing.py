@@ -19,9 +19,9 @@ from crowdlearn.program.model import NARROW
 
 
 def gather(b: Builder, x: int, indices: int, geometry: Geometry, mode: str, fill_value: Any) -> int:
-    """The elements of `x` at `indices`; what lies outside is as JAX's `mode` says, CLIP or FILL_OR_DROP."""
+    """The elements of `x` at `indices`; what lies outside is as JAX's `mode` says, FILL_OR_DROP, or CLIP and all others."""
     indices, geometry = _aligned(b, indices, geometry)
-    at, inside = _places(b, indices, geometry, clip=mode == "CLIP")
+    at, inside = _places(b, indices, geometry, clip=mode != "FILL_OR_DROP")
     taken = take(b, _grouped(b, x, geometry), at)
     if mode == "FILL_OR_DROP":
         taken = filled(b, taken, inside, fill_value)

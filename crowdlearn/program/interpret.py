@@ -54,6 +54,14 @@ def meaning(primitive: str, inputs: Sequence[Array], options: Options) -> Array:
         return np.asarray(MEANINGS[primitive](*inputs, **options))
 
 
+def neutral(primitive: str, dtype: str) -> Array:
+    """What a reduction or a product of no elements gives."""
+    if primitive in ("reduce_max", "reduce_min"):
+        low, high = (-np.inf, np.inf) if dtype == "float32" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        return np.asarray(low if primitive == "reduce_max" else high, dtype)
+    return np.asarray(primitive in ("reduce_prod", "reduce_and"), dtype)
+
+
 def _float32(function: Callable[[Any], Any]) -> Meaning:
     return lambda x: np.asarray(function(x), x.dtype)
 

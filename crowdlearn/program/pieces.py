@@ -25,8 +25,10 @@ def _slice(b: Builder, inputs: list[int], params: dict[str, Any], result: ValueT
 
 
 def _pad(b: Builder, inputs: list[int], params: dict[str, Any], result: ValueType) -> int:  # noqa: ARG001
+    if not params["padding_config"]:
+        return inputs[0]
     low, high, interior = (ints(edge) for edge in zip(*params["padding_config"], strict=True))
-    return b.emit("pad", inputs, low=low, high=high, interior=interior) if low else inputs[0]
+    return b.emit("pad", inputs, low=low, high=high, interior=interior)
 
 
 def _tile(b: Builder, inputs: list[int], params: dict[str, Any], result: ValueType) -> int:

@@ -46,10 +46,25 @@ def _comparison(name: str) -> Lowered:
     def lowering(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:
         if b.types[inputs[0]].dtype != "bool":
             return plain(b, inputs, params, result)
-        differ = _elementwise("xor")(b, inputs, params, result)
-        return differ if name == "ne" else b.emit("not", (differ,))
+        x, y = (_stretched(b, index, result.shape) for index in inputs)
+        first, second, is_negated = _OF_BOOLS[name]
+        operands = [b.emit("not", (index,)) if negated else index for index, negated in ((x, first), (y, second))]
+        value = b.emit("xor" if name in ("eq", "ne") else "and", operands)
+        value = b.emit("not", (value,)) if is_negated else value
+        return value if b.types[value].shape == result.shape else b.broadcast(value, result.shape)
 
     return lowering
+
+
+_OF_BOOLS = {
+    "ne": (False, False, False),
+    "eq": (False, False, True),
+    "lt": (True, False, False),
+    "gt": (False, True, False),
+    "le": (False, True, True),
+    "ge": (True, False, True),
+}
+"""Comparisons of booleans as `xor`, or as `and` for the ordered ones: whether x, y and the result are negated."""
 
 
 def _total_order(name: str) -> Lowered:

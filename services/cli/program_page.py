@@ -108,6 +108,8 @@ class ProgramPage:
 
     def __init__(self, page: Page, folder: Path | None = None) -> None:
         self.page, self._bundle = page, Bundle(folder)
+        self.crashed = False
+        """Whether the tab is gone; what ran in it then has failed."""
         if self._bundle.file("check.js", FOLDER) is None:
             raise SetupError(
                 "the browser bundle is missing: run `make setup`, or `npm ci && npm run build` in web_worker"
@@ -125,8 +127,10 @@ class ProgramPage:
         return _answer(self._call("run", case.as_argument(), backend, steps, seconds))
 
     def run_all(self, cases: Mapping[str, Case], backend: Backend) -> dict[str, Answer | Failure]:
-        """One step of each case, in one round trip."""
+        """One step of each case, in one round trip. If the tab crashes, each of them is a Failure."""
         answers = self._call("runAll", [case.as_argument() for case in cases.values()], backend)
+        if isinstance(answers, dict):
+            return dict.fromkeys(cases, Failure(answers["failure"]))
         return {name: _answer(each) for name, each in zip(cases, answers, strict=True)}
 
     def _call(self, name: str, *given: Any) -> Any:
@@ -135,6 +139,7 @@ class ProgramPage:
         try:
             return self.page.evaluate(CALL, [name, list(given)])
         except Error as error:  # the tab crashed: out of memory, or its GPU process did
+            self.crashed = True
             return {"failure": error.message.splitlines()[0]}
 
     def _answer(self, route: Route) -> None:

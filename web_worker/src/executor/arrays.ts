@@ -16,15 +16,22 @@ export function offsetsOf(types: readonly ValueType[]): number[] {
   return types.map(({ shape }) => (end += sizeOf(shape)) - sizeOf(shape));
 }
 
+/** jax-js has no arrays without elements, and programs read none: a number stands in. */
+const nothing = (device: Device): np.Array => np.array(0, { device });
+
 /** The parameters of a flat vector; the caller owns them. */
 export function parameterArrays(flat: Floats, types: readonly ValueType[], device: Device): np.Array[] {
   const offsets = offsetsOf(types);
-  return types.map(({ shape }, i) => np.array(flat.subarray(offsets[i]!, offsets[i]! + sizeOf(shape)), { shape, device }));
+  return types.map(({ shape }, i) => {
+    const size = sizeOf(shape);
+    return size === 0 ? nothing(device) : np.array(flat.subarray(offsets[i]!, offsets[i]! + size), { shape, device });
+  });
 }
 
 /** The arrays of a batch; the caller owns them. */
 export function batchArrays(batch: readonly BatchData[], types: readonly ValueType[], device: Device): np.Array[] {
-  return types.map(({ shape, dtype }, i) => np.array(batch[i]!, { shape, dtype: heldAs(dtype), device }));
+  return types.map(({ shape, dtype }, i) =>
+    sizeOf(shape) === 0 ? nothing(device) : np.array(batch[i]!, { shape, dtype: heldAs(dtype), device }));
 }
 
 /** A random key of two words; the caller owns it. */

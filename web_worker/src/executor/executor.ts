@@ -3,7 +3,7 @@
 import { defaultDevice, init, jit, numpy as np, type Device, type OwnedFunction } from "@jax-js/jax";
 
 import { ProgramError } from "../errors";
-import type { Program, ValueType } from "../program";
+import { sizeOf, type Program, type ValueType } from "../program";
 import { batchArrays, keyArrays, offsetsOf, parameterArrays, parameterType, rowsType, type BatchData, type Floats } from "./arrays";
 import { interpret } from "./interpret";
 import { DerivedKeys, type Key } from "./keys";
@@ -31,13 +31,15 @@ export async function useDevice(device: Device): Promise<void> {
 /** A compiled model. `step` runs it; `dispose` frees its constants. */
 export class Executor {
   readonly #step: OwnedFunction<Compute>;
+  /** Of the parameters that have elements. */
   readonly #offsets: readonly number[];
 
   private constructor(
     readonly parameterTypes: readonly ValueType[], readonly batchTypes: readonly ValueType[],
     compute: Compute, readonly keysOf: KeysOf, readonly device: Device,
   ) {
-    this.#offsets = offsetsOf(parameterTypes);
+    const offsets = offsetsOf(parameterTypes);
+    this.#offsets = offsets.filter((_, i) => sizeOf(parameterTypes[i]!.shape) > 0);
     this.#step = jit(compute);
   }
 

@@ -3,7 +3,7 @@
 import { defaultDevice, numpy as np } from "@jax-js/jax";
 
 import { ProgramError, reasonOf } from "../errors";
-import { type Equation, type Program, type ValueType } from "../program";
+import { sizeOf, type Equation, type Program, type ValueType } from "../program";
 import { ELEMENTWISE } from "./elementwise";
 import { draws } from "./keys";
 import { RANDOM } from "./random";
@@ -73,7 +73,7 @@ function execute(equation: Equation, inputs: np.Array[], environment: Environmen
   }
 }
 
-/** Returns the loss, then the gradients. Consumes its arrays; `keys` has one for each equation that draws, in their order. */
+/** Returns the loss, then the gradients that have elements. Consumes its arrays; `keys` has one for each equation that draws, in their order. */
 export function interpret(program: Program, parameters: np.Array[], batch: np.Array[], keys: np.Array[] = []): np.Array[] {
   const environment = new Environment(useCounts(program));
   const uniforms = new Map<number, number>();
@@ -83,6 +83,7 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
   program.parameters.forEach((value, i) => environment.write(value, parameters[i]!));
   program.batch.forEach((value, i) => environment.write(value, batch[i]!));
   for (const { value, data } of program.constants) {
+    if (sizeOf(program.values[value]!.shape) === 0) continue;
     if (typeof data === "number") uniforms.set(value, data);
     environment.write(value, constantArray(data, program.values[value]!));
   }
@@ -95,5 +96,6 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
     execute(equation, inputs, environment, site, sizes);
     producers.set(equation.outputs[0]!, equation.primitive);
   }
-  return [program.loss, ...program.gradients].map((value) => environment.read(value));
+  const gradients = program.gradients.filter((value) => sizeOf(program.values[value]!.shape) > 0);
+  return [program.loss, ...gradients].map((value) => environment.read(value));
 }

@@ -1,0 +1,175 @@
+"""What JAX makes of a loss: in single precision, in double precision, and with each rounding of single precision changed.
+
+The jaxpr of the loss and its gradient is computed in float64, in which each result y is moved to y + e * (y - float32(y)).
+e = 0 computes in double precision, e = -1 rounds every result as single precision does, and other e move each result
+by a few units in its last place: how far the answer moves is what any single-precision computation may be off by. What single
+precision holds exactly is not moved, so that ties stay ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+EXACT_MOVES = frozenset(
+    [
+        "reshape",
+        "transpose",
+        "slice",
+        "concatenate",
+        "pad",
+        "rev",
+        "gather",
+        "squeeze",
+        "broadcast_in_dim",
+        "select_n",
+        "copy",
+    ]
+    + [
+        "max",
+        "min",
+        "neg",
+        "abs",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "reduce_max",
+        "reduce_min",
+        "sort",
+        "clamp",
+        "split",
+    ]
+    + [
+        "expand_dims",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "scatter",
+        "stop_gradient",
+        "iota",
+        "stack",
+        "unstack",
+        "tile",
+    ]
+    + [
+        "cummax",
+        "cummin",
+        "top_k",
+        "reduce_window_max",
+        "reduce_window_min",
+        "copy_p",
+        "optimization_barrier",
+        "device_put",
+    ]
+)
+"""What gives nothing that was not there before."""
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+}
+CALLS |= {
+    "custom_vjp_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "composite": "jaxpr",
+}
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+GREATEST = float(np.finfo(np.float32).max)
+
+
+class Doubled:
+    """Computes a jaxpr of float32 in float64. Lives within `jax.enable_x64(True)`."""
+
+    def __init__(self, move: Any) -> None:
+        self.move = move
+        """e of this module's first lines."""
+
+    def closed(self, closed: Any, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of a closed jaxpr, or of an open one without constants."""
+        jaxpr = getattr(closed, "jaxpr", closed)
+        values: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
+        values.update(zip(jaxpr.constvars, map(_wide, getattr(closed, "consts", ())), strict=True))
+
+        def read(var: Any) -> Any:
+            return values[var] if not hasattr(var, "val") else _wide(np.asarray(var.val, var.aval.dtype))
+
+        for equation in jaxpr.eqns:
+            outputs = self._equation(equation, [read(var) for var in equation.invars])
+            values.update(zip(equation.outvars, outputs, strict=True))
+        return [read(var) for var in jaxpr.outvars]
+
+    def _equation(self, equation: Any, inputs: list[Any]) -> Sequence[Any]:
+        name, params = equation.primitive.name, equation.params
+        if name in CALLS:
+            return self.closed(params[CALLS[name]], inputs)
+        if name == "scan":
+            return self._scan(params, inputs)
+        if name == "cond":
+            return self._cond(params["branches"], inputs)
+        if name == "bitcast_convert_type":
+            return [_bits(inputs[0], params["new_dtype"])]
+        if name == "reduce_precision":
+            return inputs
+        if name in SCATTERS:
+            return [self._moved(_scattered(name, inputs, params))]
+        wide = {key: DOUBLE if _is_single(value) else value for key, value in params.items()}
+        outputs = equation.primitive.bind(*inputs, **wide)
+        outputs = outputs if equation.primitive.multiple_results else [outputs]
+        return outputs if name in EXACT_MOVES else [self._moved(each) for each in outputs]
+
+    def _moved(self, y: Any) -> Any:
+        if y.dtype != DOUBLE:
+            return y
+        single = y.astype(np.float32).astype(np.float64)
+        return jnp.where(jnp.abs(y) <= GREATEST, y + self.move * (y - single), single)
+
+    def _scan(self, params: Mapping[str, Any], inputs: list[Any]) -> list[Any]:
+        carried, constants = params["num_carry"], inputs[: params["num_consts"]]
+        carry, rows = inputs[params["num_consts"] :][:carried], inputs[params["num_consts"] + carried :]
+
+        def body(carry: Any, row: Any) -> Any:
+            outputs = self.closed(params["jaxpr"], [*constants, *carry, *row])
+            return outputs[:carried], outputs[carried:]
+
+        last, stacked = lax.scan(body, carry, rows, params["length"], params["reverse"])
+        return [*last, *stacked]
+
+    def _cond(self, branches: Any, inputs: list[Any]) -> list[Any]:
+        which, *operands = inputs
+        functions = [lambda *given, branch=branch: self.closed(branch, given) for branch in branches]
+        return list(lax.switch(which.astype(np.int32), functions, *operands))
+
+
+SCATTERS = {"scatter": lax.scatter, "scatter-add": lax.scatter_add, "scatter-sub": lax.scatter_sub}
+SCATTERS |= {"scatter-mul": lax.scatter_mul, "scatter-min": lax.scatter_min, "scatter-max": lax.scatter_max}
+"""Their equations hold a jaxpr of float32."""
+SCATTER_OPTIONS = ("indices_are_sorted", "unique_indices", "mode")
+
+
+def _scattered(name: str, inputs: list[Any], params: Mapping[str, Any]) -> Any:
+    options = {key: params[key] for key in SCATTER_OPTIONS}
+    return SCATTERS[name](*inputs, params["dimension_numbers"], **options)
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, np.dtype | type) and value in (SINGLE, np.float32)
+
+
+def _wide(array: Any) -> Any:
+    return jnp.asarray(array, np.float64) if array.dtype == SINGLE else jnp.asarray(array)
+
+
+def _bits(x: Any, dtype: Any) -> Any:
+    narrow = x.astype(np.float32) if x.dtype == DOUBLE else x
+    return _wide(lax.bitcast_convert_type(narrow, dtype))

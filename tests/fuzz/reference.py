@@ -1,0 +1,112 @@
+"""Traces losses, and has JAX compute them: all of a batch in one compilation, since one for each takes longer than the rest."""
+
+from __future__ import annotations
+
+import collections
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.extend.core
+import numpy as np
+
+from crowdlearn.errors import JobError
+from crowdlearn.program import Program, encode, trace
+from services.cli.program_page import Case
+from tests.fuzz.loss import RandomLoss, as_function, inputs_of
+from tests.fuzz.oracle import Doubled
+from tests.fuzz.verdict import Arrays
+
+AS_WRITTEN = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Compiles in a third of the time, and computes what is written."""
+
+MOVES = (0.0, -1.0, 3.0, -4.0)
+"""Double precision, single precision, and roundings of a few units more: see oracle.py."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A loss, its program with inputs, and the jaxpr that it is of."""
+
+    loss: RandomLoss
+    case: Case
+    jaxpr: Any
+    inputs: list[Any]
+    program: Program
+
+
+@dataclass
+class Prepared:
+    """A batch of losses: those that trace, with JAX's answers, and why the others do not."""
+
+    traced: list[Traced] = field(default_factory=list)
+    single: list[Arrays] = field(default_factory=list)
+    refused: collections.Counter[str] = field(default_factory=collections.Counter)
+    broken: list[tuple[RandomLoss, str]] = field(default_factory=list)
+    """Losses that raised what no user should see, or that JAX itself does not take."""
+
+
+def prepare(losses: Sequence[RandomLoss]) -> Prepared:
+    """Traces the losses and computes them with JAX."""
+    prepared = Prepared()
+    for loss in losses:
+        try:
+            prepared.traced.append(traced(loss))
+        except JobError as error:
+            prepared.refused[reason(error)] += 1
+        except Exception as error:
+            prepared.broken.append((loss, f"{type(error).__name__}: {error}"[:300]))
+    prepared.single = _single(prepared.traced)
+    return prepared
+
+
+def traced(loss: RandomLoss) -> Traced:
+    """The loss as a program."""
+    function, (parameters, batch) = as_function(loss), inputs_of(loss)
+    words = np.array([loss.seed, 12345], np.uint32)
+    key = (jax.random.wrap_key_data(words),) if loss.key else ()
+    with warnings.catch_warnings(action="ignore"):
+        program = trace(function, parameters, batch)
+        jaxpr = jax.make_jaxpr(jax.value_and_grad(function))(parameters, batch, *key)
+    flat = np.concatenate([np.zeros(0, np.float32), *(array.ravel() for array in parameters.values())])
+    case = Case(encode(program), flat, tuple(batch.values()), (loss.seed, 12345) if loss.key else (0, 0))
+    return Traced(loss, case, jaxpr, [*parameters.values(), *batch.values(), *([words] if loss.key else [])], program)
+
+
+def reason(error: Exception) -> str:
+    """What of a refusal does not depend on the loss."""
+    text = re.sub(r" at \S+:\d+", "", str(error))
+    return re.sub(r"\d[\d,]*", "N", text)[:140]
+
+
+def _with_key(loss: RandomLoss, inputs: Sequence[Any]) -> list[Any]:
+    return [*inputs[:-1], jax.random.wrap_key_data(inputs[-1])] if loss.key else list(inputs)
+
+
+def _single(batch: Sequence[Traced]) -> list[Arrays]:
+    def compute(inputs: Any) -> Any:
+        return [
+            jax.extend.core.jaxpr_as_fun(each.jaxpr)(*_with_key(each.loss, given))
+            for each, given in zip(batch, inputs, strict=True)
+        ]
+
+    inputs = [each.inputs for each in batch]
+    answers = jax.jit(compute).lower(inputs).compile(AS_WRITTEN)(inputs)
+    return [[np.asarray(array, np.float64) for array in each] for each in answers]
+
+
+def moved(each: Traced) -> list[Arrays]:
+    """JAX's answers with each of MOVES."""
+    with jax.enable_x64(True), warnings.catch_warnings(action="ignore"):
+        inputs = [np.asarray(x, np.float64) if x.dtype == np.float32 else x for x in each.inputs]
+        compute = partial(_doubled, each)
+        compiled = jax.jit(compute).lower(inputs, 0.0).compile(AS_WRITTEN)
+        return [[np.asarray(array, np.float64) for array in compiled(inputs, move)] for move in MOVES]
+
+
+def _doubled(each: Traced, inputs: Any, move: Any) -> Any:
+    return Doubled(move).closed(each.jaxpr, _with_key(each.loss, inputs))

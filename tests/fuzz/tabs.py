@@ -1,0 +1,61 @@
+"""Tabs of a headless Chromium that run programs one batch after the other. A tab that crashes costs only its program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from services.cli.program_page import Answer, Backend, Case, Failure, ProgramPage, headless_chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+LOAD = 600
+"""Programs in one page load: kernels that a page has compiled stay in its memory."""
+
+Answers = dict[str, Answer | Failure]
+
+
+class Tabs:
+    """One tab at a time, on one backend."""
+
+    def __init__(self, context: BrowserContext, backend: Backend) -> None:
+        self._context, self._backend = context, backend
+        self._page: ProgramPage | None = None
+        self._ran = 0
+
+    def run(self, cases: Mapping[str, Case]) -> Answers:
+        """Each case's answer; those of a tab that crashes are run again by halves, on fresh tabs."""
+        if not cases:
+            return {}
+        page = self._tab(len(cases))
+        answers = page.run_all(cases, self._backend)
+        if not page.crashed:
+            return answers
+        self._close()
+        if len(cases) == 1:
+            return answers
+        names = list(cases)
+        halves = names[: len(names) // 2], names[len(names) // 2 :]
+        return {name: answer for half in halves for name, answer in self.run({n: cases[n] for n in half}).items()}
+
+    def _tab(self, count: int) -> ProgramPage:
+        if self._page is not None and self._ran + count > LOAD:
+            self._close()
+        if self._page is None:
+            self._page, self._ran = ProgramPage(self._context.new_page()), 0
+        self._ran += count
+        return self._page
+
+    def _close(self) -> None:
+        if self._page is not None:
+            self._page.page.close()
+        self._page = None
+
+
+@contextmanager
+def open_tabs(backend: Backend) -> Iterator[Tabs]:
+    """Tabs of a Chromium of their own."""
+    with headless_chromium() as chromium, chromium.new_context() as context:
+        yield Tabs(context, backend)
