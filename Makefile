@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-compose check bench clean
+.PHONY: help setup demo test fuzz test-torch test-compose check bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,11 +11,15 @@ TORCH_VENV := .venv-torch
 COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
 # Tests mostly wait for each other's processes: two at a time take little more than half the time, also on one processor.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
-# Of the tests: file, or random; the seed of a random order repeats it.
+# Of the tests: file, or random; the seed of a random order repeats it. Also of make fuzz.
 ORDER ?= file
 SEED ?= $(shell date +%s)
 ORDERED = $(if $(filter random,$(ORDER)),--shuffle $(SEED) --no-loadscope-reorder,$(if $(filter-out file,$(ORDER)),$(error \
 	ORDER expects file or random, got $(ORDER))))
+# Of make fuzz.
+BACKEND ?= wasm
+PROGRAMS ?= 1000
+MINUTES ?= 60
 BUNDLE := web_worker/dist/worker.js
 BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node -type f 2>/dev/null) web_worker/build.mjs
 
@@ -32,6 +36,10 @@ demo: $(VENV)/ready $(BUNDLE) ## train digits here with two real browser replica
 test: setup ## run every test, with servers of their own: see docs/tests.md for WORKERS, ORDER, SEED and another Redis
 	cd web_worker && npm test --silent
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ORDERED)
+
+fuzz: setup ## compare random losses in a browser with JAX; BACKEND=wasm|webgpu|webgl PROGRAMS=1000 SEED=NUMBER MINUTES=60
+	cd web_worker && node build.mjs --check
+	$(BIN)/python -m tests.fuzz --backend $(BACKEND) --programs $(PROGRAMS) --seed $(SEED) --minutes $(MINUTES)
 
 test-torch: setup $(TORCH_VENV)/ready ## test PyTorch, Flax and Equinox models, in an environment of their own
 	$(TORCH_VENV)/bin/python -m pytest tests/torch

@@ -19,7 +19,7 @@ from crowdlearn.program.model import NARROW
 
 
 def gather(b: Builder, x: int, indices: int, geometry: Geometry, mode: str, fill_value: Any) -> int:
-    """The elements of `x` at `indices`; what lies outside is as JAX's `mode` says, FILL_OR_DROP, or CLIP and all others."""
+    """The elements of `x` at `indices`; what lies outside is filled, or with every other `mode` moved to the edge."""
     indices, geometry = _aligned(b, indices, geometry)
     at, inside = _places(b, indices, geometry, clip=mode != "FILL_OR_DROP")
     taken = take(b, _grouped(b, x, geometry), at)

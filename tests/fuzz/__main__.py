@@ -1,4 +1,4 @@
-"""`make fuzz`: compares random losses in a Chromium with JAX until a number or a time is reached, and writes down what is wrong."""
+"""`make fuzz`: compares random losses in a Chromium with JAX, and writes down what is wrong."""
 
 from __future__ import annotations
 
@@ -106,12 +106,10 @@ def main() -> int:
     given = arguments()
     with open_tabs(given.backend) as tabs:
         total = run(given, tabs)
-    for reason, count in total.refused.most_common():
-        print(f"refused {count:4} times: {reason}")
+    for refusal, count in total.refused.most_common():
+        print(f"refused {count:4} times: {refusal}")
     if total.wrong:
-        print(
-            f"To keep a loss as a test, add what is in its file to tests/fuzz/kept.json: it is one line of {given.found}/"
-        )
+        print(f"To keep one as a test, add a name and what its file in {given.found}/ holds to tests/fuzz/kept.json.")
     return 1 if total.wrong else 0
 
 

@@ -17,7 +17,7 @@ from tests.fuzz.verdict import Arrays, Verdict, judge
 
 @dataclass(frozen=True)
 class Wrong:
-    """A loss that a browser computes otherwise than JAX, or not at all; or that cannot be traced, without a sentence why."""
+    """A loss that a browser computes otherwise than JAX, or not at all; or that tracing fails on without a sentence."""
 
     loss: RandomLoss
     kind: str
@@ -65,7 +65,7 @@ def compare(prepared: Prepared, tabs: Tabs) -> Outcome:
 
 def cut(answer: Answer, like: Arrays) -> Arrays:
     """The answer as the loss and one array for each parameter."""
-    loss, *gradients = like
+    gradients = like[1:]
     ends = np.cumsum([each.size for each in gradients])[:-1]
     parts = np.split(answer.gradient.astype(np.float64), ends)
     shaped = [part.reshape(each.shape) for part, each in zip(parts, gradients, strict=True)]

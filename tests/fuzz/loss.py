@@ -1,4 +1,4 @@
-"""A random loss as a list of steps: printable, replayable, and written as one JSON object. Draws and compares nothing."""
+"""A random loss as a list of steps: printed as one line of JSON, and replayed from it. Draws and compares nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fuzz.operations import OPERATIONS
 
 
 class Step(msgspec.Struct, frozen=True):
-    """An operation of values: inputs come first, then what each step before gave. Options are numbers, strings and lists."""
+    """An operation of values, by their numbers: the inputs come first, then what each step before gave."""
 
     do: str
     of: tuple[int, ...] = ()

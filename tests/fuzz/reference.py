@@ -1,4 +1,4 @@
-"""Traces losses, and has JAX compute them: all of a batch in one compilation, since one for each takes longer than the rest."""
+"""Traces losses and has JAX compute them: a batch in one compilation, since one for each would take too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tabs of a headless Chromium that run programs one batch after the other. A tab that crashes costs only its program."""
+"""Runs programs in tabs of a headless Chromium. A tab that crashes costs only the program that it crashed of."""
 
 from __future__ import annotations
 

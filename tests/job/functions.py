@@ -12,6 +12,7 @@ from tests.job.updates import UPDATES
 
 X, Y = normal(3, 4), normal(3, 4, seed=1)
 
+ORDERS = (jnp.less, jnp.less_equal, jnp.greater, jnp.greater_equal)
 FLOATS = {
     "add": lambda x: x + Y,
     "sub": lambda x: x - Y,
@@ -81,6 +82,7 @@ FLOATS = {
     "clamp": lambda x: lax.clamp(-0.5, x, 0.5),
     "is_finite": lambda x: jnp.isfinite(1 / (x - X[0, 0])),
     "comparisons": lambda x: (x < Y) | (x >= 0.5) ^ (x <= -1) & ~(x > Y),
+    "comparisons_of_bools": lambda x: jnp.stack([f(x > 0, Y > 0) for f in ORDERS]) * 2 + (x > 0) > jnp.bool_(True),
     "equality": lambda x: jnp.where((x == Y) != (x > 0), x, Y),
     "select": lambda x: jnp.where(x > 0, x, 0.0),
     "argmax": lambda x: jnp.argmax(x, 1).astype(jnp.float32),
@@ -126,6 +128,9 @@ FLOATS = {
     "pad_nothing": lambda x: jnp.pad(x[:0], ((0, 2), (0, 0)), constant_values=3) * x[:2],
     "sum_of_nothing": lambda x: (x[:, :0] * 2).sum(1) + x[:, 0],
     "product_over_nothing": lambda x: x[:, :0] @ x[:0, :3] + x[:, :3],
+    "logsumexp_of_nothing": lambda x: jnp.exp(jax.nn.logsumexp(x[:0], 0)) + x[:0].sum() + x,
+    "comparison_of_nothing": lambda x: jnp.where((x[:0] > 0).all(0), x[0], 2) + x[:0].prod(0),
+    "pad_of_a_scalar": lambda x: lax.pad(x[0, 0], np.float32(2), ()) * x,
     "difference_of_one": lambda x: jnp.diff(x[:1], axis=0).sum() + x,
     "stop_gradient": lambda x: x * lax.stop_gradient(x),
 }
@@ -138,6 +143,7 @@ GATHERS = {
     "columns": lambda t, i: t[:, i % 5],
     "from_the_end": lambda t, i: t[i - 3],
     "elements": lambda t, i: t[i, i % 5],
+    "outside": lambda t, i: t[i * 2 - 1] + t[0, i * 4][..., None],
     "along_axis": lambda t, i: jnp.take_along_axis(t[:2], i % 5, axis=1),
     "along_first_axis": lambda t, i: jnp.take_along_axis(t[:, :3], i, axis=0),
     "counter_and_index": lambda t, i: t[jnp.arange(2), i[:, 0] % 5],

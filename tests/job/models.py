@@ -370,6 +370,11 @@ MODELS = {
     "silu": Model(one_hot_cross_entropy(jax.nn.silu), LAYERS, ROWS_OF_X),
     "elu": Model(one_hot_cross_entropy(jax.nn.elu), LAYERS, ROWS_OF_X),
     "leaky_relu": Model(one_hot_cross_entropy(jax.nn.leaky_relu), LAYERS, ROWS_OF_X),
+    "with_arrays_of_nothing": Model(
+        lambda p, batch: jnp.sum(p["b"] ** 2) + (p["nothing"] @ batch["nothing"]).sum(),
+        {"nothing": np.zeros((2, 0), np.float32), "b": LAYERS["b1"]},
+        {"nothing": np.zeros((0, ROWS), np.float32)},
+    ),
     "integer_cross_entropy": Model(integer_cross_entropy, LAYERS, ROWS_OF_X),
     "int32_labels": Model(integer_cross_entropy, LAYERS, {"x": normal(ROWS, WIDTH), "y": labels(dtype="int32")}),
     "counted_cross_entropy": Model(counted_cross_entropy, LAYERS, ROWS_OF_X),

@@ -26,7 +26,7 @@ def test_a_program_computes_the_loss_and_the_gradients_that_jax_does(name):
     for gradient, wanted in zip(gradients, expected, strict=True):
         assert gradient.dtype == np.float32
         assert gradient.shape == wanted.shape
-        np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(wanted).max())))
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5 * float(np.abs(wanted).max(initial=1.0)))
 
 
 @pytest.mark.parametrize("name", MODELS)

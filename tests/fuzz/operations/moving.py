@@ -80,7 +80,9 @@ def _joined(d: Any, x: int, axis: int, name: str) -> None:
 def _joins(shape: Any, other: list[int], axis: int, name: str) -> bool:
     if name != "concatenate":
         return list(shape) == other
-    return len(shape) == len(other) and all(n == m or a == axis for a, (n, m) in enumerate(zip(shape, other)))
+    return len(shape) == len(other) and all(
+        n == m or a == axis for a, (n, m) in enumerate(zip(shape, other, strict=True))
+    )
 
 
 def _concatenate(d: Any) -> None:
