@@ -11,6 +11,7 @@ PARAMETER_BYTES = Counter("crowdlearn_parameter_bytes_total", "Bytes of paramete
 WIDENED = Counter(
     "crowdlearn_widened_total", "Shards that went as f32 because the job's codec cannot hold their values", ["kind"]
 )
+DROPPED = Counter("crowdlearn_dropped_minibatches_total", "Minibatches that replicas dropped as not finite")
 SOCKETS = Gauge("crowdlearn_sockets", "Open replica sockets")
 SOCKETS_CLOSED = Counter("crowdlearn_sockets_closed_total", "Sockets that the gateway closed, by close code", ["code"])
 GRADIENTS = Counter("crowdlearn_gradients_total", "Gradients read from streams, by outcome", ["outcome"])

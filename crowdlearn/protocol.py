@@ -79,6 +79,12 @@ class Useless(Message, frozen=True, kw_only=True, tag="useless"):
     minibatches: Annotated[int, Meta(ge=1, le=1000)]
 
 
+class Dropped(Message, frozen=True, kw_only=True, tag="dropped"):
+    """So many minibatches are in no gradient, because a loss or a gradient was not finite; said before `trained`."""
+
+    minibatches: Annotated[int, Meta(ge=1, le=1000)]
+
+
 class Shard(msgspec.Struct, frozen=True):
     """A contiguous slice of the flat parameter vector: `size` values from `offset`."""
 
@@ -202,7 +208,7 @@ class ErrorMessage(Message, frozen=True, kw_only=True, tag="error"):
     retry_seconds: float | None = None
 
 
-FromReplica = Hello | Fetch | Lease | Trained | Release | Useless
+FromReplica = Hello | Fetch | Lease | Trained | Release | Useless | Dropped
 FromGateway = Welcome | Ack | Leased | Wait | Finished | ErrorMessage
 
 _from_replica: msgspec.json.Decoder[FromReplica] = msgspec.json.Decoder(FromReplica)

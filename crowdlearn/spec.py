@@ -243,6 +243,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int
     gateways: int = 0
     """Those with replicas of this job."""
+    minibatches: int = 0
+    """Trained so far, the dropped ones included; more than those when gradients sum several and leases are open."""
+    dropped: int = 0
+    """Minibatches whose loss or gradient was not finite, going by what replicas say."""
     backlog: int
     epoch: float
     loss: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crowdlearn.protocol import Fetch, Grant, Lease, Release, Trained, Useless, Welcome
+from crowdlearn.protocol import Dropped, Fetch, Grant, Lease, Release, Trained, Useless, Welcome
 
 StateName = Literal["connecting", "preparing", "training", "waiting", "finished", "stopped", "failed"]
 
@@ -22,7 +22,7 @@ class State:
 class Say:
     """Send a text message."""
 
-    message: Fetch | Lease | Trained | Release | Useless
+    message: Fetch | Lease | Trained | Release | Useless | Dropped
 
 
 @dataclass(frozen=True, slots=True)

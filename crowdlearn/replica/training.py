@@ -15,7 +15,7 @@ from crowdlearn.codecs import BY_NAME, F32, Codec, Vector
 from crowdlearn.errors import NotFiniteError
 from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
 from crowdlearn.precision import arrays_of, holds
-from crowdlearn.protocol import Ack, Fetch, Grant, Lease, Release, Trained, Useless, Welcome
+from crowdlearn.protocol import Ack, Dropped, Fetch, Grant, Lease, Release, Trained, Useless, Welcome
 from crowdlearn.replica.accumulator import Accumulator, Sum
 from crowdlearn.replica.actions import Action, End, LoadChunk, Say, SendFrame, State
 from crowdlearn.replica.ahead import Ahead
@@ -33,6 +33,9 @@ CHUNK_RETRY_SECONDS = 5.0
 
 MAX_RELEASED = 64
 """The most leases that the protocol allows in one `release`."""
+
+MAX_DROPPED = 1000
+"""The most minibatches that the protocol allows in one `dropped`."""
 
 DIVERGED = State("failed", "The model gives no finite numbers any more; it has diverged.")
 
@@ -55,6 +58,8 @@ class Training:
         self._starving, self._connected = True, False
         self._trained: list[int] = []
         """Leases trained whole of which the gateway has not been told."""
+        self._dropped = 0
+        """Minibatches dropped of which the gateway has not been told."""
 
     @property
     def wait_reason(self) -> str | None:
@@ -159,7 +164,7 @@ class Training:
         try:
             require_usable(loss, gradient)
         except NotFiniteError:
-            return self._drop_useless(batch.leases)
+            return self._drop_useless(batch.leases, 1)
         self._useless_steps = 0
         self.counters.stepped(loss, batch.rows)
         self._accumulator.add(gradient, loss, batch, self.parameters.versions)
@@ -240,7 +245,7 @@ class Training:
             frames = [self._encode(total, shard) for shard in range(len(self._welcome.shards))]
         except NotFiniteError:
             # Finite gradients may still have an infinite sum.
-            return self._drop_useless(total.leases)
+            return self._drop_useless(total.leases, total.minibatches)
         self._ahead.pushed(self._outbox.next_sequence, now)
         self._outbox.add(frames, total.leases)
         self.counters.pushes += 1
@@ -269,13 +274,15 @@ class Training:
     def _send_frames(self, now: float) -> list[Action]:
         return [SendFrame(data) for data in self._outbox.take_sendable(now)] if self._connected else []
 
-    def _drop_useless(self, leases: LeaseRows) -> list[Action]:
+    def _drop_useless(self, leases: LeaseRows, minibatches: int) -> list[Action]:
         # The rows count as trained: given back, they would come to the next replica and be as useless there, for ever.
-        self.counters.dropped += 1
+        self.counters.dropped += minibatches
+        self._dropped += minibatches
         self._useless_steps += 1
         if self._useless_steps >= MAX_USELESS_STEPS:
             # Nobody else could tell the operator: the service has seen none of these gradients.
-            return [*([Say(Useless(minibatches=self._useless_steps))] if self._connected else []), End(DIVERGED)]
+            useless: list[Action] = [Say(Useless(minibatches=self._useless_steps))] if self._connected else []
+            return [*self._tell_dropped(), *useless, End(DIVERGED)]
         self.parameters.forget()
         self._steps_to_fetch = 0
         self._settle(leases)
@@ -289,4 +296,11 @@ class Training:
         if not self._connected:
             return []
         trained, self._trained = self._trained, []
-        return [Say(Trained(lease=lease)) for lease in trained]
+        return [*self._tell_dropped(), *(Say(Trained(lease=lease)) for lease in trained)]
+
+    def _tell_dropped(self) -> list[Action]:
+        if not self._connected:
+            return []
+        dropped, self._dropped = self._dropped, 0
+        parts = [min(MAX_DROPPED, dropped - told) for told in range(0, dropped, MAX_DROPPED)]
+        return [Say(Dropped(minibatches=part)) for part in parts]

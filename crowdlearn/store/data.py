@@ -36,11 +36,15 @@ class WarmingUp:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the training is: rows and leases trained, of `leases` in all epochs."""
+    """How far the training is: rows and leases trained, of `leases` in all epochs.
+
+    `dropped` minibatches of these rows are in no gradient, because they gave no finite numbers.
+    """
 
     rows_trained: int
     leases_done: int
     leases: int
+    dropped: int = 0
 
 
 class Data:
@@ -103,6 +107,10 @@ class Data:
         names = (keys.work(run), keys.leases(run))
         return bool(await self._connection.run(scripts.FINISH_CHUNK, names, ordinal, rows))
 
+    async def count_dropped(self, run: str, minibatches: int) -> None:
+        """So many more minibatches are in no gradient, because they gave no finite numbers, as their replicas say."""
+        await self._connection.run(scripts.COUNT_DROPPED, (keys.work(run),), minibatches)
+
     async def work(self, run: str) -> Work:
         """Which leases are trained, and which are outstanding."""
         names = (keys.work(run), keys.leases(run))
@@ -112,5 +120,5 @@ class Data:
 
     async def progress(self, spec: JobSpec) -> Progress:
         """How much of the job is trained."""
-        rows, done = await self._connection.call("HMGET", keys.work(spec.run), "rows", "done")
-        return Progress(int(rows or 0), int(done or 0), spec.epochs * spec.train_chunks)
+        rows, done, dropped = await self._connection.call("HMGET", keys.work(spec.run), "rows", "done", "dropped")
+        return Progress(int(rows or 0), int(done or 0), spec.epochs * spec.train_chunks, int(dropped or 0))

@@ -14,6 +14,7 @@ from crowdlearn.spec import CurvePoint, JobSpec, JobStatus
 
 if TYPE_CHECKING:
     from crowdlearn.store import Store
+    from crowdlearn.store.data import Progress
 
 RATE_SECONDS = 10.0
 """Updates a second are averaged over so long: long enough to be steady, short enough to follow a replica that joins."""
@@ -63,6 +64,8 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         else 0.0,
         replicas=sum(replicas),
         gateways=len(replicas),
+        minibatches=minibatches(spec, progress, manifests[0].version),
+        dropped=progress.dropped,
         backlog=sum(backlog),
         epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
         loss=(_newest(recent, "train") or {}).get("loss"),
@@ -75,6 +78,15 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         stalled=await store.stalls.read(run, manifests[0].version, time.time()) if state.state == "running" else None,
         curve=await store.curve.points(run, after) if with_curve else [],
     )
+
+
+def minibatches(spec: JobSpec, progress: Progress, version: int) -> int:
+    """Minibatches trained so far, those dropped included, with the first shard at `version`.
+
+    Leases count when they are trained whole; until then each gradient stands for a minibatch at least.
+    """
+    whole = -(-progress.rows_trained // spec.batch.rows)
+    return max(whole, progress.dropped + version - spec.first_version)
 
 
 def bytes_per_push(spec: JobSpec) -> int:

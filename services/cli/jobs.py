@@ -13,6 +13,7 @@ from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import resume as resume_job
 from crowdlearn.store.status import status as read_status
 from services.cli import loop
+from services.cli.drops import many_drops
 from services.cli.options import AsJson, RedisUrl
 from services.cli.output import print_json
 from services.cli.scores import divergence_words
@@ -41,7 +42,7 @@ def status(
     elif found:
         console = Console()
         console.print(details(found[0]) if job is not None else overview(found))
-        for words in filter(None, (say(one) for one in found for say in (stall_words, divergence_words))):
+        for words in filter(None, (say(one) for one in found for say in (stall_words, divergence_words, many_drops))):
             console.print(words, style="yellow", markup=False, highlight=False, soft_wrap=True)
     else:
         Console().print("No jobs. Submit one: crowdlearn submit JOB.py")

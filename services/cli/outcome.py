@@ -8,6 +8,7 @@ from rich.console import Console
 
 from crowdlearn.spec import JobSpec, JobStatus
 from crowdlearn.store import Result
+from services.cli.drops import drop_words
 from services.cli.progress import describe
 from services.cli.scores import divergence_words, epochs_words, result_words, target_words, told
 
@@ -39,7 +40,7 @@ class Outcome:
         """Prints a few lines for people."""
         console.print(self.words, style="bold", markup=False, highlight=False, soft_wrap=True)
         console.print(describe(self.status), highlight=False, soft_wrap=True)
-        if warning := divergence_words(self.status):
+        for warning in filter(None, (divergence_words(self.status), drop_words(self.status))):
             console.print(warning, style="yellow", markup=False, highlight=False, soft_wrap=True)
         written = "Nothing was trained, so no weights were written."
         if self.file is not None:
@@ -81,6 +82,8 @@ class Outcome:
             "seconds": round(self.seconds, 3),
             "versions": status.versions,
             "epoch": status.epoch,
+            "minibatches": status.minibatches,
+            "dropped": status.dropped,
             "loss": status.loss,
             "metrics": status.metrics,
             "diverging": status.diverging,

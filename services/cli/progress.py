@@ -72,13 +72,17 @@ def describe(status: JobStatus, *, briefly: bool = False) -> str:
         # What the job is about goes first: a narrow terminal cuts the rest.
         shown = [name for name in metrics if name != "loss"] or list(metrics)
         return "  ".join(
-            [f"{name} {metrics[name]:.3f}" for name in shown[:1]] + [f"{max(status.versions):,} gradients"]
+            [f"{name} {metrics[name]:.3f}" for name in shown[:1]]
+            + [f"{max(status.versions):,} gradients"]
+            + ([f"{status.dropped:,} dropped"] if status.dropped else [])
         )
     parts = [
         f"{max(status.versions):,} gradients",
         f"{status.updates_per_second:.0f}/s",
         f"{status.replicas} replica{'' if status.replicas == 1 else 's'}",
     ]
+    if status.dropped:
+        parts.append(f"{status.dropped:,} minibatches dropped")
     if status.loss is not None:
         parts.append(f"loss {_short(status.loss, 3)}")
     parts += [f"held-out {name} {_short(value, 4)}" for name, value in metrics.items()]

@@ -29,6 +29,7 @@ from crowdlearn.weights import require_place, save
 from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
+from services.cli.drops import TOO_MANY_EXIT, too_many
 from services.cli.options import AsJson, CheckpointAddress, JobFile, LastWeights, LogLevel, WeightsFile
 from services.cli.outcome import Outcome
 from services.cli.output import print_json
@@ -73,7 +74,8 @@ def up(
     """Run the whole service here with one job, until it reaches its target or its epochs.
 
     Ctrl-C ends the job. The weights that scored best are written, or the newest where nothing was scored, and with
-    --last. Exits with 0 when the job reached its target (or had none), with 3 when it ended before, or diverged.
+    --last. Exits with 0 when the job reached its target (or had none), with 3 when it ended before, or diverged, else
+    with 4 when more than a hundredth of its minibatches were dropped, because their loss or gradient was not finite.
     """
     logs.configure(log_level)
     console = Console(stderr=as_json)
@@ -90,7 +92,7 @@ def up(
     outcome = loop.run(session.run)
     if as_json:
         print_json(outcome.told)
-    raise typer.Exit(0 if outcome.reached else 3)
+    raise typer.Exit((TOO_MANY_EXIT if too_many(outcome.status) else 0) if outcome.reached else 3)
 
 
 @dataclass(frozen=True)

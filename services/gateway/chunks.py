@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from crowdlearn import metrics
 from crowdlearn.protocol import Grant, Leased, Wait
 from crowdlearn.schedule import chunk_of
 from crowdlearn.settings import GatewaySettings
@@ -23,6 +24,9 @@ WARMUP_WAIT_SECONDS, WARMUP_ASKS_PER_SECOND = 2.0, 250
 """While another replica warms the run up, the others ask again after two seconds, for it may leave; all of a gateway at
 most so often a second. When it is over they are told."""
 
+EARLIER_MINIBATCHES = 64
+"""A replica may have dropped so many minibatches of leases that it had on another socket, and more are not counted."""
+
 RETURN_SECONDS = 10.0
 """A replica that lost its socket has so long to come back before its chunks go to others."""
 
@@ -37,9 +41,22 @@ class Leases:
         """Who asks; known once it is welcome."""
         self.waits_for_warmup = False
         self._unreported: list[int] = []
+        self._dropped = 0
+        """Minibatches that were dropped and are not reported."""
+        self._droppable = EARLIER_MINIBATCHES
+        """How many more may be: anybody may say so, but nobody about more than was leased."""
+
+    def drop(self, minibatches: int) -> None:
+        """So many minibatches gave no finite numbers; reported with what comes next."""
+        counted = min(minibatches, self._droppable)
+        self._droppable -= counted
+        self._dropped += counted
+        metrics.DROPPED.inc(counted)
 
     async def perform(self, action: actions.Action, run: Run, outbox: Outbox) -> None:
-        """Does what a Take, a Finish or a GiveBack asks for."""
+        """Does what a Take, a Finish, a GiveBack or a CountDropped asks for."""
+        if isinstance(action, actions.CountDropped):
+            self.drop(action.minibatches)
         if isinstance(action, actions.Finish):
             # Also leases that another gateway granted: the replica may have reconnected since.
             self._unreported.append(action.lease)
@@ -66,6 +83,10 @@ class Leases:
         await self._store.data.extend(run.spec.run, held, min(RETURN_SECONDS, self._settings.lease_seconds))
 
     async def _report(self, spec: JobSpec) -> None:
+        # Before the leases that they are of: with the last of these the job ends, and its end tells of them.
+        if self._dropped:
+            await self._store.data.count_dropped(spec.run, self._dropped)
+            self._dropped = 0
         while self._unreported:
             lease = self._unreported[0]
             _, chunk = chunk_of(spec, lease)
@@ -92,7 +113,10 @@ class Leases:
             # All is trained; the end of the job is announced when its gradients are applied.
             return Wait(seconds=MAX_WAIT_SECONDS)
         self.held.update(taken)
-        return Leased(leases=[self._grant(spec, ordinal) for ordinal in taken])
+        grants = [self._grant(spec, ordinal) for ordinal in taken]
+        # The last minibatch of a lease may be filled up with rows of the next.
+        self._droppable += sum(-(-grant.rows // spec.batch.rows) + 1 for grant in grants)
+        return Leased(leases=grants)
 
     def _grant(self, spec: JobSpec, ordinal: int) -> Grant:
         epoch, chunk = chunk_of(spec, ordinal)

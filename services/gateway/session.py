@@ -10,7 +10,7 @@ from crowdlearn import metrics, protocol
 from crowdlearn.errors import FrameError, MessageError
 from crowdlearn.frames import unpack
 from crowdlearn.identity import birth_seconds
-from crowdlearn.protocol import Ack, Close, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
+from crowdlearn.protocol import Ack, Close, Dropped, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store.stalls import REFUSALS
@@ -123,6 +123,13 @@ class GiveBack:
 
 
 @dataclass(frozen=True, slots=True)
+class CountDropped:
+    """Count minibatches that the replica dropped."""
+
+    minibatches: int
+
+
+@dataclass(frozen=True, slots=True)
 class HangUp:
     """Say why and close."""
 
@@ -135,7 +142,7 @@ class Ignore:
     """Nothing: there is nothing to answer, or the socket is being closed."""
 
 
-Action = Greet | Answer | Append | Ask | Want | Take | Finish | GiveBack | HangUp | Ignore
+Action = Greet | Answer | Append | Ask | Want | Take | Finish | GiveBack | CountDropped | HangUp | Ignore
 
 
 class Session:
@@ -191,6 +198,8 @@ class Session:
             return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello")
         if isinstance(message, Useless):
             return self._gives_up(self._run, message)
+        if isinstance(message, Dropped):
+            return CountDropped(message.minibatches)
         return self._request(message, self._run.spec)
 
     def _gives_up(self, run: RunView, message: Useless) -> Action:

@@ -235,6 +235,9 @@ class ReplicaSocket:
 
     def _answer(self, ack: Ack) -> None:
         metrics.FRAMES.labels(ack.status, ack.reason or "").inc()
+        if ack.reason == "not-finite" and ack.shard == 0:
+            # Good replicas drop these themselves, and say so.
+            self._leases.drop(1)
         self.outbox.say(ack)
 
     def _want(self, have: list[int]) -> None:

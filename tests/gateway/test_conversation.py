@@ -10,7 +10,7 @@ import pytest
 
 from crowdlearn import metrics
 from crowdlearn.frames import Frame, Kind, pack, unpack
-from crowdlearn.protocol import Ack, Fetch, Finished, Lease, Leased, Release, Trained, Useless, Wait
+from crowdlearn.protocol import Ack, Dropped, Fetch, Finished, Lease, Leased, Release, Trained, Useless, Wait
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Store, resume
@@ -61,6 +61,51 @@ async def test_a_replica_that_gives_up_stalls_its_job_in_the_status(
     stall = await store.stalls.read(job.run, 0, time.time() + 60)
     assert stall is not None
     assert (stall.reason, stall.refused) == ("not-finite", 20)
+
+
+async def test_dropped_minibatches_are_in_the_store_before_their_lease_is_trained(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        await replica.say(Lease(count=1))
+        leased = await replica.expect(Leased)
+        await replica.say(Dropped(minibatches=1))
+        await replica.say(Trained(lease=leased.leases[0].lease))
+
+        async def trained() -> bool:
+            return (await store.data.progress(job)).leases_done == 1
+
+        await until(trained)
+        assert (await store.data.progress(job)).dropped == 1
+
+
+async def test_a_socket_claims_no_more_dropped_minibatches_than_its_leases_have(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        for _ in range(3):
+            await replica.say(Dropped(minibatches=1000))
+        await replica.say(Lease(count=2))
+        await replica.expect(Leased)
+        for _ in range(3):
+            await replica.say(Dropped(minibatches=1000))
+        await replica.say(Lease(count=1))
+        await replica.expect(Leased)
+    # 64 of sockets before, and two leases of one minibatch, with one more for each.
+    assert (await store.data.progress(job)).dropped == 68
+
+
+async def test_a_gradient_that_is_refused_as_not_finite_is_a_dropped_minibatch(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        for shard, size in enumerate((1024, 1000)):
+            payload = np.full(1, np.nan, "<f4").tobytes() + bytes(size)
+            await replica.send(pack(Frame(Kind.GRADIENT, 2, shard, size, 1, 0, 1.0, 2, 1, payload)))
+            assert (await replica.expect(Ack)).reason == "not-finite"
+        await replica.say(Lease(count=1))
+        await replica.expect(Leased)
+    assert (await store.data.progress(job)).dropped == 1
 
 
 async def test_frames_of_a_shard_keep_their_order(store: Store, job: JobSpec, service: Service) -> None:

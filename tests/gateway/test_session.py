@@ -10,7 +10,20 @@ from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.protocol import Ack, Close
 from crowdlearn.sharding import Shard
 from crowdlearn.spec import JobSpec
-from services.gateway.session import Answer, Append, Ask, Finish, GiveBack, Greet, HangUp, Ignore, Session, Take, Want
+from services.gateway.session import (
+    Answer,
+    Append,
+    Ask,
+    CountDropped,
+    Finish,
+    GiveBack,
+    Greet,
+    HangUp,
+    Ignore,
+    Session,
+    Take,
+    Want,
+)
 from tests.gateway.gateway_harness import SETTINGS, make_spec
 
 HELLO = '{"type":"hello","protocol":1,"replica":null,"run":null,"backend":"wasm"}'
@@ -111,6 +124,10 @@ def test_who_claims_to_give_up_again_and_again_counts_for_one_replica() -> None:
     for _ in range(3):
         assert session.text('{"type":"useless","minibatches":1000}', 0.0) == Ignore()
     assert run.refusals == [("not-finite", 20)]
+
+
+def test_dropped_minibatches_are_counted() -> None:
+    assert opened().text('{"type":"dropped","minibatches":3}', 0.0) == CountDropped(3)
 
 
 def test_what_an_ended_job_refuses_is_not_counted() -> None:

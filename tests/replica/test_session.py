@@ -15,6 +15,7 @@ from crowdlearn.protocol import (
     Ack,
     BatchArray,
     BatchLayout,
+    Dropped,
     ErrorMessage,
     Fetch,
     Finished,
@@ -528,3 +529,37 @@ def test_a_gradient_in_f16_stays_so_where_the_gateway_takes_no_larger_frame() ->
     stage.step(100_000, 1, 3)
     assert [(frame.shard, frame.codec) for frame in stage.frames()] == [(0, 1), (1, 1)]
     assert np.frombuffer(stage.frames()[0].payload, "<f2").tolist() == [65504, 1]
+
+
+def test_dropped_minibatches_are_told_before_their_lease_is_trained() -> None:
+    stage = ready(rows=2)
+    stage.step(1, float("nan"), 1)
+    assert stage.said()[-3:] == [Dropped(minibatches=1), Trained(lease=1), Fetch(have=[-1, -1])]
+
+
+def test_minibatches_dropped_while_the_socket_is_away_are_told_after_the_welcome() -> None:
+    stage = ready(rows=4)
+    stage.session.closed(1006)
+    stage.step(float("inf"), 1, 1)
+    stage.clear().welcome()
+    assert Dropped(minibatches=1) in stage.said()
+    assert Dropped(minibatches=1) not in stage.clear().welcome().said()
+
+
+def test_a_sum_that_is_not_finite_drops_all_its_minibatches() -> None:
+    stage = ready(rows=40, training=with_training(n_push=2))
+    stage.step(3e38, 1, 1)
+    stage.step(3e38, 1, 1)
+    assert stage.frames() == []
+    assert [message for message in stage.said() if isinstance(message, Dropped)] == [Dropped(minibatches=2)]
+    assert stage.session.counters.dropped == 2
+
+
+def test_a_replica_that_gives_up_has_told_of_every_minibatch() -> None:
+    stage = ready(rows=200)
+    for _ in range(20):
+        stage.step(1, 1, 1, loss=float("nan"))
+        stage.parameters(0, 4, 1, 1).parameters(1, 7, 1)
+    dropped = [message.minibatches for message in stage.said() if isinstance(message, Dropped)]
+    assert sum(dropped) == 20
+    assert stage.said()[-1] == Useless(minibatches=20)

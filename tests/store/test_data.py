@@ -59,6 +59,12 @@ async def test_a_lease_is_counted_once_however_often_it_was_given(store: Store, 
     assert await store.data.progress(spec) == Progress(rows_trained=10, leases_done=1, leases=6)
 
 
+async def test_dropped_minibatches_add_up(store: Store, spec: JobSpec) -> None:
+    await store.data.count_dropped(spec.run, 3)
+    await store.data.count_dropped(spec.run, 4)
+    assert (await store.data.progress(spec)).dropped == 7
+
+
 async def test_when_every_lease_is_trained_the_job_is_exhausted(store: Store, spec: JobSpec) -> None:
     for ordinal in range(6):
         await store.data.lease(spec, 1, 60)

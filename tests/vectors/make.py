@@ -67,6 +67,8 @@ def messages() -> list[dict[str, Any]]:
         ("a lease is trained", "replica", p.Trained(lease=3)),
         ("leases are released", "replica", p.Release(leases=[3, 4])),
         ("a replica gives up", "replica", p.Useless(minibatches=20)),
+        ("minibatches gave no finite numbers", "replica", p.Dropped(minibatches=3)),
+        ("as many minibatches as one message may drop", "replica", p.Dropped(minibatches=1000)),
         ("a welcome", "gateway", welcome),
         ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
         ("a welcome to a job that clips every element", "gateway", msgspec.structs.replace(
@@ -156,6 +158,9 @@ def malformed() -> list[dict[str, Any]]:
         "trained without a lease": '{"type":"trained"}',
         "release of -1": '{"type":"release","leases":[-1]}',
         "useless of no minibatches": '{"type":"useless","minibatches":0}',
+        "dropped no minibatches": '{"type":"dropped","minibatches":0}',
+        "dropped 1,001 minibatches": '{"type":"dropped","minibatches":1001}',
+        "dropped half a minibatch": '{"type":"dropped","minibatches":0.5}',
         "release of 65 leases": json.dumps({"type": "release", "leases": list(range(65))}),
     }  # fmt: skip
     good = frames.pack(gradient())

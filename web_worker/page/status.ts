@@ -28,6 +28,10 @@ export interface JobStatus {
   readonly replicas: number;
   /** Those that serve replicas of this job. */
   readonly gateways: number;
+  /** Trained so far, those dropped included. */
+  readonly minibatches: number;
+  /** Those whose loss or gradient was not finite, going by what replicas say. */
+  readonly dropped: number;
   readonly backlog: number;
   readonly epoch: number;
   /** Training loss, smoothed; null until known. */
@@ -84,6 +88,8 @@ export function readStatus(value: unknown): JobStatus {
     updatesPerSecond: number(fields, "updates_per_second"),
     replicas: number(fields, "replicas"),
     gateways: fields.gateways === undefined ? 0 : number(fields, "gateways"),
+    minibatches: fields.minibatches === undefined ? 0 : number(fields, "minibatches"),
+    dropped: fields.dropped === undefined ? 0 : number(fields, "dropped"),
     backlog: number(fields, "backlog"),
     epoch: number(fields, "epoch"),
     loss: numberOrNull(fields, "loss"),

@@ -36,11 +36,17 @@ export type Lamp = "loading" | "training" | "idle" | "stalled" | "finished" | "a
 
 /** The job's state: which lamp, and which words. */
 export function jobState(status: JobStatus, seconds: number | null): { readonly lamp: Lamp; readonly words: string } {
-  if (status.state === "finished") return { lamp: "finished", words: endWords(status, seconds) };
+  if (status.state === "finished") return { lamp: "finished", words: endWords(status, seconds) + dropWords(status) };
   if (status.stalled) return { lamp: "stalled", words: stallWords(status.stalled) };
   if (status.diverging) return { lamp: "stalled", words: `${divergenceWords(status.diverging)}. Its operator has to act` };
   if (status.replicas === 0) return { lamp: "idle", words: "Waiting for someone to take part" };
-  return { lamp: "training", words: "Training now" };
+  return { lamp: "training", words: `Training now${dropWords(status)}` };
+}
+
+/** What is said of a job more than a hundredth of whose minibatches were dropped. */
+function dropWords({ dropped, minibatches }: JobStatus): string {
+  if (dropped <= 0.01 * minibatches) return "";
+  return `; ${count(dropped)} of ${count(minibatches)} minibatches were dropped: they gave no finite numbers`;
 }
 
 function stallWords({ reason, seconds }: Stall): string {

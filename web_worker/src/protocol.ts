@@ -57,6 +57,7 @@ const fromReplica = {
   trained: object({ type: oneOf("trained"), lease: natural }),
   release: object({ type: oneOf("release"), leases: list(natural, 64) }),
   useless: object({ type: oneOf("useless"), minibatches: integer(1, 1000) }),
+  dropped: object({ type: oneOf("dropped"), minibatches: integer(1, 1000) }),
 };
 
 const fromGateway = {

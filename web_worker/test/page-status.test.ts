@@ -24,6 +24,8 @@ const WIRE = {
   gateways: 2,
   backlog: 3,
   epoch: 1.6,
+  minibatches: 820,
+  dropped: 2,
   stalled: null,
   loss: 0.41,
   metrics: { accuracy: 0.912, loss: 0.38 },

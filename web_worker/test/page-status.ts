@@ -19,6 +19,8 @@ export function aStatus(over: Partial<JobStatus> = {}): JobStatus {
     updatesPerSecond: 96.1,
     replicas: 4,
     gateways: 2,
+    minibatches: 820,
+    dropped: 2,
     backlog: 3,
     epoch: 1.6,
     loss: null,

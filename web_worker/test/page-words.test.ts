@@ -91,6 +91,14 @@ test("a job that does not get on says why, whether or not someone is here", () =
   assert.equal(jobState(aStatus({ state: "finished", reason: "stopped", stalled: null }), null).lamp, "finished");
 });
 
+test("more than a hundredth of the minibatches dropped is said, of a job that runs and of one that has ended", () => {
+  const few = { minibatches: 800, dropped: 8 }, many = { minibatches: 800, dropped: 9 };
+  assert.equal(jobState(aStatus(few), null).words, "Training now");
+  assert.equal(jobState(aStatus(many), null).words, "Training now; 9 of 800 minibatches were dropped: they gave no finite numbers");
+  const { words } = jobState(aStatus({ ...many, state: "finished", reason: "epochs" }), 84);
+  assert.match(words, /^Finished: all 10 epochs done after .*; 9 of 800 minibatches were dropped: they gave no finite numbers$/);
+});
+
 test("the aim says when it is reached, in either direction", () => {
   const accuracy = aStatus({ until: "accuracy >= 0.93" });
   assert.equal(plain(aimWords(accuracy, "accuracy", 0.92)), "target 93 %");

@@ -286,7 +286,9 @@ test("a lease that ends while the socket is away is reported as trained after th
   stage.clear().step([1, NaN, 1]);
   assert.deepEqual(stage.actions, []);
   stage.welcome();
-  assert.deepEqual(stage.messages(), [{ type: "trained", lease: 1 }, { type: "fetch", have: [-1, -1] }, { type: "lease", count: 2 }]);
+  assert.deepEqual(stage.messages(), [
+    { type: "dropped", minibatches: 1 }, { type: "trained", lease: 1 }, { type: "fetch", have: [-1, -1] }, { type: "lease", count: 2 },
+  ]);
 });
 
 test("a chunk that fails while the socket is away is not given back: its lease went with the socket", () => {
@@ -322,7 +324,8 @@ test("a gradient that is not finite is dropped, its rows count, and fresh parame
   const stage = ready(2);
   stage.step([1, NaN, 1]);
   assert.deepEqual(stage.frames(), []);
-  assert.deepEqual(stage.messages().slice(-2), [{ type: "trained", lease: 1 }, { type: "fetch", have: [-1, -1] }]);
+  assert.deepEqual(stage.messages().slice(-3),
+    [{ type: "dropped", minibatches: 1 }, { type: "trained", lease: 1 }, { type: "fetch", have: [-1, -1] }]);
   assert.equal(stage.session.counters.dropped, 1);
   stage.chunk(2, 2);
   assert.equal(stage.step(), false);
@@ -337,7 +340,8 @@ test("a model that gives nothing but NaN ends the replica", () => {
     stage.parameters(0, 4, [1, 1]).parameters(1, 7, [1]);
   }
   assert.deepEqual(dones(stage).slice(-2), ["send", "end"]);
-  assert.deepEqual(stage.messages().at(-1), { type: "useless", minibatches: 20 });
+  assert.deepEqual(stage.messages().slice(-2), [{ type: "dropped", minibatches: 1 }, { type: "useless", minibatches: 20 }]);
+  assert.equal(stage.messages().filter(({ type }) => type === "dropped").length, 20);
 });
 
 test("a chunk that cannot be had is given back, and others are asked for later", () => {
@@ -482,4 +486,13 @@ test("a gradient in f16 stays so where the gateway takes no larger frame", () =>
   const stage = ready(20, { max_frame_bytes: 47, training: { ...WELCOME.training, push_codec: "f16" } });
   stage.step([100_000, 1, 3]);
   assert.deepEqual(stage.frames().map(({ shard, codec }) => [shard, codec]), [[0, 1], [1, 1]]);
+});
+
+test("a sum that is not finite drops all its minibatches", () => {
+  const stage = ready(40, { training: { ...WELCOME.training, n_push: 2 } });
+  stage.step([3e38, 1, 1]);
+  stage.step([3e38, 1, 1]);
+  assert.deepEqual(stage.frames(), []);
+  assert.deepEqual(stage.messages().filter(({ type }) => type === "dropped"), [{ type: "dropped", minibatches: 2 }]);
+  assert.equal(stage.session.counters.dropped, 2);
 });

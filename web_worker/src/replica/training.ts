@@ -25,6 +25,9 @@ const CHUNK_RETRY_SECONDS = 5;
 /** The most leases that the protocol allows in one `release`. */
 const MAX_RELEASED = 64;
 
+/** The most minibatches that the protocol allows in one `dropped`. */
+const MAX_DROPPED = 1000;
+
 const DIVERGED: State = { state: "failed", message: "The model gives no finite numbers any more; it has diverged." };
 
 /** The state of one replica in one run. Times are milliseconds of one monotonic clock. */
@@ -47,6 +50,8 @@ export class Training {
   #isConnected = false;
   /** Leases trained whole of which the gateway has not been told. */
   #trained: number[] = [];
+  /** Minibatches dropped of which the gateway has not been told. */
+  #dropped = 0;
 
   constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
     this.#welcome = welcome;
@@ -166,7 +171,7 @@ export class Training {
     try {
       requireUsable(loss, gradient);
     } catch (error) {
-      return this.#dropUseless(error, batch.leases);
+      return this.#dropUseless(error, batch.leases, 1);
     }
     this.#uselessSteps = 0;
     this.counters.stepped(loss, batch.rows);
@@ -264,7 +269,7 @@ export class Training {
       return [];
     } catch (error) {
       // Finite gradients may still have an infinite sum.
-      return this.#dropUseless(error, sum.leases);
+      return this.#dropUseless(error, sum.leases, sum.minibatches);
     }
   }
 
@@ -296,13 +301,15 @@ export class Training {
   }
 
   // The rows count as trained: given back, they would come to the next replica and be as useless there, for ever.
-  #dropUseless(error: unknown, leases: LeaseRows): Action[] {
+  #dropUseless(error: unknown, leases: LeaseRows, minibatches: number): Action[] {
     if (!(error instanceof NotFiniteError)) throw error;
-    this.counters.dropped += 1;
+    this.counters.dropped += minibatches;
+    this.#dropped += minibatches;
     this.#uselessSteps += 1;
     if (this.#uselessSteps >= MAX_USELESS_STEPS) {
       // Nobody else could tell the operator: the service has seen none of these gradients.
-      return [...this.#say({ type: "useless", minibatches: this.#uselessSteps }), { do: "end", state: DIVERGED }];
+      const useless = this.#say({ type: "useless", minibatches: this.#uselessSteps });
+      return [...this.#tellDropped(), ...useless, { do: "end", state: DIVERGED }];
     }
     this.parameters.forget();
     this.#stepsToFetch = 0;
@@ -319,6 +326,15 @@ export class Training {
     if (!this.#isConnected) return [];
     const trained = this.#trained;
     this.#trained = [];
-    return trained.map((lease) => send({ type: "trained", lease }));
+    return [...this.#tellDropped(), ...trained.map((lease) => send({ type: "trained", lease }))];
+  }
+
+  #tellDropped(): Action[] {
+    if (!this.#isConnected) return [];
+    const actions: Action[] = [];
+    for (; this.#dropped > 0; this.#dropped -= Math.min(MAX_DROPPED, this.#dropped)) {
+      actions.push(send({ type: "dropped", minibatches: Math.min(MAX_DROPPED, this.#dropped) }));
+    }
+    return actions;
   }
 }
