@@ -27,7 +27,6 @@ _STATUS = JobStatus(
     replicas=4,
     gateways=2,
     minibatches=820,
-    dropped=2,
     backlog=3,
     epoch=1.6,
     loss=0.41,
