@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crowdlearn.dataset import Data
     from crowdlearn.job import SGD, Adagrad, Adam, Downpour, Job, Momentum, Normal, RMSprop, load_weights
+    from crowdlearn.program.bounded import bounded_while
 
-__all__ = ["SGD", "Adagrad", "Adam", "Data", "Downpour", "Job", "Momentum", "Normal", "RMSprop", "load_weights"]
+__all__ = ["SGD", "Adagrad", "Adam", "Data", "Downpour", "Job", "Momentum", "Normal", "RMSprop"]
+__all__ += ["bounded_while", "load_weights"]
+
+_ELSEWHERE = {"Data": "crowdlearn.dataset", "bounded_while": "crowdlearn.program.bounded"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'crowdlearn' has no attribute {name!r}")
-    return getattr(importlib.import_module("crowdlearn.dataset" if name == "Data" else "crowdlearn.job"), name)
+    return getattr(importlib.import_module(_ELSEWHERE.get(name, "crowdlearn.job")), name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from crowdlearn.errors import UnsupportedModelError
-from crowdlearn.program import keys, loops, origin
+from crowdlearn.program import in_jax, keys, loops, origin
 from crowdlearn.program.advice import instead_of
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
@@ -42,6 +42,7 @@ class Lowering:
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
         self.keys = Keys(builder)
+        self._traced: dict[Any, Any] = {}
 
     def jaxpr(
         self, jaxpr: Any, constants: Sequence[Any], inputs: Sequence[int], wanted: Sequence[bool], line: str | None
@@ -68,12 +69,15 @@ class Lowering:
         name, params = equation.primitive.name, equation.params
         inputs = [self._read(var, values) for var in equation.invars]
         if name in CALLS:
-            body = params[CALLS[name]]
-            outputs = self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
+            outputs = self._call(equation, inputs, live, line)
         elif name == "scan":
             outputs = [*self._scan(params, inputs, line)]
         elif name == "cond":
             outputs = self._cond(params["branches"], inputs, live, line)
+        elif name == "while":
+            outputs = [*self._while(params, inputs, line)]
+        elif name == "custom_linear_solve":
+            outputs = self._solve(params, inputs, live, line)
         else:
             outputs = [*self._primitive(equation, name, inputs, line)]
         written = zip(equation.outvars, outputs, strict=True)
@@ -82,17 +86,20 @@ class Lowering:
     def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> list[int]:
         of_keys = any(self.builder.types[index].dtype == KEY for index in inputs)
         if of_keys and name not in MOVES:
-            raise refusal(f"`{name}` of a random key's data", line, f"; {keys.FROM_THE_KEY}")
+            advice = instead_of(name) or f"; {keys.FROM_THE_KEY}"
+            raise refusal(f"`{name}` of a random key's data", line, advice)
         try:
             if name in SEVERAL:
                 return SEVERAL[name](self.builder, inputs, equation.params)
+            if name in in_jax.WRITTEN:
+                return self._written(in_jax.WRITTEN[name], equation, inputs, line)
             return [self._single(equation, name, inputs, line, of_keys=of_keys)]
         except CannotExecute as error:
             raise refusal(error.what, line, f"; {error.advice}") from None
 
     def _single(self, equation: Any, name: str, inputs: list[int], line: str | None, *, of_keys: bool) -> int:
         """The only output of a primitive."""
-        result = _type(equation.outvars[0].aval, line)
+        result = _type(equation.outvars[0].aval, line, name)
         lower_key, lowering = self.keys.lowering(name), LOWERINGS.get(name)
         if lower_key is not None:
             return lower_key(inputs, equation.params, result)
@@ -103,6 +110,50 @@ class Lowering:
         value = lowering(self.builder, inputs, equation.params, result)
         assert self.builder.types[value] == result, (name, self.builder.types[value], result)
         return value
+
+    def _written(self, function: in_jax.Written, equation: Any, inputs: list[int], line: str | None) -> list[int]:
+        """What `function`, written in JAX, means."""
+        for var in equation.outvars:
+            _type(var.aval, line, equation.primitive.name)
+        types = tuple(self.builder.types[index] for index in inputs)
+        key = (function, str(equation.params), types)
+        if key not in self._traced:
+            self._traced[key] = in_jax.trace(function, equation.params, [(each.shape, each.dtype) for each in types])
+        closed = self._traced[key]
+        wanted = [True] * len(closed.jaxpr.outvars)
+        return [value for value in self.jaxpr(closed.jaxpr, closed.consts, inputs, wanted, line) if value is not None]
+
+    def _call(self, equation: Any, inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:
+        """A function that is called: its equations, in its place."""
+        body = equation.params[CALLS[equation.primitive.name]]
+        after = _turn_of_search(equation) if equation.params.get("name") == SEARCH else None
+        if after is not None:
+            return [*self._written(in_jax.SEARCHES[after], equation, inputs, line)]
+        return self.jaxpr(getattr(body, "jaxpr", body), getattr(body, "consts", ()), inputs, live, line)
+
+    def _solve(self, params: dict[str, Any], inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:
+        """A linear system by what JAX was given to solve it with; its derivative is another system."""
+        lengths, solve = params["const_lengths"], params["jaxprs"].solve
+        first = lengths.matvec + lengths.vecmat
+        given = inputs[first : first + lengths.solve] + inputs[sum(lengths) :]
+        return self.jaxpr(solve.jaxpr, solve.consts, given, live, line)
+
+    def _while(self, params: dict[str, Any], inputs: list[int], line: str | None) -> list[int]:
+        """A loop whose condition is known while tracing, unrolled."""
+        condition, body = params["cond_jaxpr"], params["body_jaxpr"]
+        first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        of_condition, of_body, carry = inputs[:first], inputs[first:second], inputs[second:]
+        before = len(self.builder.equations)
+        for _ in range(loops.MAX_UNROLLED):
+            (goes_on,) = self.jaxpr(condition.jaxpr, condition.consts, [*of_condition, *carry], [True], line)
+            known = None if goes_on is None else self.builder.scalar(goes_on)
+            if known is None or len(self.builder.equations) - before > loops.MAX_UNROLLED:
+                break
+            if not known:
+                return carry
+            outputs = self.jaxpr(body.jaxpr, body.consts, [*of_body, *carry], [True] * len(carry), line)
+            carry = [value for value in outputs if value is not None]
+        raise refusal("`while`, a loop of as many steps as the data ask for", line, instead_of("while"))
 
     def _cond(self, branches: Any, inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:
         """The branch that is taken where that is known; otherwise all of them, and a choice among their outputs."""
@@ -141,6 +192,30 @@ class Lowering:
         return self.builder.constant(np.asarray(array))
 
 
+SEARCH = "_searchsorted_scan_impl"
+"""What JAX calls the loop of `jnp.searchsorted`."""
+
+
+def _turn_of_search(equation: Any) -> str | None:
+    """The comparison in a search's loop, if it is one in a single row of values."""
+    if len(equation.invars) != 2 or len(equation.outvars) != 1 or len(equation.invars[0].aval.shape) != 1:
+        return None
+    if equation.invars[1].aval.shape != equation.outvars[0].aval.shape:
+        return None
+    found = {name for name in _primitives(equation.params["jaxpr"].jaxpr) if name in ("le_to", "lt_to")}
+    return found.pop() if len(found) == 1 and str(equation.outvars[0].aval.dtype) == "int32" else None
+
+
+def _primitives(jaxpr: Any) -> Iterator[str]:
+    """The names of all primitives in a jaxpr and in those it calls or loops over."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in equation.params.values():
+            body = getattr(inner, "jaxpr", inner)
+            if hasattr(body, "eqns"):
+                yield from _primitives(body)
+
+
 def _needed(equations: Sequence[Any], outputs: Sequence[Any]) -> list[tuple[Any, list[bool]]]:
     """The equations that `outputs` depend on, in order, each with which of its own outputs are read."""
     read = {var for var in outputs if not hasattr(var, "val")}
@@ -157,7 +232,7 @@ def _dtype(aval: Any) -> str:
     return str(aval.dtype)
 
 
-def _type(aval: Any, line: str | None) -> ValueType:
+def _type(aval: Any, line: str | None, primitive: str | None = None) -> ValueType:
     dtype = _dtype(aval)
     if is_key(dtype):
         try:
@@ -166,9 +241,16 @@ def _type(aval: Any, line: str | None) -> ValueType:
             raise refusal(error.what, line, f"; {error.advice}") from None
         return ValueType(tuple(map(int, aval.shape)), KEY)
     if dtype not in DTYPES:
-        narrow = ".astype(jnp.float32)" if dtype.startswith(("float", "bfloat")) else "float32 or int32"
-        raise refusal(f"values of type {dtype}", line, f"; write {narrow} instead")
+        made = f", made by `{primitive}`" if primitive else ""
+        raise refusal(f"values of type {dtype}{made}", line, f"; {_instead_of_type(dtype)}")
     return ValueType(tuple(map(int, aval.shape)), dtype)
+
+
+def _instead_of_type(dtype: str) -> str:
+    if dtype.startswith("complex"):
+        parts = "write the real and the imaginary part as two arrays"
+        return f"{parts}, and a Fourier transform as products with the matrices jnp.cos(a) and jnp.sin(a), a = 2 pi j k / n"
+    return "write .astype(jnp.float32)" if "float" in dtype else "write float32 or int32 instead"
 
 
 def refusal(what: str, line: str | None, advice: str) -> UnsupportedModelError:

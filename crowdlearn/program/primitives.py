@@ -185,12 +185,28 @@ def _dot_general(b: Builder, inputs: list[int], params: Params, result: ValueTyp
         # Operands may be of other types than the sum, as those of pixels and a matrix are.
         inputs = [b.convert(each, "float32") for each in inputs]
     contract, batch = params["dimension_numbers"]
+    if result.dtype in ("int32", "uint32") and all(b.types[each].dtype == result.dtype for each in inputs):
+        return _product_of_integers(b, inputs, contract, batch, result)
     return b.emit(
         "dot_general",
         inputs,
         contract=(ints(contract[0]), ints(contract[1])),
         batch=(ints(batch[0]), ints(batch[1])),
     )
+
+
+def _product_of_integers(b: Builder, inputs: list[int], contract: Any, batch: Any, result: ValueType) -> int:
+    """Multiplied and summed as they are: exact, and wrapping around as JAX's do."""
+    sides, lead, depth = [], len(batch[0]), len(contract[0])
+    for x, of_sum, of_batch in zip(inputs, contract, batch, strict=True):
+        free = [axis for axis in range(b.types[x].rank) if axis not in (*of_sum, *of_batch)]
+        sides.append(b.emit("transpose", (x,), permutation=ints((*of_batch, *free, *of_sum))))
+    rows, columns = (b.types[x].rank - lead - depth for x in sides)
+    whole = (*result.shape, *b.types[sides[0]].shape[lead + rows :])
+    summed = tuple(range(len(result.shape), len(whole)))
+    left = b.broadcast(sides[0], whole, (*range(lead + rows), *summed))
+    right = b.broadcast(sides[1], whole, (*range(lead), *range(lead + rows, lead + rows + columns), *summed))
+    return b.emit("reduce_sum", (b.emit("mul", (left, right)),), axes=summed)
 
 
 def _iota(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:

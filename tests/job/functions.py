@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tests.job.linear_algebra import SMALL_MATRICES
 from tests.job.models import Model, normal
 from tests.job.updates import UPDATES
 
@@ -193,7 +194,10 @@ def by_constants(lookup):
     return lambda table, batch: scalar(lookup(table, jnp.asarray(INDICES)))
 
 
-FUNCTIONS = {f"{name}(x)": Model(of_x(function), X, {"unused": X}) for name, function in {**FLOATS, **UPDATES}.items()}
+FUNCTIONS = {
+    f"{name}(x)": Model(of_x(function), X, {"unused": X})
+    for name, function in {**FLOATS, **UPDATES, **SMALL_MATRICES}.items()
+}
 LOOKUPS = {
     f"{name}, {kind}": Model(loss(lookup), TABLE, batch)
     for name, lookup in GATHERS.items()

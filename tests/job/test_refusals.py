@@ -33,12 +33,65 @@ def refused(loss, kind: type[Exception] = UnsupportedModelError, parameters=W) -
 def test_a_primitive_that_browsers_lack_is_named_with_the_users_line_and_what_to_write_instead():
     def loss(w, batch):
         x = batch["x"] * w
-        return jnp.sum(jnp.linalg.cholesky(x.T @ x))
+        return jnp.sum(jnp.linalg.svd(x, compute_uv=False))
 
     message = refused(loss)
-    assert "`cholesky`" in message
+    assert "`svd`" in message
     assert line_of(loss, "jnp.linalg") in message
-    assert "write a formulation without matrix decompositions" in message
+    assert "write jnp.linalg.norm(x) for the norm of all elements" in message
+
+
+@pytest.mark.parametrize("name", ["inv", "cholesky", "det"])
+def test_a_matrix_of_more_than_eight_rows_is_refused_with_its_size(name):
+    def loss(w, batch):
+        return jnp.sum(getattr(jnp.linalg, name)(jnp.eye(9) + w[0]))
+
+    message = refused(loss)
+    assert "of a matrix of 9 x 9 (at most 8 x 8)" in message
+    assert line_of(loss, "jnp.linalg") in message
+
+
+def test_an_iterative_solver_is_refused_for_its_loop_of_unknown_length():
+    def loss(w, batch):
+        matrix = jnp.outer(w, w) + jnp.eye(4)
+        z, _ = jax.scipy.sparse.linalg.cg(lambda v: matrix @ v, batch["x"].mean(0))
+        return jnp.sum(z**2)
+
+    message = refused(loss)
+    assert "`while`, a loop of as many steps as the data ask for" in message
+    assert line_of(loss, "linalg.cg") in message or line_of(loss, "matrix @ v") in message
+    assert "crowdlearn.bounded_while" in message
+
+
+def test_complex_numbers_are_refused_with_what_made_them():
+    def loss(w, batch):
+        return jnp.abs(jnp.fft.rfft(batch["x"] * w)).sum()
+
+    message = refused(loss)
+    assert "values of type complex64, made by `fft`" in message
+    assert line_of(loss, "rfft") in message
+    assert "the real and the imaginary part as two arrays" in message
+
+
+def test_clz_of_narrow_integers_is_refused():
+    def loss(w, batch):
+        return (lax.clz(batch["pixels"]).astype(jnp.float32) @ w).sum()
+
+    message = refused(loss)
+    assert "`clz` of uint8" in message
+    assert line_of(loss, "lax.clz") in message
+
+
+def test_windows_that_may_lie_over_one_another_are_refused_beyond_a_size():
+    def loss(w, batch):
+        starts = (batch["pixels"].reshape(-1, 1) % 100).astype(jnp.int32)
+        numbers = lax.ScatterDimensionNumbers((1,), (), (0,))
+        rows = jnp.tile(batch["x"].reshape(-1, 1), (1, 1_000)) * w[0]
+        return lax.stop_gradient(lax.scatter(jnp.zeros(10_000), starts, rows, numbers)).sum() + w.sum()
+
+    message = refused(loss)
+    assert "12 windows of 1,000 elements each" in message
+    assert line_of(loss, "lax.scatter(") in message
 
 
 def test_a_sort_of_too_many_is_refused_with_how_many():
@@ -70,7 +123,7 @@ def test_a_loop_of_unknown_length_is_refused_with_a_python_loop_instead():
     message = refused(loss)
     assert "`while`" in message
     assert line_of(loss, "fori_loop") in message
-    assert "a Python loop with a fixed number of steps" in message
+    assert "write crowdlearn.bounded_while(cond, body, init, max_steps=...)" in message
 
 
 def test_a_scan_of_too_many_steps_is_refused_with_how_many():
@@ -172,13 +225,14 @@ def test_keys_of_another_generator_are_refused():
     assert "threefry2x32" in message
 
 
-def test_draws_by_a_loop_of_unknown_length_are_refused():
+def test_draws_that_are_rejected_until_one_fits_are_refused():
     def loss(w, batch, key):
         return (w * jax.random.gamma(key, 2.0, w.shape)).sum()
 
     message = refused(loss)
     assert "`random_gamma`" in message
     assert line_of(loss, "gamma") in message
+    assert "make the draws beforehand" in message
 
 
 def test_a_large_constant_is_refused():
