@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ADVICE = {
-    "while": "crowdlearn.bounded_while(cond, body, init, max_steps=...), lax.scan or a loop with a fixed number of steps",
+    "while": "crowdlearn.bounded_while(cond, body, init, max_steps=...), or a loop of a fixed number of steps",
     "reduce_window": "lax.reduce_window with lax.max, lax.min or lax.add",
     "approx_top_k": "lax.top_k",
     "igamma": "a distribution whose density has no incomplete gamma function",

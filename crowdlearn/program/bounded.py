@@ -55,11 +55,8 @@ def _like(jax: Any, new: Carry, old: Carry) -> Carry:
 
 def _leaf_like(new: Any, old: Any) -> Any:
     array = import_jax().numpy.asarray(new)
-    if (
-        array.shape != old.shape
-        or array.dtype != old.dtype
-        and not getattr(new, "weak_type", isinstance(new, int | float))
-    ):
+    is_loose = isinstance(new, int | float) or getattr(new, "weak_type", False)
+    if array.shape != old.shape or not (is_loose or array.dtype == old.dtype):
         expected, got = f"{old.dtype}{list(old.shape)}", f"{array.dtype}{list(array.shape)}"
         raise JobError(f"bounded_while expects body to return what init is, {expected}, got {got}")
     return array.astype(old.dtype)

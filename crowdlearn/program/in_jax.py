@@ -83,7 +83,7 @@ def _cholesky(params: Params, x: Any) -> Any:  # noqa: ARG001
     jnp = import_jax().numpy
     size = x.shape[-1]
     _require_order("cholesky", size, size)
-    i, columns, positive = np.arange(size), [], True
+    i, columns, positive = np.arange(size), [], jnp.full(x.shape[:-2], True)
     for k in range(size):
         pivot = x[..., k, k]
         positive = positive & (pivot > 0)

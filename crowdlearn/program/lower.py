@@ -248,8 +248,8 @@ def _type(aval: Any, line: str | None, primitive: str | None = None) -> ValueTyp
 
 def _instead_of_type(dtype: str) -> str:
     if dtype.startswith("complex"):
-        parts = "write the real and the imaginary part as two arrays"
-        return f"{parts}, and a Fourier transform as products with the matrices jnp.cos(a) and jnp.sin(a), a = 2 pi j k / n"
+        fourier = "a Fourier transform as products with jnp.cos(a) and jnp.sin(a), a = 2 pi j k / n"
+        return f"write the real and the imaginary part as two arrays, and {fourier}"
     return "write .astype(jnp.float32)" if "float" in dtype else "write float32 or int32 instead"
 
 

@@ -259,7 +259,7 @@ LOWERINGS: dict[str, Lowered] = {
     **{name: _elementwise(name) for name in BINARY | UNARY | LOGIC | {"is_finite", "clamp"}},
     **{name: _comparison(name) for name in COMPARISONS},
     **{name: _reduction(name) for name in REDUCTIONS},
-    **dict.fromkeys(("stop_gradient", "copy", "copy_p", "optimization_barrier", "device_put", "name"), _same),
+    **dict.fromkeys(("stop_gradient", "copy", "copy_p", "name", "sharding_constraint"), _same),
     **{f"{name}_to": _total_order(name) for name in ("eq", "le", "lt")},
     "add_any": _elementwise("add"),
     "integer_pow": _elementwise("integer_pow", "y"),
@@ -305,6 +305,7 @@ LOWERINGS: dict[str, Lowered] = {
 
 SEVERAL: dict[str, Callable[[Builder, Sequence[int], Params], list[int]]] = {
     **pieces.SEVERAL,
+    **dict.fromkeys(("optimization_barrier", "device_put"), lambda b, inputs, params: list(inputs)),  # noqa: ARG005
     "sort": sorting.sort,
     "top_k": sorting.top_k,
 }

@@ -133,6 +133,8 @@ FLOATS = {
     "comparison_of_nothing": lambda x: jnp.where((x[:0] > 0).all(0), x[0], 2) + x[:0].prod(0),
     "pad_of_a_scalar": lambda x: lax.pad(x[0, 0], np.float32(2), ()) * x,
     "difference_of_one": lambda x: jnp.diff(x[:1], axis=0).sum() + x,
+    "several put on a device": lambda x: sum(jax.device_put((x * 2, x[0]))),
+    "several behind a barrier": lambda x: sum(lax.optimization_barrier((lax.stop_gradient(x) * 2, x[0]))) * x,
     "stop_gradient": lambda x: x * lax.stop_gradient(x),
 }
 

@@ -84,7 +84,7 @@ def test_clz_of_narrow_integers_is_refused():
 
 def test_windows_that_may_lie_over_one_another_are_refused_beyond_a_size():
     def loss(w, batch):
-        starts = (batch["pixels"].reshape(-1, 1) % 100).astype(jnp.int32)
+        starts = batch["pixels"].reshape(-1, 1).astype(jnp.int32)
         numbers = lax.ScatterDimensionNumbers((1,), (), (0,))
         rows = jnp.tile(batch["x"].reshape(-1, 1), (1, 1_000)) * w[0]
         return lax.stop_gradient(lax.scatter(jnp.zeros(10_000), starts, rows, numbers)).sum() + w.sum()
