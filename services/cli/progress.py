@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crowdlearn.spec import JobStatus
-from services.cli.scores import divergence_words, target_words
+from services.cli.scores import divergence_words, target_words, times_words
 from services.cli.stall import stall_words
 
 WIDE = 130
@@ -69,13 +70,7 @@ def describe(status: JobStatus, *, briefly: bool = False) -> str:
     """One line: gradients, their rate, replicas, loss and held-out metrics; `briefly` what fits beside a bar."""
     metrics = dict(status.metrics or {})
     if briefly:
-        # What the job is about goes first: a narrow terminal cuts the rest.
-        shown = [name for name in metrics if name != "loss"] or list(metrics)
-        return "  ".join(
-            [f"{name} {metrics[name]:.3f}" for name in shown[:1]]
-            + [f"{max(status.versions):,} gradients"]
-            + ([f"{status.dropped:,} dropped"] if status.dropped else [])
-        )
+        return "  ".join(_briefly(status, metrics))
     parts = [
         f"{max(status.versions):,} gradients",
         f"{status.updates_per_second:.0f}/s",
@@ -88,6 +83,19 @@ def describe(status: JobStatus, *, briefly: bool = False) -> str:
     parts += [f"held-out {name} {_short(value, 4)}" for name, value in metrics.items()]
     parts += filter(None, (target_words(status), "diverges" if status.diverging else None))
     return "  ".join(parts)
+
+
+def _briefly(status: JobStatus, metrics: dict[str, float]) -> Iterator[str]:
+    # What the job is about goes first: a narrow terminal cuts the rest.
+    shown = [name for name in metrics if name != "loss"] or list(metrics)
+    yield from (f"{name} {_short(metrics[name], 3)}" for name in shown[:1])
+    if status.diverging:
+        yield "diverges"
+    elif target_words(status):
+        yield f"target met {times_words(status.met)}"
+    yield f"{max(status.versions):,} gradients"
+    if status.dropped:
+        yield f"{status.dropped:,} dropped"
 
 
 def _short(value: float, decimals: int) -> str:

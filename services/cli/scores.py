@@ -50,8 +50,12 @@ def target_words(status: JobStatus) -> str | None:
     """That a target was met, but not as it has to be; None of one that was not met, or ended the job."""
     if status.until is None or not status.met or status.reason == "until":
         return None
-    times = "once" if status.met == 1 else f"{status.met:,} times"
-    return f"{status.until} was met {times}; {IN_A_ROW}"
+    return f"{status.until} was met {times_words(status.met)}; {IN_A_ROW}"
+
+
+def times_words(count: int) -> str:
+    """`once`, or `3 times`."""
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def divergence_words(status: JobStatus) -> str | None:

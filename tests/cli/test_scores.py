@@ -86,6 +86,12 @@ def test_a_target_that_was_met_once_says_so() -> None:
     assert describe(a_status(met=1)).endswith(f"held-out loss 0.3800  {once}")
 
 
+def test_a_narrow_terminal_is_told_in_a_word() -> None:
+    assert describe(a_status(met=1), briefly=True) == "accuracy 0.912  target met once  812 gradients"
+    assert describe(a_status(diverging=EXPLODED), briefly=True) == "accuracy 0.912  diverges  812 gradients"
+    assert describe(a_status(), briefly=True) == "accuracy 0.912  812 gradients"
+
+
 @pytest.mark.parametrize(
     ("outcome", "words", "reached"),
     [

@@ -38,7 +38,7 @@ export type Lamp = "loading" | "training" | "idle" | "stalled" | "finished" | "a
 export function jobState(status: JobStatus, seconds: number | null): { readonly lamp: Lamp; readonly words: string } {
   if (status.state === "finished") return { lamp: "finished", words: endWords(status, seconds) + dropWords(status) };
   if (status.stalled) return { lamp: "stalled", words: stallWords(status.stalled) };
-  if (status.diverging) return { lamp: "stalled", words: `${divergenceWords(status.diverging)}. Its operator has to act` };
+  if (status.diverging) return { lamp: "stalled", words: `${divergenceWords(status.diverging)}. ${REMEDY}` };
   if (status.replicas === 0) return { lamp: "idle", words: "Waiting for someone to take part" };
   return { lamp: "training", words: `Training now${dropWords(status)}` };
 }
@@ -54,6 +54,8 @@ function stallWords({ reason, seconds }: Stall): string {
   if (reason === "not-finite") return `${since}: its loss is not a finite number any more. Its operator has to act`;
   return `${since}: gradients are refused (${reason}). If that lasts, its operator has to act`;
 }
+
+const REMEDY = "Its operator can submit it anew, with a smaller learning rate or clip_norm";
 
 /** `Diverges: its training loss is 1e+28, and began at 2.3`. */
 function divergenceWords(diverging: Divergence): string {

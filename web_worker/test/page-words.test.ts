@@ -120,7 +120,7 @@ test("a run that diverges says so, while it goes on and after its end", () => {
   const training = { where: "training", value: 1e28, first: 2.3 } as const;
   const { lamp, words } = jobState(aStatus({ diverging: training }), null);
   assert.equal(lamp, "stalled");
-  assert.equal(words, "Diverges: its training loss is 1.0e+28, and began at 2.300. Its operator has to act");
+  assert.equal(words, "Diverges: its training loss is 1.0e+28, and began at 2.300. Its operator can submit it anew, with a smaller learning rate or clip_norm");
   const heldOut = { where: "held_out", metric: "top_5", wasFinite: true } as const;
   assert.match(jobState(aStatus({ diverging: heldOut }), null).words, /^Diverges: its held-out top 5 is not a finite number any more/);
   const never = { ...heldOut, wasFinite: false };
