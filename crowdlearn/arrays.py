@@ -140,7 +140,7 @@ def _on_this_machine(given: Any) -> Any:
 
 def _unreadable(given: Any, error: Exception) -> str:
     if isinstance(given, list | tuple):
-        return _unequal(given) or _of_tensors(given) or f"a {type(given).__name__} that is none: {error}"
+        return _of_tensors(given) or _unequal(given) or f"a {type(given).__name__} that is none: {error}"
     return f"a {type(given).__name__} that NumPy cannot read: {str(error).splitlines()[0]}"
 
 
@@ -157,7 +157,7 @@ def _unequal(rows: Any) -> str | None:
         return "a mixture of numbers and lists: give every row the same shape" if sized else None
     shapes = {np.shape(row) if hasattr(row, "shape") else (len(row),) for row in sized}
     if len(shapes) < 2:
-        return next((found for row in sized if (found := _unequal(row))), None)
+        return next((found for row in sized if isinstance(row, list | tuple) and (found := _unequal(row))), None)
     least, most = min(shapes), max(shapes)
     return (
         f"rows of unequal length, {least} to {most}: fill them up to one length, np.pad(row, (0, longest - len(row))), "
@@ -210,13 +210,13 @@ def _kind_of_objects(array: Array) -> str:
     if isinstance(odd, np.ndarray | list | tuple):
         rows = list(array.ravel())
         return _unequal(rows) or "an array of arrays: write np.stack(x)"
-    if any(part in name.lower() for part in ("date", "time")):
+    if any(part in name.lower() for part in ("date", "time", "period")):
         return f"dates ({name}): convert them, np.array(x, 'datetime64[s]'), and count from a first one"
     if odd == 0 and isinstance(odd, int):
         return "objects in place of numbers, or integers of more than 64 bits: write x.astype(np.float32)"
     if not array.ndim:
         return f"a {name}, which is no array"
-    return f"objects ({name}): make numbers of them, np.array([float(each) for each in x])"
+    return f"objects ({name}): make numbers of them before, such as np.array([float(each) for each in x])"
 
 
 def _example(array: Array) -> str:

@@ -12,7 +12,8 @@ from types import ModuleType
 
 from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job import Job
-from crowdlearn.program.origin import blamed_on
+from crowdlearn.program.origin import blamed_on, line_of_error
+from crowdlearn.program.tracing import narrow_from_the_start
 
 NAME = "job"
 """The variable of a job file that holds the job."""
@@ -28,12 +29,20 @@ def load(path: str | Path) -> Job:
     file = Path(path)
     if not file.is_file():
         raise JobError(f"a job file expects a Python file, got {file}, which is not there")
-    job = getattr(_run(file.resolve()), NAME, None)
+    module = _run(file.resolve())
+    job = getattr(module, NAME, None)
     if not isinstance(job, Job):
-        got = "no such name" if job is None else f"a {type(job).__name__}"
-        raise JobError(f"{file} expects a variable `{NAME} = Job(...)`, got {got}")
+        raise JobError(f"{file} expects a variable `{NAME} = Job(...)`, got {_instead(module, job)}")
     # Paths in a job file mean what lies beside it, wherever the command runs.
     return job if job.model is None else replace(job, model=file.parent / job.model)
+
+
+def _instead(module: ModuleType, job: object) -> str:
+    """What was found in the place of a job, and where one is."""
+    others = [name for name, value in vars(module).items() if isinstance(value, Job)]
+    if job is None:
+        return f"no such name, but `{others[0]}`: write `{NAME} = {others[0]}`" if others else "no such name"
+    return f"a {type(job).__name__}" + (": call it" if callable(job) else "")
 
 
 def _run(file: Path) -> ModuleType:
@@ -43,13 +52,21 @@ def _run(file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Registered as an import would: dataclasses and pickles of the file look themselves up.
     sys.modules[spec.name] = module
-    with _importable(file.parent), blamed_on(str(file)):
+    with _importable(file.parent), blamed_on(str(file)), narrow_from_the_start():
         try:
             spec.loader.exec_module(module)
         except ModuleNotFoundError as error:
             raise SetupError(
                 f"{file.name} needs {error.name}, which is not installed: {_remedy(error.name)}"
             ) from error
+        except JobError as error:
+            line = line_of_error(error)
+            if line is None or line in str(error):
+                raise
+            raise type(error)(f"{error} (at {line})") from error
+        except SystemExit as error:
+            at = f" at {line}" if (line := line_of_error(error)) else ""
+            raise JobError(f"{file} expects to run to its end, got sys.exit({error.code!r}){at}") from error
     return module
 
 

@@ -15,7 +15,10 @@ from crowdlearn.job import modules, scoring
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
 from crowdlearn.program import encode, origin, trace
+from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.signature import call_of
+from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import JobSpec, Target, parse_target
 
@@ -112,28 +115,31 @@ def _held_out(job: Job, train: Table) -> Chunks | None:
 
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
+    assert job.loss is not None
     program = _trace(job, parameters, train.table)
     loss = _first_loss(job, parameters, train.table)
     scored = _scoring(job, parameters, held_out) if held_out else None
-    return CompiledModel("program", program, scored, initial_loss=loss)
+    return CompiledModel("program", program, scored, call_of(job.loss).notes, loss)
 
 
 def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
     shape = import_jax().ShapeDtypeStruct
     batch = {array.name: shape((job.batch_size, *array.shape), array.dtype) for array in train.layout}
     assert job.loss is not None
-    tree = parameters.tree([shape(array.shape, "float32") for array in parameters.arrays])
-    return encode(trace(job.loss, tree, batch))
+    leaves = [shape(array.shape, "float32") for array in parameters.arrays]
+    return encode(trace(job.loss, leaves, batch, parameters.tree))
 
 
 def _first_loss(job: Job, parameters: Parameters, train: Table) -> float:
     """Computes one loss: replicas drop gradients that are not finite, and such a job would never end."""
     jax = import_jax()
     assert job.loss is not None
-    with jax.enable_x64(False):
-        batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
-        compute = jax.jit(scoring.without_key(jax, job.loss, job.seed))
-        loss = float(compute(parameters.cut(jax.numpy.asarray(parameters.flat)), batch))
+    of_tree = scoring.without_key(jax, job.loss, job.seed)
+    assert of_tree is not None
+    batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
+    with as_browsers(jax), origin.blamed_on("the loss of the first minibatch", function=job.loss):
+        quiet = Quiet(lambda flat, batch: of_tree(parameters.cut(flat), batch), parameters.flat, batch)
+        loss = float(jax.jit(quiet.run)(parameters.flat, batch))
     if not math.isfinite(loss):
         line = origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}")

@@ -16,7 +16,7 @@ from crowdlearn.job.compilation import CompiledJob, compile_job
 from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer
 from crowdlearn.job.scoring import Metrics
 from crowdlearn.program.onnx_export import Predict
-from crowdlearn.program.trace import Loss
+from crowdlearn.program.signature import Loss
 from crowdlearn.spec import JOB_NAME, parse_target
 
 MAX_SEED = 2**32 - 1

@@ -20,7 +20,10 @@ from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.parameters import initialise
 from crowdlearn.job.scoring import without_key
 from crowdlearn.module import RunningModule, Source
+from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.origin import blamed_on
+from crowdlearn.program.tracing import as_browsers
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
@@ -69,13 +72,16 @@ def native_step(
         SetupError: JAX is not installed.
     """
     jax = import_jax()
-    with jax.enable_x64(False), jax.default_device(jax.devices("cpu")[0]):
-        parameters = initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters))
-        assert job.loss is not None
-        inputs = (parameters, {name: jax.numpy.asarray(array) for name, array in batch.items()})
-        compute = jax.jit(jax.value_and_grad(without_key(jax, job.loss, job.seed)))
+    of_tree = without_key(jax, job.loss, job.seed)
+    assert of_tree is not None
+    parameters = initialise(job.params, job.seed)
+    with as_browsers(jax), jax.default_device(jax.devices("cpu")[0]), blamed_on("the loss", function=job.loss):
+        leaves = parameters.leaves(jax.numpy.asarray(compiled.parameters))
+        inputs = (leaves, {name: jax.numpy.asarray(array) for name, array in batch.items()})
+        quiet = Quiet(lambda leaves, batch: of_tree(parameters.tree(leaves), batch), *inputs)
+        compute = jax.jit(jax.value_and_grad(quiet.run))
         loss, gradient = compute(*inputs)
-        flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in jax.tree.leaves(gradient)])
+        flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in gradient])
         times: list[float] = []
         end = time.perf_counter() + seconds
         while len(times) < steps and time.perf_counter() < end:

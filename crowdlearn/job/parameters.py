@@ -19,6 +19,7 @@ from crowdlearn.files import Where
 from crowdlearn.job.arrangement import Arrangement, arrange
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
+from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import ParameterArray
 
 DESCRIPTION = {"shape", "init_mean", "init_std"}
@@ -136,7 +137,7 @@ def _call(jax: Any, function: Callable[..., Any], seed: int) -> Any:
     if len(required) > 1:
         line = line_of_function(function)
         raise JobError(f"params expects a function of nothing or of a key, got one of {', '.join(required)} at {line}")
-    with blamed_on("the init function"):
+    with as_browsers(jax), blamed_on("the init function", function=function):
         return function(jax.random.key(seed)) if needed else function()
 
 

@@ -21,9 +21,14 @@ from crowdlearn.errors import JobError
 from crowdlearn.job.parameters import Parameters
 from crowdlearn.module import ModuleScorer, Source
 from crowdlearn.module.scorer import key_words
+from crowdlearn.program.advice import instead_of
+from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_export, import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
-from crowdlearn.program.trace import Loss, takes_key
+from crowdlearn.program.results import described, returned, type_of
+from crowdlearn.program.signature import Loss, call_of, require_pair
+from crowdlearn.program.trace import names_and_shapes
+from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import BatchArray
 from crowdlearn.spec import JobSpec
 
@@ -75,7 +80,7 @@ def export(
         JobError: metrics raises, or returns something else than scalars by name; with the user's line.
     """
     jax = import_jax()
-    loss_of, has_key = without_key(jax, loss, seed), loss is not None and takes_key(loss)
+    loss_of, has_key = without_key(jax, loss, seed), loss is not None and call_of(loss).takes_key
     functions, names = [], tuple[str, ...]()
     for rows in sorted(set(chunk_sizes)):
         batch = {a.name: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype) for a in arrays}
@@ -103,10 +108,12 @@ def _header(data: bytes) -> tuple[_Header, int]:
 
 def without_key(jax: Any, loss: Loss | None, seed: int) -> Loss | None:
     """The loss as a function of (parameters, batch); its key is always the same, so that curves are smooth."""
-    if loss is None or not takes_key(loss):
-        return loss
-    key = np.array(key_words(seed), np.uint32)
-    return lambda tree, batch: loss(tree, batch, jax.random.wrap_key_data(key, impl="threefry2x32"))
+    if loss is None:
+        return None
+    call, key = call_of(loss), np.array(key_words(seed), np.uint32)
+    if not call.takes_key:
+        return call
+    return lambda tree, batch: call(tree, batch, jax.random.wrap_key_data(key, impl="threefry2x32"))
 
 
 def _names(
@@ -114,20 +121,30 @@ def _names(
 ) -> tuple[str, ...]:
     if metrics is None:
         return ()
+    require_pair("metrics", metrics)
     flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
-    with jax.enable_x64(False), blamed_on("metrics", f"the batch has {', '.join(sorted(batch))}"):
-        results = jax.eval_shape(lambda flat, batch: metrics(parameters.cut(flat), batch), flat, batch)
+    with as_browsers(jax):
+        given = names_and_shapes(jax, _shapes(jax, parameters), batch)
+        with blamed_on("metrics", given, metrics):
+            results = returned(jax, lambda flat, batch: metrics(parameters.cut(flat), batch), flat, batch)
     line = line_of_function(metrics)
     if not isinstance(results, Mapping) or not all(isinstance(name, str) for name in results):
-        raise JobError(f"metrics returns scalars by name, such as {{'accuracy': ...}}, got {results!r:.80} from {line}")
+        got = "nothing (None): is a `return` missing?" if results is None else described(jax, results)
+        raise JobError(f"metrics returns scalars by name, such as {{'accuracy': ...}}, got {got} from {line}")
     for name, result in results.items():
         if not name.isidentifier() or (name == LOSS and not may_be_loss):
             raise JobError(
                 f"a metric expects a name of letters, digits and _ other than {LOSS!r}, got {name!r} from {line}"
             )
-        if getattr(result, "shape", None) != ():
-            raise JobError(f"metric {name} expects a scalar, got {result!r:.80} from {line}")
+        found = type_of(jax, result)
+        if found is None or found[0] != () or found[1].startswith("complex"):
+            mean = ": take its mean" if found and found[0] else ""
+            raise JobError(f"metric {name} expects a scalar, got {described(jax, result)} from {line}{mean}")
     return tuple(sorted(results.keys() - {LOSS}))
+
+
+def _shapes(jax: Any, parameters: Parameters) -> Any:
+    return parameters.tree([jax.ShapeDtypeStruct(array.shape, "float32") for array in parameters.arrays])
 
 
 def _export(
@@ -146,10 +163,23 @@ def _export(
         return jax.numpy.stack([jax.numpy.asarray(values[name], "float32") for name in names])
 
     flat = jax.ShapeDtypeStruct(parameters.flat.shape, "float32")
-    with jax.enable_x64(False), blamed_on("the loss of held-out data", f"the batch has {', '.join(sorted(batch))}"):
-        exported = import_export().export(jax.jit(score), platforms=PLATFORMS)(flat, batch)
+    what = "the loss of held-out data" if loss else "metrics"
+    with as_browsers(jax):
+        given = names_and_shapes(jax, _shapes(jax, parameters), batch)
+        with blamed_on(what, given, loss or metrics):
+            # What is printed or checked cannot be written as bytes.
+            quiet = Quiet(score, flat, batch)
+            _require_no_callback(what, quiet)
+            exported = import_export().export(jax.jit(quiet.run), platforms=PLATFORMS)(flat, batch)
     data: bytes = bytes(exported.serialize())
     return data
+
+
+def _require_no_callback(what: str, quiet: Quiet) -> None:
+    if quiet.callback is not None:
+        name, line = quiet.callback
+        where = f" at {line}" if line else ""
+        raise JobError(f"{what} uses `{name}`{where}, which an evaluator cannot execute{instead_of(name)}")
 
 
 class Scorer:
@@ -186,7 +216,8 @@ class Scorer:
         rows = len(next(iter(batch.values())))
         if rows not in self._functions:
             raise JobError(f"a held-out chunk expects {' or '.join(map(str, self._functions))} rows, got {rows}")
-        return rows, np.asarray(self._functions[rows](flat, batch))
+        with as_browsers(import_jax()):
+            return rows, np.asarray(self._functions[rows](flat, batch))
 
     def score(self, flat: Vector, chunks: Iterable[bytes]) -> dict[str, float]:
         """The metrics of held-out chunks: each chunk's weighed by its rows, so that means stay means.

@@ -14,6 +14,7 @@ import numpy as np
 from crowdlearn.codecs import Vector
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.model import Array, Options, Program
+from crowdlearn.program.tracing import as_browsers
 from crowdlearn.program.types import ELEMENTWISE
 
 Meaning = Callable[..., Any]
@@ -46,8 +47,11 @@ class Executor:
         Returns:
             the loss, and the gradient, laid out as `parameters`; read-only.
         """
-        loss, gradient = self._step(parameters, list(batch), key)
-        return float(loss), np.asarray(gradient)
+        jax = import_jax()
+        # Whatever flags this process has: a job file that `up` has loaded may have set some.
+        with as_browsers(jax), jax.threefry_partitionable(True):
+            loss, gradient = self._step(parameters, list(batch), key)
+            return float(loss), np.asarray(gradient)
 
     def _compute(self, flat: Any, batch: Sequence[Any], key: Any) -> tuple[Any, Any]:
         jnp, program = import_jax().numpy, self._program

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.program.builder import Builder
+from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.model import Array, ValueType
 from crowdlearn.program.types import CannotExecute
 
@@ -106,6 +107,7 @@ class Keys:
 
     def bits(self, inputs: list[int], params: dict[str, Any], result: ValueType) -> int:
         """`jax.random.bits`."""
+        _require_usual_bits()
         if params["bit_width"] != 32:
             raise CannotExecute(f"random bits of {params['bit_width']}", "ask for 32 bits: dtype=jnp.uint32")
         keys = [self._keys[int(key) // 2] for key in self._known(inputs[0]).ravel()]
@@ -132,5 +134,17 @@ def is_key(dtype: str) -> bool:
 
 def require_threefry(dtype: str) -> None:
     """Raises CannotExecute for keys of another generator."""
-    if dtype.removeprefix("key<").removesuffix(">") not in THREEFRY:
-        raise CannotExecute(f"random keys of type {dtype}", "use JAX's default generator, threefry2x32")
+    if dtype.removeprefix("key<").removesuffix(">") in THREEFRY:
+        return
+    chosen = import_jax().config.jax_default_prng_impl
+    flag = f", and leave the flag jax_default_prng_impl, which is {chosen}, as it was" if chosen not in THREEFRY else ""
+    raise CannotExecute(f"random keys of type {dtype}", f"use JAX's default generator, threefry2x32{flag}")
+
+
+def _require_usual_bits() -> None:
+    """Raises CannotExecute where this machine draws other numbers from a key than browsers do."""
+    if not import_jax().config.jax_threefry_partitionable:
+        raise CannotExecute(
+            "random numbers while the flag jax_threefry_partitionable is False",
+            "leave it True, as JAX has it by default: browsers draw those numbers",
+        )

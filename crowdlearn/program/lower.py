@@ -15,6 +15,7 @@ from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.keys import KEY, MOVES, Keys, is_key, require_threefry
 from crowdlearn.program.model import DTYPES, ValueType
 from crowdlearn.program.primitives import LOWERINGS, SEVERAL, select_case
+from crowdlearn.program.tracing import NARROW
 from crowdlearn.program.types import CannotExecute
 
 MAX_CONSTANT = 1_048_576
@@ -53,10 +54,15 @@ class Lowering:
             line: where the user called this jaxpr, for equations that know no line of the user.
         """
         values: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
-        for var, array in zip(jaxpr.constvars, constants, strict=True):
-            values[var] = self._constant(array, line)
         outputs = [var for var, want in zip(jaxpr.outvars, wanted, strict=True) if want]
-        for equation, live in _needed(jaxpr.eqns, outputs):
+        needed = _needed(jaxpr.eqns, outputs)
+        read = {var for equation, _ in needed for var in equation.invars if not hasattr(var, "val")} | {
+            var for var in outputs if not hasattr(var, "val")
+        }
+        for var, array in zip(jaxpr.constvars, constants, strict=True):
+            if var in read:  # what only a debugger looks at may be anything
+                values[var] = self._constant(array, line)
+        for equation, live in needed:
             self._equation(equation, live, values, origin.line_of(equation) or line)
         return [self._read(var, values) if want else None for var, want in zip(jaxpr.outvars, wanted, strict=True)]
 
@@ -189,7 +195,7 @@ class Lowering:
             what = f"a constant array of {array.size:,} elements (at most {MAX_CONSTANT:,})"
             raise refusal(what, line, "; make it an array of the batch or a parameter")
         _type(array, line)
-        return self.builder.constant(np.asarray(array))
+        return self.builder.constant(_narrowed(np.asarray(array), line))
 
 
 SEARCH = "_searchsorted_scan_impl"
@@ -229,7 +235,20 @@ def _needed(equations: Sequence[Any], outputs: Sequence[Any]) -> list[tuple[Any,
 
 
 def _dtype(aval: Any) -> str:
-    return str(aval.dtype)
+    """The element type; arrays that a script has made with x64 switched on mean the narrow type."""
+    name = str(aval.dtype)
+    return NARROW.get(name, name)
+
+
+def _narrowed(array: Any, line: str | None) -> Any:
+    narrow = NARROW.get(array.dtype.name)
+    if narrow is None:
+        return array
+    with np.errstate(over="ignore"):
+        converted = array.astype(narrow)
+    if array.dtype.kind in "iu" and not np.array_equal(converted, array):
+        raise refusal(f"a constant of {array.dtype} beyond {narrow}", line, "; write smaller integers, or floats")
+    return converted
 
 
 def _type(aval: Any, line: str | None, primitive: str | None = None) -> ValueType:

@@ -18,6 +18,10 @@ from crowdlearn.program.model import Program, ValueType
 from crowdlearn.program.onnx_graph import HELD_AS, IR_VERSION, OPSET, FixedRows, Graph, Pair
 from crowdlearn.program.onnx_operators import operator_of, same_structure
 from crowdlearn.program.passes import optimise
+from crowdlearn.program.results import described, returned, type_of
+from crowdlearn.program.signature import require_pair
+from crowdlearn.program.trace import names_and_shapes
+from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import BatchArray
 
 Predict = Callable[[Any, Mapping[str, Any]], Any]
@@ -98,13 +102,32 @@ def trace(
     jax = import_jax()
     shape = jax.ShapeDtypeStruct
     batch = {array.name: shape((rows, *array.shape), array.dtype) for array in sorted(layout, key=lambda a: a.name)}
-    given = tree([shape(array.shape, "float32") for array in parameters.values()])
-    with jax.enable_x64(False), origin.blamed_on("predict"):
-        closed, result = jax.make_jaxpr(predict, return_shape=True)(given, batch)
-    names = tuple(sorted(result)) if isinstance(result, Mapping) else ("prediction",)
-    if len(jax.tree.leaves(result)) != len(names) or not all(hasattr(one, "shape") for one in jax.tree.leaves(result)):
+    leaves = [shape(array.shape, "float32") for array in parameters.values()]
+    require_pair("predict", predict)
+
+    def compute(leaves: list[Any], batch: Mapping[str, Any]) -> Any:
+        return predict(tree(leaves), batch)
+
+    with as_browsers(jax):
+        with origin.blamed_on("predict", names_and_shapes(jax, tree(leaves), batch), predict):
+            result = returned(jax, compute, leaves, batch)
+        names = _output_names(jax, predict, result)
+        with origin.blamed_on("predict", function=predict):
+            closed = jax.make_jaxpr(compute)(leaves, batch)
+        return _lowered(closed, len(leaves), names)
+
+
+def _output_names(jax: Any, predict: Predict, result: Any) -> tuple[str, ...]:
+    by_name = dict(result) if isinstance(result, Mapping) else {"prediction": result}
+    odd = [value for value in by_name.values() if type_of(jax, value) is None]
+    if odd or not by_name:
+        got = described(jax, result if not isinstance(result, Mapping) or not odd else odd[0])
         line = origin.line_of_function(predict)
-        raise JobError(f"predict returns an array, or arrays by name, got {type(result).__name__} from {line}")
+        raise JobError(f"predict returns an array, or arrays by name, got {got} from {line}")
+    return tuple(sorted(by_name))
+
+
+def _lowered(closed: Any, count: int, names: tuple[str, ...]) -> Traced:
     builder = Builder()
     inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in closed.jaxpr.invars]
     wanted = [True] * len(closed.jaxpr.outvars)
@@ -113,7 +136,6 @@ def trace(
         for value in Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
         if value is not None
     ]
-    count = len(parameters)
     program = optimise(builder.finish(inputs[:count], inputs[count:], outputs[0], outputs[1:]))
     return Traced(program, (program.loss, *program.gradients), names)
 

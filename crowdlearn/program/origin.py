@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sysconfig
 import traceback
@@ -11,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from crowdlearn.errors import CrowdLearnError, JobError
+from crowdlearn.program.remedies import is_of_shapes, remedy
 
-_PACKAGES = tuple(path for name in ("purelib", "platlib", "stdlib", "platstdlib") if (path := sysconfig.get_path(name)))
+_PACKAGES = tuple(
+    path + os.sep for name in ("purelib", "platlib", "stdlib", "platstdlib") if (path := sysconfig.get_path(name))
+)
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 """Libraries may lie elsewhere than this Python's own: beside it, in an environment that it extends, in a cache."""
 
-_OURS = str(Path(__file__).resolve().parents[1])
+_OURS = tuple(str(Path(__file__).resolve().parents[2] / each) + os.sep for each in ("crowdlearn", "services"))
 
 
 def _is_library(path: str) -> bool:
-    return path.startswith((*_PACKAGES, _OURS, "<frozen")) or any(part in path for part in _INSTALLED)
+    return path.startswith((*_PACKAGES, *_OURS, "<frozen", "<string>")) or any(part in path for part in _INSTALLED)
 
 
 def line_of(equation: Any) -> str | None:
@@ -32,14 +36,18 @@ def line_of(equation: Any) -> str | None:
 
 def line_of_error(error: BaseException) -> str | None:
     """`FILE:LINE` of the user's code that `error` came through, innermost first."""
+    if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):
+        return f"{_short(error.filename)}:{error.lineno or 1}"
     frames = reversed(traceback.extract_tb(error.__traceback__))
     return next((f"{_short(f.filename)}:{f.lineno}" for f in frames if not _is_library(f.filename)), None)
 
 
 def line_of_function(function: Callable[..., Any]) -> str:
     """`FILE:LINE` where `function` is defined, or its name."""
-    code = getattr(function, "__code__", None)
-    return f"{_short(code.co_filename)}:{code.co_firstlineno}" if code else repr(function)
+    inner = inspect.unwrap(function)
+    inner = getattr(inner, "func", inner)  # of functools.partial
+    code = getattr(inner, "__code__", None) or getattr(vars(type(inner)).get("__call__"), "__code__", None)
+    return f"{_short(code.co_filename)}:{code.co_firstlineno}" if code else f"{function!r:.80}"
 
 
 def _short(path: str) -> str:
@@ -48,18 +56,22 @@ def _short(path: str) -> str:
 
 
 @contextmanager
-def blamed_on(what: str, names: str = "") -> Iterator[None]:
-    """Turns an exception of the user's code into a JobError that names `what` and the user's line.
+def blamed_on(what: str, names: str = "", function: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Turns an exception of the user's code into a JobError: `what`, the user's line, and what to write instead.
 
-    `names` is added to a KeyError: what could have been asked for.
+    `names` is added to an error of names or shapes: what could have been asked for. `function` is where to look if the
+    error came through no line of the user.
     """
     try:
         yield
     except CrowdLearnError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        hint = f"; {names}" if isinstance(error, KeyError) and names else ""
-        line = line_of_error(error)
-        where = f" at {line}" if line else ""
-        raise JobError(f"{what} raised {type(error).__name__}{where}: {reason}{hint}") from error
+        said = getattr(error, "msg", None) if isinstance(error, SyntaxError) else str(error)
+        reason = (said or "").strip().split("\n")[0].rstrip(" .:")
+        line = line_of_error(error) or (line_of_function(function) if function else None)
+        parts = [f"{what} raised {type(error).__name__}{f' at {line}' if line else ''}"]
+        parts += [f": {reason}"] if reason else []
+        parts += [f"; {names}"] if names and (isinstance(error, KeyError) or is_of_shapes(error)) else []
+        advice = remedy(error)
+        raise JobError("".join(parts) + (f"; {advice}" if advice else "")) from error

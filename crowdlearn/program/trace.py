@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,61 +12,77 @@ from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.lower import Lowering
 from crowdlearn.program.model import Program, ValueType
 from crowdlearn.program.passes import optimise
+from crowdlearn.program.results import described, returned, type_of
+from crowdlearn.program.signature import Loss, call_of
+from crowdlearn.program.tracing import as_browsers
 
-Loss = Callable[..., Any]
-"""`loss(parameters, batch)`, or `loss(parameters, batch, key)`."""
+Tree = Callable[[list[Any]], Any]
+"""Arranges a list of parameters as the loss takes them."""
 
-
-def takes_key(loss: Loss) -> bool:
-    """Whether `loss` wants a random key: a third positional parameter that has no default, or is called `key`."""
-    try:
-        parameters = inspect.signature(loss).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(positional) > 2 and (positional[2].default is inspect.Parameter.empty or positional[2].name == "key")
+LISTED = 8
+"""An error names so many arrays at most."""
 
 
-def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any]) -> Program:
+def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | None = None) -> Program:
     """The program of `jax.value_and_grad(loss)`.
 
     Args:
-        loss: `loss(parameters, batch)` or `loss(parameters, batch, key)`, a scalar float32; `key` is a key of JAX.
-        parameters: any pytree of arrays, or of anything with a `shape` and a `dtype`; all float32.
+        loss: `loss(parameters, batch)`, or with a key of JAX as `signature` tells; a scalar float32.
+        parameters: any pytree of arrays, or of anything with a `shape` and a `dtype`; all float32. With `tree`, a list.
         batch: arrays by name, likewise; the program takes them sorted by name.
+        tree: arranges that list as the loss takes it, with what is no parameter; None takes `parameters` as they are.
     Raises:
         JobError: the loss raises, or returns something else than a scalar; with the user's line.
         UnsupportedModelError: browsers cannot execute it; with the primitive and the user's line.
         SetupError: JAX is not installed.
     """
-    jax = import_jax()
-    # Wide types do not exist in browsers; a program that was traced with them would not mean the same there.
-    with jax.enable_x64(False):
-        key = (jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")),) if takes_key(loss) else ()
-        _require_scalar(jax, loss, parameters, batch, key)
-        with origin.blamed_on("the gradient of the loss"):
-            closed = jax.make_jaxpr(jax.value_and_grad(loss))(parameters, batch, *key)
-    return optimise(_lower(closed, len(jax.tree.leaves(parameters)), takes_key=bool(key)))
+    jax, call = import_jax(), call_of(loss)
+
+    def compute(parameters: Any, batch: Any, *key: Any) -> Any:
+        return call(parameters if tree is None else tree(parameters), batch, *key)
+
+    with as_browsers(jax):
+        key = (jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")),) if call.takes_key else ()
+        names = names_and_shapes(jax, parameters if tree is None else tree(parameters), batch)
+        with origin.blamed_on("the loss", names, loss):
+            result = returned(jax, compute, parameters, batch, *key)
+        _require_scalar(jax, loss, result)
+        with origin.blamed_on("the gradient of the loss", names, loss):
+            closed = jax.make_jaxpr(jax.value_and_grad(compute))(parameters, batch, *key)
+        return optimise(_lower(closed, len(jax.tree.leaves(parameters)), takes_key=call.takes_key))
 
 
-def _require_scalar(jax: Any, loss: Loss, parameters: Any, batch: Mapping[str, Any], key: tuple[Any, ...]) -> None:
-    with origin.blamed_on("the loss", _names(jax, parameters, batch)):
-        result = jax.eval_shape(loss, parameters, batch, *key)
-    shape, dtype = getattr(result, "shape", None), str(getattr(result, "dtype", type(result).__name__))
-    if shape == () and dtype == "float32":
+def _require_scalar(jax: Any, loss: Loss, result: Any) -> None:
+    found = type_of(jax, result)
+    if found == ((), "float32"):
         return
-    got = f"{dtype}{list(shape)}" if shape is not None else f"a {dtype}"
-    line = origin.line_of_function(loss)
-    raise JobError(f"the loss returns one float32, such as jnp.mean(...), got {got} from {line}")
-
-
-def _names(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:
-    named = (
-        ", ".join(sorted(map(str, parameters)))
-        if isinstance(parameters, Mapping)
-        else str(jax.tree.structure(parameters))
+    got, line = described(jax, result), origin.line_of_function(loss)
+    raise JobError(
+        f"the loss returns one float32, such as jnp.mean(...), got {got} from {line}{_instead(result, found)}"
     )
-    return f"the parameters are {named}; the batch has {', '.join(sorted(batch))}"
+
+
+def _instead(result: Any, found: tuple[tuple[int, ...], str] | None) -> str:
+    if result is None:
+        return ": is a `return` missing?"
+    if found is None:
+        return ": return the loss alone, and what else you measure from `metrics`"
+    shape, dtype = found
+    if shape:
+        return f": return its mean{'' if dtype == 'float32' else ', as float32'}"
+    return ": return x.real, or jnp.abs(x)" if dtype.startswith("complex") else ": return x.astype(jnp.float32)"
+
+
+def names_and_shapes(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:
+    """What a function is given, for errors about names and shapes."""
+    return f"the parameters are {_listed(jax, parameters)}; the batch has {_listed(jax, dict(batch))}"
+
+
+def _listed(jax: Any, tree: Any) -> str:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    arrays = [(jax.tree_util.keystr(path), leaf) for path, leaf in paths if hasattr(leaf, "shape")]
+    shown = [f"{name} {leaf.dtype}{list(leaf.shape)}".strip() for name, leaf in arrays[:LISTED]]
+    return ", ".join(shown) + (f" and {len(arrays) - LISTED} more" if len(arrays) > LISTED else "")
 
 
 def _lower(closed: Any, parameters: int, *, takes_key: bool) -> Program:

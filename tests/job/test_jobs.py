@@ -202,10 +202,10 @@ def test_every_hyperparameter_reaches_the_spec():
         ({"data": Data({"x": X, "y": Y}, {"x": X})}, "held-out array y expects rows of shape (), as in training"),
         (
             {"metrics": lambda p, b: 3.0},
-            "metrics returns scalars by name, such as {'accuracy': ...}, got ShapeDtypeStruct",
+            "metrics returns scalars by name, such as {'accuracy': ...}, got float32[] from tests/job/test_jobs.py:",
         ),
         ({"metrics": lambda p, b: {"loss": 1.0}}, "of letters, digits and _ other than 'loss', got 'loss'"),
-        ({"metrics": lambda p, b: {"wide": b["x"]}}, "metric wide expects a scalar, got ShapeDtypeStruct"),
+        ({"metrics": lambda p, b: {"wide": b["x"]}}, "metric wide expects a scalar, got float32[8, 3] from tests/job"),
         ({"metrics": lambda p, b: {"a": b["z"]}}, "metrics raised KeyError at tests/job/test_jobs.py:"),
     ],
 )

@@ -218,7 +218,9 @@ def test_what_onnx_lacks_is_named():
 
 
 def test_predict_that_returns_something_else_is_named():
-    with pytest.raises(JobError, match=r"predict returns an array, or arrays by name, got tuple from .*test_onnx.py:"):
+    with pytest.raises(
+        JobError, match=r"predict returns an array, or arrays by name, got a tuple of 2 from .*test_onnx.py:"
+    ):
         exported(job_of(lambda p, batch: (batch["x"], batch["x"]), {"w": Normal((3,))}, x=normal(20, 3)))
 
 

@@ -268,7 +268,7 @@ def test_a_wrong_name_lists_the_right_ones():
     message = refused(loss, JobError, {"w": W})
     assert "KeyError" in message
     assert line_of(loss, "image") in message
-    assert "the parameters are w; the batch has pixels, x" in message
+    assert "the parameters are ['w'] float32[4]; the batch has ['pixels'] uint8[3, 4], ['x'] float32[3, 4]" in message
 
 
 def test_a_loss_that_raises_is_reported_with_its_line():

@@ -1,0 +1,87 @@
+"""What to write instead of what JAX cannot trace: one sentence's end for each error that a user's function meets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+NUMPY = (
+    "NumPy, SciPy, scikit-learn and pandas cannot compute with what JAX traces: write it with jax.numpy (np.mean is "
+    "jnp.mean), or make it an array of the data beforehand"
+)
+
+BY_TYPE = {
+    "TracerArrayConversionError": NUMPY,
+    "TracerBoolConversionError": (
+        "Python cannot branch on a traced value: write jnp.where(condition, a, b) for if, & and | for and and or, "
+        "jnp.maximum for max"
+    ),
+    "TracerIntegerConversionError": (
+        "a traced value is no index, size or count of Python: make what it picks from an array, jnp.asarray(x)[i], and "
+        "take sizes from x.shape"
+    ),
+    "NonConcreteBooleanIndexError": (
+        "a mask would give a shape that depends on values: write jnp.where(mask, x, 0.0), and divide by mask.sum() for "
+        "a mean"
+    ),
+    "ConcretizationTypeError": (
+        "float(x), int(x), x.item() and sizes that depend on values are not known while JAX traces: keep the array, "
+        "and take sizes from x.shape"
+    ),
+    "UnexpectedTracerError": (
+        "a value of one call was kept for another, in a global, an attribute or a list: return it, and pass it on"
+    ),
+    "KeyReuseError": "split the key for every draw: first, second = jax.random.split(key)",
+}
+"""By the name of an error's class: nothing of JAX need be imported to compare."""
+
+BY_WORDS = {
+    "item assignment": "arrays of JAX do not change: write x = x.at[i].set(value)",
+    "assignment destination is read-only": "arrays do not change here: write x = jnp.asarray(x).at[i].set(value)",
+    "callbacks do not support": "a browser has no Python: write the computation in JAX; to print, use jax.debug.print",
+    "JitTracer": NUMPY,
+    "JVPTracer": NUMPY,
+    "DynamicJaxprTracer": NUMPY,
+    "float64": "an array was made with x64 switched on: write x.astype(jnp.float32)",
+    "byte order": "swap the bytes of a constant: x.astype(x.dtype.newbyteorder('='))",
+    "native byte": "swap the bytes of a constant: x.astype(x.dtype.newbyteorder('='))",
+    "RESOURCE_EXHAUSTED": "there is not enough memory here: try a smaller batch_size",
+}
+"""By what an error says. The first that fits."""
+
+SHAPES = ("shape", "dimension", "broadcast", "ndim", "axis", "axes")
+"""Words of an error that the shapes of all arrays explain."""
+
+
+def remedy(error: BaseException) -> str | None:
+    """What to write instead; None where the error says all there is."""
+    chain = list(_chain(error))
+    for each in chain:
+        for kind in type(each).__mro__:
+            if kind.__name__ in BY_TYPE:
+                return BY_TYPE[kind.__name__]
+    for each in chain:
+        attribute = _attribute(each)
+        if attribute:
+            return attribute
+        for words, found in BY_WORDS.items():
+            if words in str(each):
+                return found
+    return None
+
+
+def is_of_shapes(error: BaseException) -> bool:
+    """Whether the shapes of the arrays would help."""
+    return isinstance(error, TypeError | ValueError | IndexError) and any(word in str(error) for word in SHAPES)
+
+
+def _attribute(error: BaseException) -> str | None:
+    if isinstance(error, AttributeError) and "Tracer" in type(error.obj).__name__:
+        return f"arrays of JAX have no `.{error.name}`: jax.numpy has the functions for them"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that caused it: scikit-learn tells only that it got no array."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
