@@ -21,7 +21,7 @@ BACKEND ?= wasm
 PROGRAMS ?= 1000
 MINUTES ?= 60
 BUNDLE := web_worker/dist/worker.js
-BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node -type f 2>/dev/null) web_worker/build.mjs
+BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node web_worker/patches -type f 2>/dev/null) $(wildcard web_worker/*.mjs)
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

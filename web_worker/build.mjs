@@ -6,9 +6,13 @@ import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/pro
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { patched } from "./patched.mjs";
+
 process.chdir(fileURLToPath(new URL(".", import.meta.url)));
 
-const shared = { bundle: true, format: "esm", target: "es2022", sourcemap: "linked", logLevel: "warning" };
+const shared = {
+  bundle: true, format: "esm", target: "es2022", sourcemap: "linked", logLevel: "warning", metafile: true, plugins: [patched],
+};
 
 /** Puts `files` into a folder, each at one moment, and removes others: somebody may be loading them just now. */
 async function replace(folder, files) {

@@ -75,9 +75,17 @@ def _by_element(function: Callable[[float], float]) -> Meaning:
 def _divide(x: Array, y: Array) -> Array:
     if x.dtype.kind == "f":
         return np.divide(x, y)
-    # Integers are divided towards zero, as in C.
-    quotient = np.abs(x.astype(np.int64)) // np.maximum(np.abs(y.astype(np.int64)), 1)
-    return np.asarray(quotient * np.sign(x) * np.sign(y), x.dtype)
+    # Integers are divided towards zero, as in C; by zero they give all bits set, as XLA has it.
+    wide, by = x.astype(np.int64), y.astype(np.int64)
+    quotient = np.abs(wide) // np.maximum(np.abs(by), 1) * np.sign(wide) * np.sign(by)
+    return np.asarray(np.where(by == 0, -1, quotient).astype(x.dtype))
+
+
+def _remainder(x: Array, y: Array) -> Array:
+    if x.dtype.kind == "f":
+        return np.fmod(x, y)
+    wide, by = x.astype(np.int64), y.astype(np.int64)
+    return np.asarray(np.where(by == 0, wide, np.fmod(wide, np.where(by == 0, 1, by))).astype(x.dtype))
 
 
 def _convert(x: Array, *, dtype: str) -> Array:
@@ -185,7 +193,7 @@ MEANINGS: dict[str, Meaning] = {
     "min": np.minimum,
     # The exponent may be an integer, from which NumPy would make doubles.
     "pow": lambda x, y: np.asarray(np.power(x, y), x.dtype),
-    "rem": np.fmod,
+    "rem": _remainder,
     "atan2": np.arctan2,
     "eq": np.equal,
     "ne": np.not_equal,
@@ -227,6 +235,7 @@ MEANINGS: dict[str, Meaning] = {
     "cosh": np.cosh,
     "logistic": _float32(lambda x: 1 / (1 + np.exp(-x))),
     "erf": _by_element(math.erf),
+    "erfc": _by_element(math.erfc),
     "erf_inv": _erf_inv,
     "is_finite": np.isfinite,
     "integer_pow": lambda x, *, y: np.asarray(np.power(x.astype(np.float64), y), x.dtype),

@@ -69,7 +69,7 @@ def _asinh(x: _Expression) -> _Expression:
 
 def _acosh(x: _Expression) -> _Expression:
     """log(x + sqrt(x^2 - 1)), precise near 1 too."""
-    above = x("min", LARGE) - 1
+    above = (x - 1)("min", LARGE)
     near = (above + (above * (above + 2))("sqrt"))("log1p")
     return _where(x("gt", LARGE), x("log") + float(np.log(2)), near)
 

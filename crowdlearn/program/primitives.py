@@ -100,10 +100,6 @@ def _round(b: Builder, inputs: list[int], params: Params, result: ValueType) -> 
     return b.emit("mul", (b.emit("sign", inputs), up))
 
 
-def _erfc(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
-    return b.emit("sub", (b.constant(np.float32(1)), b.emit("erf", inputs)))
-
-
 def _nextafter(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     known = [b.known(index) for index in inputs]
     if known[0] is None or known[1] is None:
@@ -265,7 +261,6 @@ LOWERINGS: dict[str, Lowered] = {
     "integer_pow": _elementwise("integer_pow", "y"),
     "pow": _pow,
     "round": _round,
-    "erfc": _erfc,
     "nextafter": _nextafter,
     "reduce_precision": _reduce_precision,
     "bitcast_convert_type": _bitcast,

@@ -1,4 +1,6 @@
-"""Simpler forms of what computes, exact in floating point up to the sign of zero; `layout` has those of what moves.
+"""Simpler forms of what computes; `layout` has those of what moves.
+
+All but `_joined` are exact in floating point, up to the sign of zero.
 
 Each rule is tried before an equation is written.
 """
@@ -17,6 +19,8 @@ from crowdlearn.program.types import ELEMENTWISE, RANGES, elementwise_shape, res
 
 if TYPE_CHECKING:
     from crowdlearn.program.builder import Builder
+
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 Inputs = tuple[int, ...]
 Rule = Callable[["Builder", Inputs, dict[str, Any]], int | None]
@@ -87,6 +91,38 @@ def _neutral(side: int, number: float) -> Rule:
 
 def _keeps_shape(b: Builder, inputs: Inputs, side: int) -> bool:
     return b.types[inputs[side]].rank >= b.types[inputs[1 - side]].rank
+
+
+def _joined(primitive: str) -> Rule:
+    """(x + c) + d is x + (c + d), and so for products, as XLA has it: (1 + x) - 1 keeps the digits of a small x.
+
+    This changes the last bit of others.
+    """
+
+    def rule(b: Builder, inputs: Inputs, options: dict[str, Any]) -> int | None:  # noqa: ARG001
+        number = b.scalar(inputs[1])
+        inner = b.definition(inputs[0], primitive)
+        if number is None or inner is None or b.types[inputs[0]].dtype != "float32":
+            return None
+        constants = [(side, b.scalar(index)) for side, index in enumerate(inner.inputs)]
+        known = [(side, constant) for side, constant in constants if constant is not None]
+        if len(known) != 1:
+            return None
+        [(side, constant)] = known
+        both = interpret.meaning(primitive, [np.float32(constant), np.float32(number)], {})
+        if not np.isfinite(both) or (abs(both) < SMALLEST_NORMAL and primitive == "mul"):
+            return None
+        return b.emit(primitive, (inner.inputs[1 - side], b.constant(both)))
+
+    return rule
+
+
+def _subtract_constant(b: Builder, inputs: Inputs, options: dict[str, Any]) -> int | None:  # noqa: ARG001
+    """(x + c) - d is x + (c - d)."""
+    number = b.scalar(inputs[1])
+    if number is None or b.definition(inputs[0], "add") is None or b.types[inputs[0]].dtype != "float32":
+        return None
+    return _joined("add")(b, (inputs[0], b.constant(np.float32(-number))), {})
 
 
 def _bound(which: str) -> Rule:
@@ -234,12 +270,17 @@ def _not(b: Builder, inputs: Inputs, options: dict[str, Any]) -> int | None:  # 
     return inner.inputs[0] if inner else None
 
 
+def _either_way(rule: Rule) -> tuple[Rule, Rule]:
+    """`rule` for both orders of two operands."""
+    return rule, lambda b, inputs, options: rule(b, inputs[::-1], options)
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "lt": (_outside_range("lt"),),
     "ge": (_outside_range("ge"),),
-    "add": (_neutral(0, 0), _neutral(1, 0), _add_negative),
-    "sub": (_neutral(1, 0), _subtract_negative),
-    "mul": (_neutral(0, 1), _neutral(1, 1), _outwards("mul")),
+    "add": (_neutral(0, 0), _neutral(1, 0), _add_negative, *_either_way(_joined("add"))),
+    "sub": (_neutral(1, 0), _subtract_negative, _subtract_constant),
+    "mul": (_neutral(0, 1), _neutral(1, 1), _outwards("mul"), *_either_way(_joined("mul"))),
     "div": (_neutral(1, 1), _outwards("div"), _divide_by_power_of_two),
     "max": (_bound("max"),),
     "min": (_bound("min"),),

@@ -38,6 +38,7 @@ UNARY = frozenset(
         "cosh",
         "logistic",
         "erf",
+        "erfc",
         "erf_inv",
         "integer_pow",
         "population_count",

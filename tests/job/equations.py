@@ -53,13 +53,23 @@ CUBES = {
 
 UNARY = {
     **dict.fromkeys(["neg", "abs", "sign", "floor", "ceil", "round", "sin", "cos", "tanh", "cbrt"], MODERATE),
-    **dict.fromkeys(["logistic", "erf", "square", "exp", "exp2", "expm1", "sinh", "cosh", "is_finite"], MODERATE),
+    **dict.fromkeys(
+        ["logistic", "erf", "erfc", "square", "exp", "exp2", "expm1", "sinh", "cosh", "is_finite"], MODERATE
+    ),
     **dict.fromkeys(["log", "log1p", "sqrt", "rsqrt"], POSITIVE),
     "tan": np.clip(MODERATE, -1.5, 1.5),
     "erf_inv": np.clip(MODERATE / 3, -0.999, 0.999),
 }
 AT_SPECIAL_VALUES = ["neg", "abs", "sign", "floor", "ceil", "exp", "log", "sqrt", "tanh", "logistic", "is_finite"]
-AT_SPECIAL_VALUES += ["square", "expm1", "log1p", "rsqrt", "erf", "exp2", "cosh", "sinh", "round"]
+AT_SPECIAL_VALUES += ["square", "expm1", "log1p", "rsqrt", "erf", "erfc", "exp2", "cosh", "sinh", "round"]
+ANGLES = f32(0, 1e-4, 0.7, 0.8, 3.14159, 100, 12345.678, 1e5, -7e6, 3e7, 4e8, 1e10, -1e20, 3e38)
+TAILS = f32(-9, -6, -4, -2, -1, -0.3, -1e-8, 0, 1e-8, 0.49, 0.51, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+NEAR_ONE = f32(1, 1 - 2**-24, 1 + 2**-23, 0.999, 1.001, 0.7072, 1.4142, 1.9999, 1e-37, 1e-30, 1e30, 3e38)
+HALVES = f32(0.49999997, -0.49999997, 0.5, 1.5, 8388607.5, 8388609, 16777215, -8388609, 1e20)
+DIVIDENDS = f32(10, 1000, 3e7, 1e30, -7e6, 0.5, 1e20, 5)
+DIVISORS = f32(0.7, -0.7, 0.7, 0.3, 3, 0.7, 1e-20, INF)
+AT_THEIR_EDGES = {"sin": ANGLES, "cos": ANGLES, "erf": TAILS, "erfc": TAILS, "log": NEAR_ONE, "round": HALVES}
+AT_THEIR_EDGES |= {"exp": f32(-87, -86.9, -20, 1e-8, 20, 87.5, 88.5, 88.7), "tan": ANGLES[:9]}
 COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 
 
@@ -70,6 +80,8 @@ def elementwise() -> Iterator[tuple[str, Equation]]:
         yield f"{primitive} of a scalar", Equation(primitive, (x[2],))
     for primitive in AT_SPECIAL_VALUES:
         yield f"{primitive} of special values", Equation(primitive, (SPECIAL,))
+    for primitive, x in AT_THEIR_EDGES.items():
+        yield f"{primitive} at its edges", Equation(primitive, (x,))
     for primitive in ("neg", "abs", "sign"):
         yield f"{primitive} of integers", Equation(primitive, (INTEGERS,))
     for y in (-3, -1, 0, 1, 2, 3, 5, 8):
@@ -100,9 +112,14 @@ def of_pairs() -> Iterator[tuple[str, Equation]]:
         yield f"{primitive} of array and scalar", Equation(primitive, (CUBE, f32(-1.5)))
         yield f"{primitive} of scalars", Equation(primitive, (f32(-2.5), f32(1.5)))
         yield f"{primitive} of integers", Equation(primitive, (INTEGERS, NOT_ZERO))
+    for primitive in ("div", "rem"):
+        yield f"{primitive} of integers by 0 and -1", Equation(primitive, (i32(7, -7, -(2**31), 5), i32(0, 0, -1, -1)))
+        yield f"{primitive} of integers by -1", Equation(primitive, (i32(7, -(2**31)), i32(-1)))
+        yield f"{primitive} of uint32 by 0", Equation(primitive, (WORDS, WORDS[::-1]))
     for primitive in ("add", "sub", "mul", "max", "min"):
         yield f"{primitive} of special values", Equation(primitive, EVERY_PAIR)
         yield f"{primitive} of large integers", Equation(primitive, (LARGE, LARGE[::-1]))
+    yield "rem of large numbers", Equation("rem", (DIVIDENDS, DIVISORS))
     yield "atan2", Equation("atan2", (MODERATE, OTHER))
     yield "atan2 on the axes", Equation("atan2", (f32(0, 0, 1, -1, 0, 2), f32(0, -1, 0, 0, 1, -3)))
     yield "pow", Equation("pow", (POSITIVE, DIVISOR / 10))

@@ -100,3 +100,29 @@ for (const [name, exports, message] of REFUSED) {
     await assert.rejects(stepOf(exports), (error: Error) => error instanceof ModelError && message.test(error.message));
   });
 }
+
+test("what is concatenated or padded keeps constants to themselves", async () => {
+  // A column of ones beside x, and a border of zeros around what is computed.
+  const loss = (_params: Tree, batch: Tree, { np }: Context): np => {
+    const x = array(batch["x"]);
+    const wide = np.concatenate([x, np.ones([2, 1])], 1);
+    const framed = np.pad(np.ones([2, 4]).mul(3), [[1, 0], [0, 1]]);
+    return np.sum(wide).add(np.sum(framed).mul(100)).add(np.sum(np.pad(array(batch["x"]).add(1), [[1, 1], [0, 0]])).mul(10_000));
+  };
+  // x sums to 7 and has 6 elements: 7 + 2, 8 * 3 * 100, (7 + 6) * 10,000.
+  assert.equal((await stepOf({ loss })).loss, 9 + 2400 + 130_000);
+});
+
+test("a convolution pads with zeros whatever its input is made of", async () => {
+  const loss = (_params: Tree, _batch: Tree, { np, lax }: Context): np => {
+    const ones = np.ones([1, 1, 3, 3]);
+    return np.sum(lax.convGeneralDilated(ones, np.ones([1, 1, 3, 3]), [1, 1], "SAME"));
+  };
+  // Of the 81 products 4 corners have 4 ones, 4 sides 6, the middle 9.
+  assert.equal((await stepOf({ loss })).loss, 4 * 4 + 4 * 6 + 9);
+});
+
+test("a sum over a million elements keeps its digits", async () => {
+  const loss = (_params: Tree, _batch: Tree, { np }: Context): np => np.mean(np.ones([1_000_003]).mul(0.1));
+  assert.ok(Math.abs((await stepOf({ loss })).loss - 0.1) < 1e-7);
+});

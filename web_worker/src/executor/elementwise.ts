@@ -4,8 +4,7 @@ import { DType, lax, nn, numpy as np } from "@jax-js/jax";
 
 import { integer } from "../schema";
 import { settled } from "./computed";
-import { binary, heldAs, input, unary, type Rule } from "./rule";
-import { cos, sin, tan } from "./trigonometry";
+import { binary, heldAs, input, unary, type Rule, type Site } from "./rule";
 
 const isFloat = (x: np.Array): boolean => x.dtype === DType.Float32;
 
@@ -99,6 +98,35 @@ const shiftArithmetically: Rule = binary((x, y) => {
   return np.where(isNegative, np.invert(moved.ref), moved).view(dtype);
 });
 
+/** Integers as divisors that stop no backend: WebAssembly traps at 0, and at -1 below -2^31. Consumes y. */
+function safeDivisor(y: np.Array): { safe: np.Array; isZero: np.Array; isMinusOne: np.Array } {
+  const isZero = y.ref.equal(0);
+  const isMinusOne = y.dtype === DType.Int32 ? y.ref.equal(-1) : np.zeros(y.shape, { dtype: DType.Bool });
+  const safe = np.where(np.logicalOr(isZero.ref, isMinusOne.ref), np.array(1, { dtype: y.dtype }), y);
+  return { safe, isZero, isMinusOne };
+}
+
+/** Whether a rule of two operands divides floats, or by a constant that needs no care. */
+const dividesPlainly = (x: np.Array, { uniforms }: Site): boolean =>
+  isFloat(x) || (typeof uniforms[1] === "number" && uniforms[1] !== 0 && uniforms[1] !== -1);
+
+/** lax.div: towards zero for integers, of which x / 0 is -1, all bits set. jax-js multiplies floats by the reciprocal. */
+const divide: Rule = binary((x, y, site) => {
+  if (dividesPlainly(x, site)) return x.div(y);
+  const { safe, isZero, isMinusOne } = safeDivisor(y);
+  const { dtype } = x;
+  const quotient = np.where(isMinusOne, x.ref.neg(), x.div(safe));
+  return np.where(isZero, np.array(-1, { dtype: DType.Int32 }).view(dtype), quotient);
+});
+
+/** lax.rem: of the sign of x; x rem 0 is x for integers. */
+const remainder: Rule = binary((x, y, site) => {
+  if (dividesPlainly(x, site)) return x.mod(y);
+  const { safe, isZero, isMinusOne } = safeDivisor(y);
+  isMinusOne.dispose();
+  return np.where(isZero, x.ref, x.mod(safe));
+});
+
 const convert: Rule = unary((x, { output, inputTypes }) => {
   if (output.dtype !== "bool") return x.astype(heldAs(output.dtype));
   return inputTypes[0]?.dtype === "bool" ? x : x.notEqual(0);
@@ -114,12 +142,11 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   add: binary((x, y) => x.add(y)),
   sub: binary((x, y) => x.sub(y)),
   mul: binary((x, y) => x.mul(y)),
-  // jax-js multiplies by the reciprocal: the last bit may differ from a division's.
-  div: binary((x, y) => x.div(y)),
+  div: divide,
   max: binary((x, y) => np.maximum(x, y)),
   min: binary((x, y) => np.minimum(x, y)),
   pow: binary(pow),
-  rem: binary((x, y) => x.mod(y)),
+  rem: remainder,
   atan2: binary(atan2),
   eq: binary((x, y) => x.equal(y)),
   ne: binary((x, y) => x.notEqual(y)),
@@ -151,14 +178,15 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   rsqrt: unary((x) => np.reciprocal(np.sqrt(x))),
   cbrt: unary((x) => np.cbrt(x)),
   square: unary((x) => np.square(x)),
-  sin: unary(sin),
-  cos: unary(cos),
-  tan: unary(tan),
+  sin: unary((x) => np.sin(x)),
+  cos: unary((x) => np.cos(x)),
+  tan: unary((x) => np.tan(x)),
   tanh: unary(tanh),
   sinh: unary(sinh),
   cosh: unary((x) => np.cosh(x)),
   logistic: unary((x) => nn.sigmoid(x)),
   erf: unary((x) => lax.erf(x)),
+  erfc: unary((x) => lax.erfc(x)),
   erf_inv: unary(erfInv),
   is_finite: unary((x) => (isFloat(x) ? np.isfinite(x) : x.ref.equal(x))),
   integer_pow: unary((x, site) => power(x, site.option("y", integer()))),

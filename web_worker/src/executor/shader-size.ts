@@ -10,7 +10,7 @@ const LARGEST = 16;
 
 /** Primitives that are made of many operations, most of which read their input. */
 const COMPOSED = new Set([
-  "tanh", "sinh", "cosh", "expm1", "log1p", "logistic", "pow", "integer_pow", "erf", "erf_inv", "atan2", "sin", "cos", "tan", "cbrt",
+  "tanh", "sinh", "cosh", "expm1", "log1p", "logistic", "pow", "integer_pow", "erf", "erfc", "erf_inv", "atan2", "sin", "cos", "tan", "cbrt",
   "random_bits",
 ]);
 
