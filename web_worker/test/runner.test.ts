@@ -133,6 +133,22 @@ test("a slow preparation of an old run neither replaces the executor of the new 
   assert.ok(!states.includes("failed"));
 });
 
+test("a malformed frame makes a replica come back as a new one, with the program that it has, and not for ever", async (t) => {
+  const { gateway, states, ended } = start(t);
+  for (let refusals = 0; refusals < 6; refusals++) {
+    assert.equal(FakeSocket.all.length, refusals + 1);
+    FakeSocket.all[refusals]!.welcome({ replica: `67414f80a1b2c3d${refusals}` });
+    gateway.downloads[0]!.resolve(named("first"));
+    await settled();
+    assert.ok(!states.includes("failed"));
+    FakeSocket.all[refusals]!.onclose({ code: 4005 });
+    await settled();
+    await passTime(t);
+  }
+  await ended;
+  assert.deepEqual([FakeSocket.all.length, gateway.downloads.length, states.at(-1)], [6, 1, "failed"]);
+});
+
 test("a line on which the welcome never comes is given up, and another is tried", async (t) => {
   const { runner, ended } = start(t);
   FakeSocket.all[0]!.onopen();
