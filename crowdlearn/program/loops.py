@@ -34,6 +34,9 @@ def unroll(b: Builder, inputs: Sequence[int], params: dict[str, Any], body: Body
         outputs = body([*constants, *carry, *(_row(b, each, step) for each in rows)])
         carry = outputs[:carried]
         gave.append(outputs[carried:])
+    if not length:
+        layers = [each.aval for each in params["jaxpr"].jaxpr.outvars[carried:]]
+        return [*carry, *(b.constant(np.zeros((0, *each.shape), str(each.dtype))) for each in layers)]
     if params["reverse"]:
         gave.reverse()
     return [*carry, *(_stacked(b, list(layers)) for layers in zip(*gave, strict=True))]

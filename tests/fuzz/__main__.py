@@ -12,7 +12,7 @@ from random import Random
 from typing import get_args
 
 from services.cli.program_page import Backend
-from tests.fuzz.comparison import Outcome, Wrong, compare
+from tests.fuzz.comparison import Outcome, Wrong, compare, failing
 from tests.fuzz.drawing import sample
 from tests.fuzz.loss import RandomLoss
 from tests.fuzz.reference import Prepared, prepare, reason
@@ -94,7 +94,7 @@ def signature(wrong: Wrong) -> tuple[str, str]:
 
 def found(wrong: Wrong, folder: Path, tabs: Tabs) -> None:
     """Shrinks a wrong loss and writes it down."""
-    smallest = shrunk(wrong, lambda losses: compare(prepare(losses), tabs).wrong)
+    smallest = shrunk(wrong, lambda losses, kind: failing(losses, kind, tabs))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{len(list(folder.glob('*.json'))):03}.json"
     path.write_text(f"{smallest.loss}\n")

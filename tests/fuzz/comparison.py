@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from services.cli.program_page import Answer, Failure
 from tests.fuzz.loss import RandomLoss
-from tests.fuzz.reference import Prepared, moved
+from tests.fuzz.reference import Prepared, moved, prepare, traced_all
 from tests.fuzz.tabs import Tabs
 from tests.fuzz.verdict import Arrays, Verdict, judge
 
@@ -61,6 +62,18 @@ def compare(prepared: Prepared, tabs: Tabs) -> Outcome:
         if judgement.verdict is Verdict.WRONG:
             outcome.wrong.append(Wrong(each.loss, "value", said(got, single, judgement.worst)))
     return outcome
+
+
+def failing(losses: Sequence[RandomLoss], kind: str, tabs: Tabs) -> list[Wrong]:
+    """Those that fail in one way, found out with as little work as that takes."""
+    if kind == "value":
+        return [each for each in compare(prepare(losses), tabs).wrong if each.kind == kind]
+    prepared = traced_all(losses)
+    if kind == "traceback":
+        return [Wrong(loss, kind, said) for loss, said in prepared.broken]
+    answers = tabs.run({str(i): each.case for i, each in enumerate(prepared.traced)})
+    pairs = zip(prepared.traced, answers.values(), strict=True)
+    return [Wrong(each.loss, kind, answer.reason) for each, answer in pairs if isinstance(answer, Failure)]
 
 
 def cut(answer: Answer, like: Arrays) -> Arrays:

@@ -52,6 +52,13 @@ class Prepared:
 
 def prepare(losses: Sequence[RandomLoss]) -> Prepared:
     """Traces the losses and computes them with JAX."""
+    prepared = traced_all(losses)
+    prepared.single = _single(prepared.traced)
+    return prepared
+
+
+def traced_all(losses: Sequence[RandomLoss]) -> Prepared:
+    """Traces the losses; computes nothing."""
     prepared = Prepared()
     for loss in losses:
         try:
@@ -60,7 +67,6 @@ def prepare(losses: Sequence[RandomLoss]) -> Prepared:
             prepared.refused[reason(error)] += 1
         except Exception as error:
             prepared.broken.append((loss, f"{type(error).__name__}: {error}"[:300]))
-    prepared.single = _single(prepared.traced)
     return prepared
 
 

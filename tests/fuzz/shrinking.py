@@ -12,8 +12,8 @@ from tests.fuzz.loss import Input, RandomLoss, Step
 AT_ONCE = 24
 """Smaller losses in one compilation."""
 
-Try = Callable[[Sequence[RandomLoss]], list[Wrong]]
-"""Which of some losses are wrong."""
+Try = Callable[[Sequence[RandomLoss], str], list[Wrong]]
+"""Which of some losses fail in a way."""
 
 
 def shrunk(wrong: Wrong, fails: Try, rounds: int = 25) -> Wrong:
@@ -21,7 +21,7 @@ def shrunk(wrong: Wrong, fails: Try, rounds: int = 25) -> Wrong:
     for _ in range(rounds):
         smaller = sorted({str(each): each for each in _smaller(wrong.loss)}.values(), key=size)
         for start in range(0, len(smaller), AT_ONCE):
-            failing = [each for each in fails(smaller[start : start + AT_ONCE]) if each.kind == wrong.kind]
+            failing = fails(smaller[start : start + AT_ONCE], wrong.kind)
             if failing:
                 wrong = min(failing, key=lambda each: size(each.loss))
                 break

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from services.cli.program_page import Answer, Backend, Case, Failure, ProgramPage, headless_chromium
-
-if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
 
 LOAD = 600
 """Programs in one page load: kernels that a page has compiled stay in its memory."""
@@ -20,8 +16,8 @@ Answers = dict[str, Answer | Failure]
 class Tabs:
     """One tab at a time, on one backend."""
 
-    def __init__(self, context: BrowserContext, backend: Backend) -> None:
-        self._context, self._backend = context, backend
+    def __init__(self, open_page: Callable[[], ProgramPage], backend: Backend) -> None:
+        self._open_page, self.backend = open_page, backend
         self._page: ProgramPage | None = None
         self._ran = 0
 
@@ -30,7 +26,7 @@ class Tabs:
         if not cases:
             return {}
         page = self._tab(len(cases))
-        answers = page.run_all(cases, self._backend)
+        answers = page.run_all(cases, self.backend)
         if not page.crashed:
             return answers
         self._close()
@@ -44,7 +40,7 @@ class Tabs:
         if self._page is not None and self._ran + count > LOAD:
             self._close()
         if self._page is None:
-            self._page, self._ran = ProgramPage(self._context.new_page()), 0
+            self._page, self._ran = self._open_page(), 0
         self._ran += count
         return self._page
 
@@ -58,4 +54,4 @@ class Tabs:
 def open_tabs(backend: Backend) -> Iterator[Tabs]:
     """Tabs of a Chromium of their own."""
     with headless_chromium() as chromium, chromium.new_context() as context:
-        yield Tabs(context, backend)
+        yield Tabs(lambda: ProgramPage(context.new_page()), backend)

@@ -131,6 +131,7 @@ FLOATS = {
     "cumlogsumexp": lambda x: lax.cumlogsumexp(x, 1) + lax.stop_gradient(lax.cumlogsumexp(x, 0)),
     "scan": lambda x: lax.scan(lambda y, row: (jnp.tanh(y * row), y + row), x[0], x)[1],
     "scan_reverse": lambda x: lax.scan(lambda y, row: (y - jnp.sin(row), y), x[0], x, reverse=True)[0],
+    "scan_of_nothing": lambda x: sum(jnp.sum(y, 0) for y in lax.scan(lambda y, row: (y * 2, row), x[:1], x[:0])),
     "fori_loop": lambda x: lax.fori_loop(0, 3, lambda i, y: y * x + i, x),
     "integers": lambda x: (jnp.floor(x * 4).astype(jnp.int32) // 3 * 2 - 1).astype(jnp.float32),
     "cond": lambda x: lax.cond(x[0, 0] > 0, jnp.sin, lambda y: y * 3, x),
