@@ -109,7 +109,7 @@ def _joined(primitive: str) -> Rule:
         if len(known) != 1:
             return None
         [(side, constant)] = known
-        both = interpret.meaning(primitive, [np.float32(constant), np.float32(number)], {})
+        both = interpret.meaning(primitive, [np.asarray(constant, np.float32), np.asarray(number, np.float32)], {})
         if not np.isfinite(both) or (abs(both) < SMALLEST_NORMAL and primitive == "mul"):
             return None
         return b.emit(primitive, (inner.inputs[1 - side], b.constant(both)))
