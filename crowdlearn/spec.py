@@ -209,15 +209,13 @@ class Best(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run is said to diverge: a held-out `metric` is no finite number, or the training loss explodes.
-
-    Of a held-out metric `was_finite` tells whether it ever was; of the training loss, `value` and `first`, what it
-    began with.
+    """Why a run is said to diverge: a loss has exploded from `first` to `value`; or without a `value`, a held-out
+    metric is no finite number. Not `certain`: the metric itself may be to blame.
     """
 
     where: Literal["held_out", "training"]
     metric: str
-    was_finite: bool = True
+    certain: bool = True
     value: float | None = None
     first: float | None = None
 

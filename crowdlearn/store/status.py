@@ -41,7 +41,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
     )
     # gather tells the types of six.
     scores, first_loss = await asyncio.gather(store.scorings.read(spec), _first_loss(store, spec))
-    held_out = _newest(recent, "held_out")
+    held_out, scored = _newest(recent, "held_out"), [point.values for point in recent if point.kind == "held_out"]
     training = [point.values["loss"] for point in recent if point.kind == "train" and "loss" in point.values]
     now = spec.age_seconds(state.finished_seconds or time.time())
     return JobStatus(
@@ -74,7 +74,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         best=scores.best,
         met=scores.met,
         patience=spec.patience,
-        diverging=divergence(spec, first_loss, training, held_out, scores.best),
+        diverging=divergence(spec, first_loss, training, scored, scores.best),
         stalled=await store.stalls.read(run, manifests[0].version, time.time()) if state.state == "running" else None,
         curve=await store.curve.points(run, after) if with_curve else [],
     )

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crowdlearn.spec import JobStatus
-from services.cli.scores import divergence_words, target_words, times_words
+from services.cli.scores import divergence_words, diverges_words, target_words, times_words
 from services.cli.stall import stall_words
 
 WIDE = 130
@@ -81,7 +81,7 @@ def describe(status: JobStatus, *, briefly: bool = False) -> str:
     if status.loss is not None:
         parts.append(f"loss {_short(status.loss, 3)}")
     parts += [f"held-out {name} {_short(value, 4)}" for name, value in metrics.items()]
-    parts += filter(None, (target_words(status), "diverges" if status.diverging else None))
+    parts += filter(None, (target_words(status), diverges_words(status)))
     return "  ".join(parts)
 
 
@@ -89,8 +89,8 @@ def _briefly(status: JobStatus, metrics: dict[str, float]) -> Iterator[str]:
     # What the job is about goes first: a narrow terminal cuts the rest.
     shown = [name for name in metrics if name != "loss"] or list(metrics)
     yield from (f"{name} {_short(metrics[name], 3)}" for name in shown[:1])
-    if status.diverging:
-        yield "diverges"
+    if words := diverges_words(status):
+        yield words
     elif target_words(status):
         yield f"target met {times_words(status.met)}"
     yield f"{max(status.versions):,} gradients"

@@ -67,16 +67,22 @@ def divergence_words(status: JobStatus) -> str | None:
     return f"Job {status.job} {cause}. {advice}. {then} (docs/operations.md)."
 
 
+def diverges_words(status: JobStatus) -> str | None:
+    """The same in a word or three."""
+    if status.diverging is None:
+        return None
+    return "diverges" if status.diverging.certain else f"held-out {status.diverging.metric} not finite"
+
+
 def _cause(diverging: Divergence) -> tuple[str, str]:
     smaller = (
         "Take a smaller learning_rate, clip gradients (clip_norm=1 or less), and bring inputs and targets near 0 and 1"
     )
-    if diverging.where == "training":
-        return f"diverges: its training loss is {diverging.value:.3g}, and began at {diverging.first:.3g}", smaller
+    if diverging.value is not None:
+        which = "held-out" if diverging.where == "held_out" else "training"
+        return f"diverges: its {which} loss is {diverging.value:.3g}, and began at {diverging.first:.3g}", smaller
     what = f"held-out {diverging.metric} is not a finite number"
-    if diverging.was_finite:
+    if diverging.certain:
         return f"diverges: {what} any more", smaller
-    unscored = (
-        f"If the training loss is small, {diverging.metric} divides by 0 or takes a logarithm of 0 in held-out rows"
-    )
-    return f"diverges, or cannot be scored: {what}, and never was", f"{smaller}. {unscored}"
+    unscored = f"If its loss is as it should be, look where {diverging.metric} divides by 0 or takes a logarithm of 0"
+    return f"cannot be scored, or diverges: {what}", f"{unscored}. Or else: {smaller[0].lower()}{smaller[1:]}"

@@ -64,7 +64,7 @@ def details(one: JobStatus) -> Table:
 def _state(status: JobStatus) -> str:
     if status.stalled is not None:
         return "stalled"
-    if status.state == "running" and status.diverging is not None:
+    if status.state == "running" and status.diverging is not None and status.diverging.certain:
         return "diverges"
     return status.state if status.reason is None else ENDS.get(status.reason, status.reason)
 

@@ -151,8 +151,14 @@ def test_a_run_that_diverges_is_told_with_what_to_do() -> None:
     assert "diverges: held-out loss is not a finite number any more. Take" in str(
         divergence_words(a_status(diverging=held_out, state="finished", reason="epochs"))
     )
-    never = divergence_words(a_status(diverging=msgspec.structs.replace(held_out, was_finite=False)))
-    assert "diverges, or cannot be scored: held-out loss is not a finite number, and never was" in str(never)
+    unsure = a_status(diverging=msgspec.structs.replace(held_out, metric="f1", certain=False))
+    assert (
+        "cannot be scored, or diverges: held-out f1 is not a finite number. If its loss is as it should be, look"
+        in str(divergence_words(unsure))
+    )
+    assert describe(unsure).endswith("held-out f1 not finite")
+    exploded = divergence_words(a_status(diverging=msgspec.structs.replace(EXPLODED, where="held_out")))
+    assert "diverges: its held-out loss is 1e+28, and began at 2.3." in str(exploded)
 
 
 def test_the_end_of_a_run_that_diverges_says_so() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.processes import RedisServer
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.spec import Best, JobSpec, parse_target
-from crowdlearn.store import Commit, Counted, Scores, Scoring, Store, connect, keys, resume, scripts
+from crowdlearn.spec import Best, Divergence, JobSpec, parse_target
+from crowdlearn.store import Commit, Counted, Scores, Scoring, Store, connect, keys, resume, scripts, status
 from crowdlearn.store.connection import Command, Connection
 from tests.store.conftest import everywhere, small_spec, submit
 
@@ -303,3 +303,27 @@ async def test_a_full_redis_keeps_the_best_in_the_place_of_the_one_before(tmp_pa
     assert await names(store, spec) == {keys.scorings(spec.run).encode(), keys.best(spec.run).encode()}
     await store.close()
     server.kill()
+
+
+async def test_the_status_tells_the_best_the_target_and_the_divergence(store: Store) -> None:
+    spec = await submit(store, aiming("accuracy >= 0.9", patience=3.0, initial_loss=2.3))
+    await store.curve.record(spec.run, "train", 1.0, 1, {"loss": 2.0})
+    await store.curve.record(spec.run, "held_out", 1.0, 1, {"accuracy": 0.95, "loss": 0.5})
+    await score(store, spec, 1, 0.95, loss=0.5)
+    well = await status(store, "small")
+    best = Best(metric="accuracy", value=0.95, versions=[1, 1, 1])
+    assert (well.scorings, well.best, well.met, well.patience, well.diverging) == (1, best, 1, 3.0, None)
+    await store.curve.record(spec.run, "train", 2.0, 2, {"loss": 1e28})
+    await store.curve.record(spec.run, "train", 3.0, 2, {"loss": 1e29})
+    assert (await status(store, "small")).diverging is None
+    await store.curve.record(spec.run, "held_out", 3.0, 2, {"accuracy": 0.1})
+    diverging = Divergence(where="training", metric="loss", value=1e29, first=2.3)
+    assert (await status(store, "small")).diverging == diverging
+
+
+async def test_without_an_untrained_loss_the_status_compares_with_the_first_point(store: Store) -> None:
+    spec = await submit(store, aiming(None, initial_loss=None))
+    for seconds, loss in ((1.0, 50.0), (2.0, 1e6), (3.0, 1e7)):
+        await store.curve.record(spec.run, "train", seconds, int(seconds), {"loss": loss})
+    diverging = Divergence(where="training", metric="loss", value=1e7, first=50.0)
+    assert (await status(store, "small")).diverging == diverging

@@ -56,10 +56,17 @@ export interface Stall {
   readonly seconds: number;
 }
 
-/** A held-out metric is not a finite number, any more or at all; or the training loss has exploded. */
-export type Divergence =
-  | { readonly where: "held_out"; readonly metric: string; readonly wasFinite: boolean }
-  | { readonly where: "training"; readonly value: number; readonly first: number };
+/**
+ * A loss has exploded from `first` to `value`; or without a value, a held-out metric is not a finite number. If that is not
+ * certain, the metric itself may be to blame.
+ */
+export interface Divergence {
+  readonly where: "held_out" | "training";
+  readonly metric: string;
+  readonly certain: boolean;
+  readonly value: number | null;
+  readonly first: number | null;
+}
 
 /** What came is not a status. */
 export class StatusError extends Error {
@@ -119,10 +126,13 @@ function readStall(value: unknown): Stall {
 
 function readDivergence(value: unknown): Divergence {
   const fields = readFields(value, "diverging");
-  if (text(fields, "where") === "training") {
-    return { where: "training", value: number(fields, "value"), first: number(fields, "first") };
-  }
-  return { where: "held_out", metric: text(fields, "metric"), wasFinite: fields.was_finite !== false };
+  return {
+    where: text(fields, "where") === "training" ? "training" : "held_out",
+    metric: text(fields, "metric"),
+    certain: fields.certain !== false,
+    value: numberOrNull(fields, "value"),
+    first: numberOrNull(fields, "first"),
+  };
 }
 
 function readPoint(value: unknown): CurvePoint {

@@ -58,12 +58,13 @@ function stallWords({ reason, seconds }: Stall): string {
 const REMEDY = "Its operator can submit it anew, with a smaller learning rate or clip_norm";
 
 /** `Diverges: its training loss is 1e+28, and began at 2.3`. */
-function divergenceWords(diverging: Divergence): string {
-  if (diverging.where === "training") {
-    return `Diverges: its training loss is ${real(diverging.value)}, and began at ${real(diverging.first)}`;
+function divergenceWords({ where, metric, certain, value, first }: Divergence): string {
+  if (value !== null) {
+    const began = first === null ? "" : `, and began at ${real(first)}`;
+    return `Diverges: its ${where === "held_out" ? "held-out" : "training"} loss is ${real(value)}${began}`;
   }
-  const what = `its held-out ${diverging.metric.replaceAll("_", " ")} is not a finite number`;
-  return diverging.wasFinite ? `Diverges: ${what} any more` : `Diverges, or cannot be scored: ${what}`;
+  const what = `its held-out ${metric.replaceAll("_", " ")} is not a finite number`;
+  return certain ? `Diverges: ${what} any more` : `Cannot be scored, or diverges: ${what}`;
 }
 
 function endWords(status: JobStatus, seconds: number | null): string {

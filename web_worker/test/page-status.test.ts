@@ -54,11 +54,11 @@ test("a value that diverged is left out, not drawn", () => {
 });
 
 test("why a run diverges is read whole, and of a gateway that does not say it, nothing", () => {
-  const training = { where: "training", metric: "loss", was_finite: true, value: 1e28, first: 2.3 };
-  assert.deepEqual(readStatus({ ...WIRE, diverging: training }).diverging, { where: "training", value: 1e28, first: 2.3 });
-  const heldOut = { where: "held_out", metric: "loss", was_finite: false, value: null, first: null };
-  const diverging = { where: "held_out", metric: "loss", wasFinite: false };
-  assert.deepEqual(readStatus({ ...WIRE, met: 2, patience: 3, diverging: heldOut }), { ...readStatus(WIRE), met: 2, patience: 3, diverging });
+  const training = { where: "training", metric: "loss", certain: true, value: 1e28, first: 2.3 };
+  assert.deepEqual(readStatus({ ...WIRE, diverging: training }).diverging, training);
+  const heldOut = { where: "held_out", metric: "loss", certain: false, value: null, first: null };
+  const known = { met: 2, patience: 3, diverging: heldOut };
+  assert.deepEqual(readStatus({ ...WIRE, ...known }), { ...readStatus(WIRE), ...known });
 });
 
 test("what is not a status is refused with the field's name", () => {

@@ -117,14 +117,16 @@ test("a target that was met, but not twice in a row, says so", () => {
 });
 
 test("a run that diverges says so, while it goes on and after its end", () => {
-  const training = { where: "training", value: 1e28, first: 2.3 } as const;
+  const training = { where: "training", metric: "loss", certain: true, value: 1e28, first: 2.3 } as const;
   const { lamp, words } = jobState(aStatus({ diverging: training }), null);
   assert.equal(lamp, "stalled");
   assert.equal(words, "Diverges: its training loss is 1.0e+28, and began at 2.300. Its operator can submit it anew, with a smaller learning rate or clip_norm");
-  const heldOut = { where: "held_out", metric: "top_5", wasFinite: true } as const;
+  const heldOut = { where: "held_out", metric: "top_5", certain: true, value: null, first: null } as const;
   assert.match(jobState(aStatus({ diverging: heldOut }), null).words, /^Diverges: its held-out top 5 is not a finite number any more/);
-  const never = { ...heldOut, wasFinite: false };
-  assert.match(jobState(aStatus({ diverging: never }), null).words, /^Diverges, or cannot be scored: its held-out top 5 is/);
+  const unsure = { ...heldOut, certain: false };
+  assert.match(jobState(aStatus({ diverging: unsure }), null).words, /^Cannot be scored, or diverges: its held-out top 5 is not/);
+  const exploded = { ...training, where: "held_out" } as const;
+  assert.match(jobState(aStatus({ diverging: exploded }), null).words, /^Diverges: its held-out loss is 1\.0e\+28, and began/);
   const ended = jobState(aStatus({ state: "finished", reason: "epochs", diverging: heldOut }), 84);
   assert.match(plain(ended.words), /^Finished: all 10 epochs done .* gradients\. Diverges: its held-out top 5/);
   const good = jobState(aStatus({ state: "finished", reason: "until", until: "accuracy >= 0.93", diverging: heldOut }), 84);
