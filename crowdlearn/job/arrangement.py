@@ -72,9 +72,30 @@ def _leaves(jax: Any, given: Any, is_leaf: Callable[[Any], bool]) -> list[tuple[
         if is_leaf(node) or not is_module(node):
             found.append((_named(path), node, True))
             continue
+        _require_parameters(node)
         for inner, leaf in flatten(node, is_leaf):
             found.append((_named((*path, *inner)), leaf, is_leaf(leaf) or _is_trained(leaf)))
     return found
+
+
+def _require_parameters(module: Any) -> None:
+    """Raises JobError for an object that has float arrays in it which are no parameters."""
+    kinds = {f"{each.__module__.partition('.')[0]}.{each.__name__}" for each in type(module).__mro__}
+    name = type(module).__name__
+    if hasattr(module, "opt_state") and hasattr(module, "params"):
+        remedy = "write params=state.params: the service has optimizers of its own"
+    elif "flax.Module" in kinds or "flax.Pytree" in kinds:
+        remedy = (
+            "its statistics and its noise are no parameters: split it, `graph, params, rest = nnx.split(module, "
+            "nnx.Param, ...)`, give params=params, and in the loss call `nnx.merge(graph, params, rest)`"
+        )
+    elif "equinox.State" in kinds:
+        remedy = (
+            "running statistics are no parameters: give the model alone, and use the state in the loss as a constant"
+        )
+    else:
+        return
+    raise JobError(f"params expects arrays that are trained, got a {name}: {remedy} (docs/models.md)")
 
 
 def _is_trained(leaf: Any) -> bool:

@@ -20,6 +20,9 @@ CLUSTER = "+cluster"
 
 SCHEMES = ("redis", "rediss", f"redis{CLUSTER}", f"rediss{CLUSTER}", "unix", "fake")
 
+UNIX = ("redis+unix", "redis+socket")
+"""How other libraries spell unix://."""
+
 NO_SOCKET_TIMEOUT = None
 """Connection times commands itself. With a timeout of its own redis-py sends within asyncio.wait_for, which before
 Python 3.12 swallows a cancellation now and then: a cancelled service would go on."""
@@ -40,6 +43,8 @@ def open_connection(url: str) -> Connection:
         SetupError: `url` is not an address of a Redis.
     """
     scheme = url.partition("://")[0]
+    if scheme in UNIX:
+        url, scheme = f"unix{url.removeprefix(scheme)}", "unix"
     if scheme not in SCHEMES or "://" not in url:
         schemes = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise SetupError(f"a Redis address starts with one of {schemes}; got {without_password(url)!r}")
@@ -62,6 +67,9 @@ class FakeConnection(Connection):
     async def memory_in_use(self) -> float:
         """0: there is no limit."""
         return 0.0
+
+    async def require_keeping(self) -> None:
+        """Nothing is evicted."""
 
 
 def fake_server(name: str) -> Any:

@@ -132,6 +132,18 @@ class Connection:
         with self.answering():
             return max(map(_part_in_use, await self._memory()))
 
+    async def require_keeping(self) -> None:
+        """Raises SetupError where Redis may remove keys that nobody has asked it to."""
+        with self.answering():
+            policies = {str(memory.get("maxmemory_policy", "")) for memory in await self._memory()}
+        evicting = sorted(policy for policy in policies if policy.startswith("allkeys"))
+        if evicting:
+            raise SetupError(
+                f"Redis at {self.address} expects the maxmemory-policy noeviction, got {evicting[0]}, which removes "
+                "parameters and data when memory is short: redis-cli CONFIG SET maxmemory-policy noeviction, and the "
+                "same in its configuration"
+            )
+
     async def _memory(self) -> Sequence[Mapping[str, Any]]:
         return [await self.call("INFO", "memory")]
 

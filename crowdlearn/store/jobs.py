@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from crowdlearn.codecs import Vector
-from crowdlearn.errors import JobError, UnknownJobError
+from crowdlearn.errors import JobError, StoreFullError, StoreUnavailableError, UnknownJobError
 from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec, encode_spec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
-from crowdlearn.store.submission import Chunks, expiring, persisting, upload
+from crowdlearn.store.submission import Chunks, discard, expiring, full, persisting, require_all, upload
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +61,35 @@ class Jobs:
             past: what the run goes on from, fitted to `spec`: optimizer slots, versions and trained leases.
         Raises:
             JobError: a job of that name is running, or the parts do not fit the spec.
+            SetupError: this Redis evicts keys.
+            StoreFullError: it has no memory left for the job, of which nothing was left there.
         """
+        await self._connection.require_keeping()
         before = await self._startable(spec.name)
-        await upload(self._connection, spec, program, metrics, parameters, train, held_out, progress, past)
-        if not await self._register(spec, before):
+        with_all = (spec, program, metrics, parameters, train, held_out, progress, past)
+        try:
+            await upload(self._connection, *with_all)
+            await require_all(self._connection, spec)
+        except StoreFullError as error:
+            await self._discard(spec)
+            raise full(self._connection, spec) from error
+        except BaseException:
+            await self._discard(spec)
+            raise
+        await self._take_its_name(spec, before)
+
+    async def _discard(self, spec: JobSpec) -> None:
+        # Redis away, it all goes by itself in a day.
+        with suppress(StoreUnavailableError):
+            await discard(self._connection, spec)
+
+    async def _take_its_name(self, spec: JobSpec, before: str | None) -> None:
+        try:
+            registered = await self._register(spec, before)
+        except StoreFullError as error:
+            await self._discard(spec)
+            raise full(self._connection, spec) from error
+        if not registered:
             await self._connection.batch(await expiring(self._connection, spec))
             raise JobError(f"job {spec.name} was submitted by somebody else at the same time")
         await self._connection.call("PUBLISH", keys.JOBS_CHANNEL, f"{spec.run} running")

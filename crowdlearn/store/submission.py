@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+import numpy as np
 
 from crowdlearn import optim
 from crowdlearn.codecs import Vector
-from crowdlearn.errors import JobError
+from crowdlearn.errors import JobError, SetupError, StoreFullError
 from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec, encode_spec
 from crowdlearn.store import keys
@@ -17,6 +20,8 @@ Chunks = Iterable[bytes]
 
 BATCH_BYTES = 4 << 20
 """How much of the dataset is on its way at a time."""
+
+_KEYS_AT_A_TIME = 1000
 
 UPLOAD_TTL_SECONDS = 24 * 3600
 """All that is uploaded goes after a day unless it is submitted in the end; no upload takes so long."""
@@ -111,6 +116,36 @@ def _named(what: str, expected: int, chunks: Chunks) -> Iterator[tuple[int, byte
         yield count - 1, chunk
     if count != expected:
         raise JobError(f"the job has {expected:,} {what} chunks, got {count:,}")
+
+
+async def discard(connection: Connection, spec: JobSpec) -> None:
+    """Removes everything of a run that `upload` may have stored; whoever is told of a failure tries again soon."""
+    names = [command[1] for command in persisting(spec)]
+    for start in range(0, len(names), _KEYS_AT_A_TIME):
+        await connection.batch([("DEL", name) for name in names[start : start + _KEYS_AT_A_TIME]])
+
+
+async def require_all(connection: Connection, spec: JobSpec) -> None:
+    """Raises SetupError where Redis has evicted chunks during the upload: until it is whole, they may expire."""
+    names, missing = _chunk_keys(spec), 0
+    for start in range(0, len(names), _KEYS_AT_A_TIME):
+        found = await connection.batch([("EXISTS", name) for name in names[start : start + _KEYS_AT_A_TIME]])
+        missing += found.count(0)
+    if missing:
+        raise SetupError(
+            f"Redis at {connection.address} has evicted {missing:,} of {len(names):,} chunks for want of memory: give "
+            "it a larger maxmemory, and the maxmemory-policy noeviction"
+        )
+
+
+def full(connection: Connection, spec: JobSpec) -> StoreFullError:
+    """The error of a run that does not fit."""
+    row_bytes = sum(np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in spec.batch.arrays)
+    megabytes = (row_bytes * (spec.train_rows + spec.held_out_rows) + 8 * spec.size) / 1e6
+    return StoreFullError(
+        f"job {spec.name} needs about {max(1, round(megabytes)):,} MB, for which Redis at {connection.address} has no "
+        "memory left: give it a larger maxmemory, or the job fewer rows. Nothing of the job was left there"
+    )
 
 
 def _chunk_keys(spec: JobSpec) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +36,12 @@ def submit(
     console = Console(stderr=True)
     compiled, past = compiled_job(job_file, weights, checkpoint, console)
 
-    async def main(_: asyncio.Event) -> None:
+    async def main(stop: asyncio.Event) -> bool:
         async with opened(redis) as store:
-            await upload(store, compiled, console, past)
+            return await _unless(stop, upload(store, compiled, console, past))
 
-    loop.run(main)
+    if not loop.run(main):
+        raise JobError(f"job {compiled.spec.name} was not submitted: stopped; nothing of it was left in Redis")
     if as_json:
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
@@ -48,6 +50,20 @@ def submit(
             f"Job [bold]{compiled.spec.name}[/] is running. Whoever opens a gateway's page /?job={compiled.spec.name} "
             f"can take part; `crowdlearn status {compiled.spec.name}{where}` tells how it goes."
         )
+
+
+async def _unless(stop: asyncio.Event, uploading: Coroutine[None, None, None]) -> bool:
+    """Uploads, or takes all of it back when `stop` is set; whether it was uploaded."""
+    task, stopped = asyncio.create_task(uploading), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+    await asyncio.wait({task})
+    if task.cancelled():
+        return False
+    task.result()
+    return True
 
 
 def compiled_job(

@@ -136,12 +136,13 @@ async def test_a_redis_behind_a_unix_socket_is_reached(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     server = RedisServer(tmp_path, "--unixsocket", str(path))
     server.start()
-    store = await connect(f"unix://{path}")
+    store = await connect(f"redis+unix://{path}?db=1")
     await store.fleet.heartbeat("a", 60)
     await store.close()
-    store = await connect(server.url)
-    assert await store.fleet.members(60) == ["a"]
-    await store.close()
+    for url in (f"{server.url.rstrip('/')}/1", f"unix://{path}?db=1"):
+        store = await connect(url)
+        assert await store.fleet.members(60) == ["a"]
+        await store.close()
     server.kill()
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
+import redis
 
 from benchmarks.processes import RedisServer
-from crowdlearn.errors import StoreFullError
+from crowdlearn.errors import JobError, SetupError, StoreFullError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Entry, Store, connect, keys
 from tests.store.conftest import OTHER, REPLICA, small_spec, submit
@@ -76,4 +80,80 @@ async def test_a_full_redis_keeps_members_leases_and_curves_going(full: tuple[St
 async def test_without_a_limit_nothing_is_ever_full(store_url: str) -> None:
     store = await connect(store_url)
     assert await store.memory_in_use() == 0.0
+    await store.close()
+
+
+def many_rows() -> JobSpec:
+    """8 MB of rows in 512 chunks."""
+    return msgspec.structs.replace(small_spec("big", "00000000000b"), train_rows=5120)
+
+
+def chunks(spec: JobSpec) -> Iterator[bytes]:
+    return (bytes(16 << 10) for _ in range(spec.train_chunks))
+
+
+async def test_a_job_that_does_not_fit_leaves_nothing_behind_and_says_how_large_it_is(store_url: str) -> None:
+    store = await connect(store_url)
+    connection = store._connection
+    used = (await connection.call("INFO", "memory"))["used_memory"]
+    await connection.call("CONFIG", "SET", "maxmemory", used + (3 << 20))
+    spec = many_rows()
+    with pytest.raises(StoreFullError, match=r"job big needs about 1 MB.*no memory left.*Nothing of the job was left"):
+        await store.jobs.submit(spec, b"{}", b"metrics", np.zeros(spec.size, "f4"), chunks(spec), [b"held out"])
+    assert await connection.call("KEYS", "*") == []
+    await submit(store, small_spec())
+    assert await store.jobs.names() == ["small"]
+    await store.close()
+
+
+async def test_a_submission_that_is_cancelled_leaves_nothing_behind(store_url: str) -> None:
+    store = await connect(store_url)
+    spec, stored = many_rows(), asyncio.Event()
+    submission = asyncio.create_task(
+        store.jobs.submit(
+            spec, b"{}", None, np.zeros(spec.size, "f4"), chunks(spec), [b"held"], lambda done, total: stored.set()
+        )
+    )
+    await stored.wait()
+    submission.cancel()
+    await asyncio.wait({submission})
+    assert submission.cancelled()
+    assert await store._connection.call("KEYS", "*") == []
+    await store.close()
+
+
+async def test_chunks_whose_sizes_lie_leave_nothing_behind(store_url: str) -> None:
+    store, spec = await connect(store_url), small_spec()
+    with pytest.raises(JobError, match="the job has 3 training chunks, got 1"):
+        await store.jobs.submit(spec, b"{}", None, np.zeros(spec.size, "f4"), [b"one"], [b"held out"])
+    assert await store._connection.call("KEYS", "*") == []
+    await store.close()
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+async def test_a_redis_that_evicts_what_it_likes_is_refused(store_url: str, policy: str) -> None:
+    store = await connect(store_url)
+    await store._connection.call("CONFIG", "SET", "maxmemory-policy", policy)
+    with pytest.raises(SetupError, match=f"expects the maxmemory-policy noeviction, got {policy}"):
+        await submit(store, small_spec())
+    assert await store._connection.call("KEYS", "*") == []
+    await store.close()
+
+
+async def test_a_chunk_that_was_evicted_during_the_upload_is_missed(store_url: str) -> None:
+    store, spec = await connect(store_url), small_spec()
+    await store._connection.call("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
+
+    def evicting() -> Iterator[bytes]:
+        for index in range(spec.train_chunks):
+            yield b"x" if index else b""
+
+    other = redis.Redis.from_url(store_url)
+    with pytest.raises(SetupError, match="has evicted 1 of 4 chunks for want of memory"):
+        await store.jobs.submit(
+            spec, b"{}", None, np.zeros(spec.size, "f4"), evicting(), [b"held out"],
+            lambda done, total: done == total and other.delete(keys.train_chunk(spec.run, 1)),
+        )  # fmt: skip
+    assert other.keys() == []
+    other.close()
     await store.close()
