@@ -105,6 +105,10 @@ FLOATS = {
     "padded_twice": lambda x: jnp.pad(
         jnp.pad(jnp.ones((3, 2)), ((0, 0), (1, 1)), constant_values=5) * x, ((1, 0), (0, 2))
     ),
+    "summed_ones": lambda x: (
+        jnp.concatenate([x[:1, :1], jnp.ones((1, 1))], 1).sum() * x + jnp.pad(jnp.ones((3, 4)), 1).sum(0)[1:5]
+    ),
+    "transposed_ones": lambda x: jnp.concatenate([x, jnp.ones((3, 1))], 1).T[::-1].reshape(3, 5),
     "polyval": lambda x: jnp.polyval(x[0], x),
     "shifted_ones": lambda x: jnp.concatenate([jnp.ones((3, 1)), x[:, :-1]], 1) * jnp.roll(x, 1, 1),
     "log_erfc": lambda x: jnp.log(lax.erfc(x * 3)),

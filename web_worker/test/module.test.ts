@@ -113,6 +113,12 @@ test("what is concatenated or padded keeps constants to themselves", async () =>
   assert.equal((await stepOf({ loss })).loss, 9 + 2400 + 130_000);
 });
 
+test("a constant that is concatenated is summed with the rest", async () => {
+  const loss = (_params: Tree, batch: Tree, { np }: Context): np =>
+    np.sum(np.concatenate([array(batch["x"]), np.ones([2, 1])], 1).mul(np.array([[1, 1, 1, 10]])));
+  assert.equal((await stepOf({ loss })).loss, 7 + 20);
+});
+
 test("a convolution pads with zeros whatever its input is made of", async () => {
   const loss = (_params: Tree, _batch: Tree, { np, lax }: Context): np => {
     const ones = np.ones([1, 1, 3, 3]);
