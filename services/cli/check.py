@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 
 from crowdlearn import codecs
 from crowdlearn.frames import HEADER_BYTES
-from crowdlearn.job import CompiledJob, Job
-from crowdlearn.job.native import NativeStep, first_batch, module_step, native_step
+from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
 from crowdlearn.module import missing
-from crowdlearn.module.scorer import key_words
 from crowdlearn.program import decode
 from crowdlearn.program.survey import survey
 from crowdlearn.store.status import bytes_per_push
 from services.cli.check_table import show
+from services.cli.first_gradient import FIRST_STEP_SECONDS, Reference, on_backend, reference
 from services.cli.options import AsJson, JobFile
-from services.cli.verdict import TOLERANCE, BackendReport, Report, judge, notes, worst_error
+from services.cli.verdict import TOLERANCE, UNFIT, BackendReport, Report, judge, notes
 
 if TYPE_CHECKING:
-    from services.cli.program_page import Answer, Backend, ProgramPage
-
-TIMED_SECONDS = 5.0
-"""Steps are timed for at most so long on each backend: models may need seconds for one."""
-
-UNFIT = 3
-"""The exit code when a backend computes something else than JAX, or none could be tried."""
+    from services.cli.program_page import Backend
 
 Backends = Annotated[
     list[str] | None,
@@ -46,21 +36,29 @@ def check(
     job_file: JobFile,
     backend: Backends = None,
     steps: Annotated[int, typer.Option(min=1, help="Time so many steps, or as many as five seconds allow.")] = 20,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="What each backend has for its first step, which compiles.")
+    ] = FIRST_STEP_SECONDS,
     browser: Annotated[bool, typer.Option(help="Run a step in headless Chromium; without it only trace.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Try a job before you share its link: what it uses, and one gradient step in Chromium against JAX.
 
-    Exits with 0 when it fits browsers, with 3 when a backend differs from JAX, and with 1 when it cannot be traced.
+    Exits with 0 when it fits browsers, with 3 when what they get differs from JAX, and with 1 when it cannot be traced.
     """
     console = Console(stderr=True)
+    from services.cli.program_page import require_chromium  # only this needs the bundle
+
     wanted = _backends(backend)
     with console.status(f"Tracing {job_file}"):
         job = load(job_file)
         compiled = job.compile()
     report = _traced(compiled)
     if browser:
-        report = _measured(report, job, compiled, wanted, steps, console)
+        require_chromium()
+        with console.status(f"Running a step in {report.reference}"):
+            expected = reference(job, compiled, steps)
+        report = _measured(report, expected, wanted, backend or [], steps, seconds)
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
@@ -120,63 +118,15 @@ def _unmeasured(is_module: bool) -> str:
 
 
 def _measured(
-    report: Report, job: Job, compiled: CompiledJob, wanted: tuple[Backend, ...], steps: int, console: Console
+    report: Report, expected: Reference, wanted: tuple[Backend, ...], asked: list[str], steps: int, seconds: float
 ) -> Report:
-    from services.cli.program_page import ProgramPage, headless_chromium  # only this needs the bundle
-
-    batch = first_batch(compiled)
-    with headless_chromium() as chromium, console.status(f"Running a step in {report.reference}") as status:
-        is_module = report.model == "module"
-        native = module_step(compiled, batch) if is_module else native_step(job, compiled, batch, steps, TIMED_SECONDS)
-        found: dict[str, BackendReport] = {}
+    found: dict[str, BackendReport] = {}
+    with Console(stderr=True).status("") as status:
         for name in wanted:
-            status.update(f"Running a step in Chromium on {name}")
-            # A tab of its own: what one backend does to its memory is no matter of the next.
-            with chromium.new_context() as context:
-                page = ProgramPage(context.new_page())
-                found[name] = _on_backend(page, name, compiled, batch, native, steps)
-    fit, verdict = judge(found, report.reference)
-    native_ms = statistics.median(native.step_milliseconds) if native.step_milliseconds else None
+            status.update(f"Running a step in Chromium on {name}, for at most {seconds:g} s")
+            found[name] = on_backend(name, expected, seconds, steps)
+    fit, verdict = judge(found, report.reference, asked)
+    times = expected.native.step_milliseconds
+    native_ms = statistics.median(times) if times else None
     measured = msgspec.structs.replace(report, fit=fit, verdict=verdict, native_step_ms=native_ms, backends=found)
     return msgspec.structs.replace(measured, notes=[*report.notes, *notes(measured)])
-
-
-def _on_backend(
-    page: ProgramPage,
-    name: Backend,
-    compiled: CompiledJob,
-    batch: Mapping[str, NDArray[Any]],
-    native: NativeStep,
-    steps: int,
-) -> BackendReport:
-    from services.cli.program_page import Case, Failure, ModuleLayout
-
-    processor = page.processor(name)
-    if processor is None:
-        return BackendReport(available=False, reason=f"this Chromium has no {name} on this machine")
-    spec = compiled.spec
-    layout = ModuleLayout(spec.parameters, spec.batch) if spec.model == "module" else None
-    key = key_words(spec.training.seed)
-    case = Case(compiled.program, compiled.parameters, tuple(batch.values()), key, layout)
-    answer = page.run(case, name, steps, TIMED_SECONDS)
-    described = BackendReport(available=True, processor=processor.name, is_software=processor.is_software)
-    if isinstance(answer, Failure):
-        return msgspec.structs.replace(described, reason=answer.reason)
-    return msgspec.structs.replace(described, **_compared(compiled, answer, native))
-
-
-def _compared(compiled: CompiledJob, answer: Answer, native: NativeStep) -> dict[str, Any]:
-    error, worst = worst_error(compiled.spec.parameters, (answer.loss, native.loss), (answer.gradient, native.gradient))
-    step_ms = statistics.median(answer.step_milliseconds)
-    reference = "Node" if compiled.spec.model == "module" else "JAX"
-    is_sound = np.isfinite(native.loss) and np.isfinite(native.gradient).all()
-    whose = "the browser's" if is_sound else f"{reference}'s own"
-    return {
-        "reason": None if error is not None else f"{whose} gradient is not finite, see {worst}",
-        "max_relative_error": error,
-        "worst": worst,
-        "step_ms": step_ms,
-        "fastest_step_ms": min(answer.step_milliseconds),
-        "first_step_ms": answer.first_milliseconds,
-        "ratio_to_native": step_ms / statistics.median(native.step_milliseconds) if native.step_milliseconds else None,
-    }

@@ -52,7 +52,7 @@ def _speeds(report: Report) -> Table:
 
 
 def _cells(backend: BackendReport) -> tuple[str, ...]:
-    if not backend.available or backend.step_ms is None:
+    if not backend.available or backend.first_step_ms is None:
         return "", "", "", "", "", escape(f"{'failed' if backend.available else 'not here'}: {backend.reason}")
     error = "none" if backend.max_relative_error is None else f"{backend.max_relative_error:.1e}"
     return (

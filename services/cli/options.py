@@ -37,6 +37,13 @@ RedisUrl = Annotated[
         metavar="URL",
     ),
 ]
+CheckFirst = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="Compare the first gradient in headless Chromium with JAX's before anybody joins.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 LogLevel = Annotated[
     str, typer.Option("--log-level", envvar="CROWDLEARN_LOG_LEVEL", help="debug, info, warning or error.")

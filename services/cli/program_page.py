@@ -110,10 +110,7 @@ class ProgramPage:
         self.page, self._bundle = page, Bundle(folder)
         self.crashed = False
         """Whether the tab is gone; what ran in it then has failed."""
-        if self._bundle.file("check.js", FOLDER) is None:
-            raise SetupError(
-                "the browser bundle is missing: run `make setup`, or `npm ci && npm run build` in web_worker"
-            )
+        _require_bundle(self._bundle)
         page.route(f"{ORIGIN}**", self._answer)
         page.goto(ORIGIN)
 
@@ -125,6 +122,15 @@ class ProgramPage:
     def run(self, case: Case, backend: Backend, steps: int = 0, seconds: float = 0.0) -> Answer | Failure:
         """One step, and up to `steps` more within `seconds` to time them."""
         return _answer(self._call("run", case.as_argument(), backend, steps, seconds))
+
+    def start(self, case: Case, backend: Backend) -> Answer | Failure:
+        """One step; what was compiled for it stays in the tab for `again`."""
+        return _answer(self._call("start", case.as_argument(), backend))
+
+    def again(self, steps: int, seconds: float) -> tuple[float, ...]:
+        """The milliseconds of up to `steps` more steps within `seconds`; none when the tab crashed."""
+        found = self._call("again", steps, seconds)
+        return () if "failure" in found else tuple(found)
 
     def run_all(self, cases: Mapping[str, Case], backend: Backend) -> dict[str, Answer | Failure]:
         """One step of each case, in one round trip. If the tab crashes, each of them is a Failure."""
@@ -154,6 +160,29 @@ class ProgramPage:
             route.fulfill(body=found.body, content_type=found.media_type, headers=ISOLATION)
 
 
+def require_chromium(instead: str = "pass --no-browser") -> str:
+    """The path of a Chromium that can be driven and has a bundle to run: asked before anything is computed for it.
+
+    Args:
+        instead: what a person without one can do.
+    Raises:
+        SetupError: no Chromium, no playwright, or no bundle.
+    """
+    try:
+        import playwright.sync_api  # noqa: F401  # whether it is there
+    except ImportError:
+        raise SetupError(
+            f"running a model in a browser needs playwright: pip install 'crowdlearn[browsers]', or {instead}"
+        ) from None
+    _require_bundle(Bundle(None))
+    return find_chromium(instead)
+
+
+def _require_bundle(bundle: Bundle) -> None:
+    if bundle.file("check.js", FOLDER) is None:
+        raise SetupError("the browser bundle is missing: run `make setup`, or `npm ci && npm run build` in web_worker")
+
+
 @contextmanager
 def headless_chromium() -> Iterator[Browser]:
     """A Chromium with every backend that this machine can offer.
@@ -161,13 +190,9 @@ def headless_chromium() -> Iterator[Browser]:
     Raises:
         SetupError: no Chromium, or playwright is not installed.
     """
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise SetupError(
-            "running a model in a browser needs playwright: pip install 'crowdlearn[browsers]', or pass --no-browser"
-        ) from None
-    path = find_chromium("pass --no-browser")
+    path = require_chromium()
+    from playwright.sync_api import sync_playwright
+
     # JAX warns of every fork; this child executes another program at once, which is safe.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     with sync_playwright() as playwright:

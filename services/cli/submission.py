@@ -20,7 +20,8 @@ from crowdlearn.store import Store
 from crowdlearn.store.addresses import without_password
 from crowdlearn.weights import load as load_weights
 from services.cli import loop
-from services.cli.options import AsJson, CheckpointAddress, JobFile, RedisUrl, WeightsFile
+from services.cli.first_check import check_first_gradient
+from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile, RedisUrl, WeightsFile
 from services.cli.output import in_words, print_json
 from services.cli.stores import opened
 
@@ -30,11 +31,15 @@ def submit(
     weights: WeightsFile = None,
     checkpoint: CheckpointAddress = None,
     redis: RedisUrl = DEFAULT_REDIS_URL,
+    check: CheckFirst = True,
     as_json: AsJson = False,
 ) -> None:
-    """Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once."""
+    """Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once.
+
+    Exits with 3, and stores nothing, when a browser computes another first gradient than JAX.
+    """
     console = Console(stderr=True)
-    compiled, past = compiled_job(job_file, weights, checkpoint, console)
+    compiled, past = compiled_job(job_file, weights, checkpoint, console, check=check)
 
     async def main(stop: asyncio.Event) -> bool:
         async with opened(redis) as store:
@@ -67,20 +72,27 @@ async def _unless(stop: asyncio.Event, uploading: Coroutine[None, None, None]) -
 
 
 def compiled_job(
-    job_file: Path, weights: str | None, checkpoint: str | None, console: Console
+    job_file: Path, weights: str | None, checkpoint: str | None, console: Console, *, check: bool
 ) -> tuple[CompiledJob, Snapshot | None]:
-    """Traces a job file that begins with the file `weights`, or goes on from a `checkpoint`: what it goes on from."""
+    """Traces a job file that begins with the file `weights`, or goes on from a `checkpoint`: what it goes on from.
+
+    With `check` its first gradient is tried in a browser, where there is one.
+    """
     if weights is not None and checkpoint is not None:
         raise JobError("a job begins with --weights or goes on from --checkpoint, got both")
     with console.status(f"Tracing {job_file}"):
-        compiled = load(job_file).compile()
+        job = load(job_file)
+        compiled = job.compile()
     if weights is not None:
         compiled = replace(compiled, parameters=load_weights(weights, compiled.spec.parameters))
-    if checkpoint is None:
-        return compiled, None
-    past = read_checkpoint(checkpoint).continued_by(compiled.spec)
-    console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
-    return replace(compiled, spec=past.spec, parameters=past.parameters), past
+    past = None
+    if checkpoint is not None:
+        past = read_checkpoint(checkpoint).continued_by(compiled.spec)
+        console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
+        compiled = replace(compiled, spec=past.spec, parameters=past.parameters)
+    if check:
+        check_first_gradient(job, compiled, console)
+    return compiled, past
 
 
 async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:

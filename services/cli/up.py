@@ -30,7 +30,7 @@ from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
 from services.cli.drops import TOO_MANY_EXIT, too_many
-from services.cli.options import AsJson, CheckpointAddress, JobFile, LastWeights, LogLevel, WeightsFile
+from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile, LastWeights, LogLevel, WeightsFile
 from services.cli.outcome import Outcome
 from services.cli.output import print_json
 from services.cli.progress import TrainingProgress
@@ -68,14 +68,16 @@ def up(
         bool,
         typer.Option("--exit", help="End when the job ends, also in a terminal, where the page stays up otherwise."),
     ] = False,
+    check: CheckFirst = True,
     as_json: AsJson = False,
     log_level: LogLevel = "warning",
 ) -> None:
     """Run the whole service here with one job, until it reaches its target or its epochs.
 
     Ctrl-C ends the job. The weights that scored best are written, or the newest where nothing was scored, and with
-    --last. Exits with 0 when the job reached its target (or had none), with 3 when it ended before, or diverged, else
-    with 4 when more than a hundredth of its minibatches were dropped, because their loss or gradient was not finite.
+    --last. Exits with 0 when the job reached its target (or had none), with 3 when it ended before, or diverged, or
+    when a browser computes another first gradient than JAX, else with 4 when more than a hundredth of its minibatches
+    were dropped, because their loss or gradient was not finite.
     """
     logs.configure(log_level)
     console = Console(stderr=as_json)
@@ -85,7 +87,7 @@ def up(
         files.folder(checkpoints).require_writable()
     if out is not None:
         require_place(out)
-    compiled, past = compiled_job(job_file, weights, checkpoint, console)
+    compiled, past = compiled_job(job_file, weights, checkpoint, console, check=check)
     stay = console.is_terminal and not leave and not as_json
     file = out or f"{compiled.spec.name}.safetensors"
     session = Session(compiled, past, console, browsers, replicas, port, redis, file, last, checkpoints, stay)

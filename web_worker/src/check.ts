@@ -85,24 +85,49 @@ async function prepare(given: Case, device: Device): Promise<Model> {
   };
 }
 
-/** Loss and gradient of one step, and how long it and up to `steps` more take within `seconds`. */
-export async function run(given: Case, device: Device, steps: number, seconds: number): Promise<Answer> {
+/** What `start` left for `again`: a tab tries one model at a time. */
+let started: Model | null = null;
+
+/** Loss and gradient of one step; the model stays for `again`. */
+export async function start(given: Case, device: Device): Promise<Answer> {
+  started?.dispose();
+  started = null;
   const model = await prepare(given, device);
+  started = model;
+  const gradient = new Float32Array(model.size);
+  const first = performance.now();
+  const loss = await model.step(gradient);
+  const firstMilliseconds = performance.now() - first;
+  return { loss, gradient: base64Of(gradient), firstMilliseconds, stepMilliseconds: [] };
+}
+
+/** How long up to `steps` more steps of the started model take within `seconds`; the model is no more. */
+export async function again(steps: number, seconds: number): Promise<number[]> {
+  const model = started;
+  if (!model) throw new Error("again expects a model that was started");
+  started = null;
   try {
     const gradient = new Float32Array(model.size);
-    const first = performance.now();
-    const loss = await model.step(gradient);
-    const firstMilliseconds = performance.now() - first;
-    const answer = base64Of(gradient);
     const stepMilliseconds: number[] = [];
     for (const end = performance.now() + 1000 * seconds; stepMilliseconds.length < steps && performance.now() < end; ) {
-      const started = performance.now();
+      const begun = performance.now();
       await model.step(gradient);
-      stepMilliseconds.push(performance.now() - started);
+      stepMilliseconds.push(performance.now() - begun);
     }
-    return { loss, gradient: answer, firstMilliseconds, stepMilliseconds };
+    return stepMilliseconds;
   } finally {
     model.dispose();
+  }
+}
+
+/** Loss and gradient of one step, and how long it and up to `steps` more take within `seconds`. */
+export async function run(given: Case, device: Device, steps: number, seconds: number): Promise<Answer> {
+  try {
+    const answer = await start(given, device);
+    return { ...answer, stepMilliseconds: await again(steps, seconds) };
+  } finally {
+    started?.dispose(); // where the first step failed
+    started = null;
   }
 }
 
