@@ -25,7 +25,9 @@ def real(job: str, replicas: int, step_seconds: float, most_seconds: float) -> P
         gateway = Gateway(redis)
         evaluator = Service("evaluator", redis, CROWDLEARN_INTERVAL_SECONDS="0.2", CROWDLEARN_POLL_SECONDS="0.2")
         stack.enter_context(running(gateway, Service("aggregator", redis), evaluator))
-        subprocess.run([sys.executable, "-m", "services.cli", "submit", job, "--redis", redis], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "services.cli", "submit", job, "--no-check", "--redis", redis], check=True
+        )
         command = [sys.executable, "-m", "services.cli", "replica", gateway.url, "--replicas", str(replicas)]
         command += ["--step-ms", str(1000 * step_seconds), "--json"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=most_seconds + 120, check=False)

@@ -29,10 +29,9 @@ def check_first_gradient(job: Job, compiled: CompiledJob, console: Console) -> N
         return
     if found.agrees:
         return
-    fit, verdict = judge({"wasm": found}, "JAX" if job.loss else "Node")
-    assert not fit
-    _say(console, f"{verdict} A crowd would train another model than yours, so the job was not started.", "bold red")
-    _say(console, "`crowdlearn check` on the file tells more; --no-check starts it all the same.", "red")
+    _, verdict = judge({"wasm": found}, "JAX" if job.loss else "Node")
+    _say(console, f"{verdict} So it was not started: a crowd would train on wrong gradients.", "bold red")
+    _say(console, "`crowdlearn check` tells more of it; --no-check starts the job all the same.", "red")
     raise typer.Exit(UNFIT)
 
 

@@ -191,14 +191,17 @@ def headless_chromium() -> Iterator[Browser]:
         SetupError: no Chromium, or playwright is not installed.
     """
     path = require_chromium()
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Error, sync_playwright
 
     # JAX warns of every fork; this child executes another program at once, which is safe.
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=[*FLAGS, *GPU_FLAGS], chromium_sandbox=os.geteuid() != 0
-        )
+        try:
+            browser = playwright.chromium.launch(
+                executable_path=path, args=[*FLAGS, *GPU_FLAGS], chromium_sandbox=os.geteuid() != 0
+            )
+        except Error as error:
+            raise SetupError(f"{path} does not start: {error.message.splitlines()[0]}") from error
         try:
             yield browser
         finally:

@@ -271,7 +271,7 @@ def _about_rounding(report: Report) -> Iterator[str]:
 
 def _about_lateness(report: Report) -> Iterator[str]:
     if report.backends.get("wasm", BackendReport(available=False)).is_late:
-        yield "Volunteers would take a page that needs so long for one that hangs; `--seconds` gives a slow machine more."
+        yield "Volunteers take a page that needs so long for one that hangs. `--seconds` gives a slow machine more."
 
 
 def _about_time(report: Report) -> Iterator[str]:

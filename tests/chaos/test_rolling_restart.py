@@ -93,7 +93,8 @@ async def test_a_rolling_restart_loses_nothing_and_is_not_felt(
     redis_server: RedisServer, logs: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "job.py").write_text(JOB)
-    submit = [sys.executable, "-m", "services.cli", "submit", str(tmp_path / "job.py"), "--redis", redis_server.url]
+    job = str(tmp_path / "job.py")
+    submit = [sys.executable, "-m", "services.cli", "submit", job, "--no-check", "--redis", redis_server.url]
     await asyncio.to_thread(subprocess.run, submit, check=True, cwd=ROOT, env=None)
     gateways = [gateway(redis_server.url, logs, number, **LEAVING) for number in (1, 2)]
     aggregators: list[Service] = [aggregator(redis_server.url, logs)]

@@ -194,7 +194,7 @@ def test_a_browser_and_a_replica_in_python_train_a_model_with_dropout(tmp_path: 
 @pytest.mark.browser
 def test_ctrl_c_ends_up_and_its_browsers_without_a_complaint(tmp_path: Path) -> None:
     job = variant(tmp_path, "digits", "endless", until=None)
-    words = ("up", job, "--browsers", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
+    words = ("up", job, "--no-check", "--browsers", "1", "--port", "0", "--out", str(tmp_path / "w.npz"))
     up = subprocess.Popen(
         [*COMMAND, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )  # fmt: skip
