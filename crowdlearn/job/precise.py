@@ -6,96 +6,77 @@ gives a primitive operands of two widths, would be another function there, or no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crowdlearn.codecs import Vector
 from crowdlearn.job import float64
 from crowdlearn.job.compilation import CompiledJob
+from crowdlearn.job.native import NativeStep
 from crowdlearn.job.parameters import initialise
+from crowdlearn.job.rounding import Rounding
 from crowdlearn.job.scoring import without_key
 from crowdlearn.program.jax_import import import_jax
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
 
-NUDGES = 4
-"""At so many points beside the first, all within rounding of it, JAX's float32 is compared with float64 as well: at a
-single point it may be right by luck, where a sum happens to cancel exactly."""
-
-NUDGE = 2.0**-22
-"""How far those points are: two units in the last place, relative to a parameter, or to all parameters' size for one
-that is zero."""
+TRIES = 4
+"""How often float32's rounding is imitated: a single try may be right by luck."""
 
 
 @dataclass(frozen=True)
 class PreciseStep:
-    """The loss and gradient in float64, and how far JAX's own float32 is from it: the largest of some tries."""
+    """The loss and gradient in float64, and how far float32 may be from it: the largest of JAX's and of some tries."""
 
     loss: float
     gradient: NDArray[np.float64]
     loss_noise: float
     noise: NDArray[np.float64]
-    """Of each parameter array, in their order: the norm of float32's distance."""
+    """Of each parameter array, in their order: the norm of the distance."""
 
 
-def precise_step(job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> PreciseStep | None:
-    """The gradient of `batch` at the initial parameters in float64; None where JAX cannot compute it so."""
+def precise_step(
+    job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]], native: NativeStep
+) -> PreciseStep | None:
+    """The gradient of `batch` at the initial parameters in float64; None where JAX cannot compute it so.
+
+    Args:
+        native: the same in float32.
+    """
     jax = import_jax()
     with jax.default_device(jax.devices("cpu")[0]):
-        single, double = _both(jax, job, compiled, batch)
         try:
-            steps = [(single(point), double(point)) for point in _points(compiled.parameters)]
-        except Exception:  # a primitive whose parameters name float32 in a way that is not known here
+            (loss, gradient), tries = _in_float64(jax, job, compiled, batch)
+        except Exception:  # a primitive that has no float64, or names float32 in a way that is not known here
             return None
-    loss, gradient = steps[0][1]
-    spec = compiled.spec
-    cuts = [slice(array.offset, array.offset + int(np.prod(array.shape))) for array in spec.parameters]
-    noise = [[np.linalg.norm(one[1][cut] - two[1][cut]) for cut in cuts] for one, two in steps]
-    return PreciseStep(
-        float(loss), gradient, max(abs(one[0] - two[0]) for one, two in steps), np.max(np.array(noise), axis=0)
-    )
+    tries.append((native.loss, native.gradient.astype(np.float64)))
+    cuts = [slice(a.offset, a.offset + int(np.prod(a.shape))) for a in compiled.spec.parameters]
+    noise = [[np.linalg.norm(each[cut] - gradient[cut]) for cut in cuts] for _, each in tries]
+    return PreciseStep(loss, gradient, max(abs(each - loss) for each, _ in tries), np.max(np.array(noise), axis=0))
 
 
-def _points(parameters: Vector) -> list[Vector]:
-    rng = np.random.default_rng(0)
-    sizes = np.abs(parameters) + np.sqrt(np.mean(np.square(parameters, dtype=np.float64)))
-    nudged = (parameters + NUDGE * sizes * rng.uniform(-1, 1, parameters.size) for _ in range(NUDGES))
-    return [parameters, *(each.astype(np.float32) for each in nudged)]
+Step = tuple[float, NDArray[np.float64]]
 
 
-Compute = Callable[[Vector], tuple[float, NDArray[np.float64]]]
-
-
-def _both(jax: Any, job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> tuple[Compute, Compute]:
-    """The gradient as functions of the flat parameters: in float32, and in float64."""
-    layout = initialise(job.params, job.seed)
+def _in_float64(
+    jax: Any, job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]
+) -> tuple[Step, list[Step]]:
+    """The step, and some with float32's rounding imitated."""
     assert job.loss is not None
-    compute = jax.value_and_grad(without_key(jax, job.loss, job.seed))
     with jax.enable_x64(False):
-        rows = {name: jax.numpy.asarray(array) for name, array in batch.items()}
-        tree = layout.cut(jax.numpy.asarray(compiled.parameters))
-        closed = jax.make_jaxpr(compute)(tree, rows)
-        jitted = jax.jit(lambda parameters: jax.tree.leaves(compute(parameters, rows)))
+        inputs = (initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters)), dict(batch))
+        closed = jax.make_jaxpr(jax.value_and_grad(without_key(jax, job.loss, job.seed)))(*inputs)
+        leaves = jax.tree.leaves(inputs)
     with jax.enable_x64(True):
-        constants = [rows[name] for name in sorted(rows)]
-        widened = jax.jit(lambda leaves: float64.evaluate(closed, [*leaves, *constants]))
-
-    def single(flat: Vector) -> tuple[float, NDArray[np.float64]]:
-        with jax.enable_x64(False):
-            return _joined(jitted(layout.cut(jax.numpy.asarray(flat))))
-
-    def double(flat: Vector) -> tuple[float, NDArray[np.float64]]:
-        with jax.enable_x64(True):
-            return _joined(widened(jax.tree.leaves(layout.cut(jax.numpy.asarray(flat.astype(np.float64))))))
-
-    return single, double
+        exact = _joined(jax.jit(lambda given: float64.evaluate(closed, given))(leaves))
+        rounded = jax.jit(lambda given, seed: float64.evaluate(closed, given, Rounding(seed)))
+        return exact, [_joined(rounded(leaves, np.uint32(seed))) for seed in range(1, 1 + TRIES)]
 
 
-def _joined(values: Sequence[Any]) -> tuple[float, NDArray[np.float64]]:
+def _joined(values: Sequence[Any]) -> Step:
     loss, *gradient = (np.asarray(value, np.float64) for value in values)
     return float(loss), np.concatenate([each.reshape(-1) for each in gradient])

@@ -47,7 +47,7 @@ class Reference:
 
     @functools.cached_property
     def _precise(self) -> PreciseStep | None:
-        return precise_step(self.job, self.compiled, self.batch) if self.job.loss else None
+        return precise_step(self.job, self.compiled, self.batch, self.native) if self.job.loss else None
 
     def precise(self) -> PreciseStep | None:
         """The gradient in float64, computed when it is first asked for; a module has none."""
