@@ -63,10 +63,20 @@ def module_step(compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> Nat
         return NativeStep(*module.step(compiled.parameters, spec.batch.rows, rows, spec.training.seed), ())
 
 
-def native_step(
-    job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]], steps: int, seconds: float
-) -> NativeStep:
-    """Loss and gradient of `batch` at the initial parameters, and the times of up to `steps` steps within `seconds`.
+@dataclass(frozen=True)
+class Differentiated:
+    """A job's loss and gradient as JAX computes them, to be called within `as_browsers`."""
+
+    function: Any
+    """Not compiled: of (arrays of parameters, batch); gives the loss and the arrays' gradients."""
+    compiled: Any
+    """Likewise, by `jax.jit`."""
+    inputs: tuple[list[Any], dict[str, Any]]
+    """The initial parameters and the first minibatch."""
+
+
+def differentiated(job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> Differentiated:
+    """The loss and gradient of minibatches such as `batch`; a loss that takes a key gets that of the seed.
 
     Raises:
         SetupError: JAX is not installed.
@@ -79,13 +89,34 @@ def native_step(
         leaves = parameters.leaves(jax.numpy.asarray(compiled.parameters))
         inputs = (leaves, {name: jax.numpy.asarray(array) for name, array in batch.items()})
         quiet = Quiet(lambda leaves, batch: of_tree(parameters.tree(leaves), batch), *inputs)
-        compute = jax.jit(jax.value_and_grad(quiet.run))
-        loss, gradient = compute(*inputs)
+        function = jax.value_and_grad(quiet.run)
+        return Differentiated(function, jax.jit(function), inputs)
+
+
+def native_step(
+    job: Job,
+    compiled: CompiledJob,
+    batch: Mapping[str, NDArray[Any]],
+    steps: int,
+    seconds: float,
+    known: Differentiated | None = None,
+) -> NativeStep:
+    """Loss and gradient of `batch` at the initial parameters, and the times of up to `steps` steps within `seconds`.
+
+    Args:
+        known: what `differentiated` gave for it.
+    Raises:
+        SetupError: JAX is not installed.
+    """
+    jax = import_jax()
+    compute = known or differentiated(job, compiled, batch)
+    with as_browsers(jax), jax.default_device(jax.devices("cpu")[0]), blamed_on("the loss", function=job.loss):
+        loss, gradient = compute.compiled(*compute.inputs)
         flat = np.concatenate([np.asarray(leaf, np.float32).reshape(-1) for leaf in gradient])
         times: list[float] = []
         end = time.perf_counter() + seconds
         while len(times) < steps and time.perf_counter() < end:
             started = time.perf_counter()
-            jax.block_until_ready(compute(*inputs))
+            jax.block_until_ready(compute.compiled(*compute.inputs))
             times.append(1000 * (time.perf_counter() - started))
     return NativeStep(float(loss), flat, tuple(times))

@@ -6,23 +6,19 @@ gives a primitive operands of two widths, would be another function there, or no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.job import float64
 from crowdlearn.job.compilation import CompiledJob
-from crowdlearn.job.native import NativeStep
-from crowdlearn.job.parameters import initialise
+from crowdlearn.job.native import Differentiated, NativeStep
 from crowdlearn.job.rounding import Rounding
-from crowdlearn.job.scoring import without_key
 from crowdlearn.program.jax_import import import_jax
-
-if TYPE_CHECKING:
-    from crowdlearn.job.definition import Job
+from crowdlearn.program.tracing import as_browsers
 
 TRIES = 4
 """How often float32's rounding is imitated: a single try may be right by luck."""
@@ -39,18 +35,17 @@ class PreciseStep:
     """Of each parameter array, in their order: the norm of the distance."""
 
 
-def precise_step(
-    job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]], native: NativeStep
-) -> PreciseStep | None:
-    """The gradient of `batch` at the initial parameters in float64; None where JAX cannot compute it so.
+def precise_step(compiled: CompiledJob, known: Differentiated, native: NativeStep) -> PreciseStep | None:
+    """The gradient of the first minibatch in float64; None where JAX cannot compute it so.
 
     Args:
-        native: the same in float32.
+        known: what `differentiated` gave.
+        native: the same gradient in float32.
     """
     jax = import_jax()
-    with jax.default_device(jax.devices("cpu")[0]):
+    with as_browsers(jax), jax.default_device(jax.devices("cpu")[0]):
         try:
-            (loss, gradient), tries = _in_float64(jax, job, compiled, batch)
+            (loss, gradient), tries = _in_float64(jax, known)
         except Exception:  # a primitive that has no float64, or names float32 in a way that is not known here
             return None
     tries.append((native.loss, native.gradient.astype(np.float64)))
@@ -62,15 +57,9 @@ def precise_step(
 Step = tuple[float, NDArray[np.float64]]
 
 
-def _in_float64(
-    jax: Any, job: Job, compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]
-) -> tuple[Step, list[Step]]:
+def _in_float64(jax: Any, known: Differentiated) -> tuple[Step, list[Step]]:
     """The step, and some with float32's rounding imitated."""
-    assert job.loss is not None
-    with jax.enable_x64(False):
-        inputs = (initialise(job.params, job.seed).cut(jax.numpy.asarray(compiled.parameters)), dict(batch))
-        closed = jax.make_jaxpr(jax.value_and_grad(without_key(jax, job.loss, job.seed)))(*inputs)
-        leaves = jax.tree.leaves(inputs)
+    closed, leaves = jax.make_jaxpr(known.function)(*known.inputs), jax.tree.leaves(known.inputs)
     with jax.enable_x64(True):
         exact = _joined(jax.jit(lambda given: float64.evaluate(closed, given))(leaves))
         rounded = jax.jit(lambda given, seed: float64.evaluate(closed, given, Rounding(seed)))

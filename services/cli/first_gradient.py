@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.job import CompiledJob, Job
-from crowdlearn.job.native import NativeStep, first_batch, jitted_gradient, module_step, native_step
+from crowdlearn.job.native import Differentiated, NativeStep, differentiated, first_batch, module_step, native_step
 from crowdlearn.job.precise import PreciseStep, precise_step
 from crowdlearn.module.scorer import key_words
 from services.cli.patience import patience
@@ -37,8 +37,8 @@ class Reference:
     compiled: CompiledJob
     batch: Mapping[str, NDArray[Any]]
     native: NativeStep
-    gradient_of: Any
-    """JAX's compiled gradient; None for a module."""
+    known: Differentiated | None
+    """JAX's gradient; None for a module."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Reference:
 
     @functools.cached_property
     def _precise(self) -> PreciseStep | None:
-        return precise_step(self.job, self.compiled, self.batch, self.native) if self.job.loss else None
+        return precise_step(self.compiled, self.known, self.native) if self.known else None
 
     def precise(self) -> PreciseStep | None:
         """The gradient in float64, computed when it is first asked for; a module has none."""
@@ -64,9 +64,9 @@ def reference(job: Job, compiled: CompiledJob, steps: int = 0) -> Reference:
     batch = first_batch(compiled)
     if not job.loss:
         return Reference(job, compiled, batch, module_step(compiled, batch), None)
-    gradient_of = jitted_gradient(job)
-    native = native_step(job, compiled, batch, steps, TIMED_SECONDS, gradient_of)
-    return Reference(job, compiled, batch, native, gradient_of)
+    known = differentiated(job, compiled, batch)
+    native = native_step(job, compiled, batch, steps, TIMED_SECONDS, known)
+    return Reference(job, compiled, batch, native, known)
 
 
 def on_backend(name: Backend, expected: Reference, seconds: float, steps: int = 0) -> BackendReport:

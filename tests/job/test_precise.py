@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from crowdlearn import Data, Job
-from crowdlearn.job.native import first_batch, native_step
+from crowdlearn.job.native import differentiated, first_batch, native_step
 from crowdlearn.job.precise import PreciseStep, precise_step
 from crowdlearn.program import decode, evaluate
 from services.cli.verdict import TOLERANCE, compare
@@ -82,7 +82,7 @@ class Tried:
 
     @functools.cached_property
     def _precise(self) -> PreciseStep | None:
-        return precise_step(self.job, self.compiled, self.batch, self.native)
+        return precise_step(self.compiled, differentiated(self.job, self.compiled, self.batch), self.native)
 
     def precise(self) -> PreciseStep | None:
         return self._precise
