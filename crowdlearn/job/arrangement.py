@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MappingView
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from crowdlearn.errors import JobError
 
 RESERVED = "__metadata__"
 """What safetensors calls its own header."""
+
+ITERABLES = (Iterator, MappingView, set, frozenset)
+"""What JAX warns of in a pytree; here it is refused by name."""
 
 _CONTAINERS = (Mapping, list, tuple, type(None))
 
@@ -44,7 +47,7 @@ def arrange(jax: Any, given: Any, is_leaf: Callable[[Any], bool]) -> tuple[Arran
     """
     try:
         found = _leaves(jax, given, is_leaf)
-        structure = jax.tree.structure(given, is_leaf=is_leaf)
+        structure = jax.tree.structure(given, is_leaf=lambda node: is_leaf(node) or isinstance(node, ITERABLES))
     except (ValueError, TypeError) as error:
         if "sort" not in str(error) and "compar" not in str(error):
             raise JobError(f"params expects a pytree of arrays, got what JAX cannot go through: {error}") from error
@@ -57,18 +60,23 @@ def arrange(jax: Any, given: Any, is_leaf: Callable[[Any], bool]) -> tuple[Arran
     return Arrangement(structure, fixed), dict(names)
 
 
+def is_single(jax: Any, node: Any) -> bool:
+    """Whether JAX finds nothing in it but itself."""
+    return isinstance(node, ITERABLES) or jax.tree_util.all_leaves([node])
+
+
 def _leaves(jax: Any, given: Any, is_leaf: Callable[[Any], bool]) -> list[tuple[str, Any, bool]]:
     """Each leaf's name, itself, and whether it is trained."""
 
     def is_module(node: Any) -> bool:
-        return not isinstance(node, _CONTAINERS) and not jax.tree_util.all_leaves([node])
+        return not isinstance(node, _CONTAINERS) and not is_single(jax, node)
 
     def flatten(tree: Any, until: Callable[[Any], bool]) -> list[tuple[tuple[Any, ...], Any]]:
         paths, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=until)
         return [(path, leaf) for path, leaf in paths]
 
     found = []
-    for path, node in flatten(given, lambda node: is_leaf(node) or is_module(node)):
+    for path, node in flatten(given, lambda node: is_leaf(node) or isinstance(node, ITERABLES) or is_module(node)):
         if is_leaf(node) or not is_module(node):
             found.append((_named(path), node, True))
             continue

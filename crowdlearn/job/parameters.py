@@ -16,7 +16,7 @@ from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
 from crowdlearn.fields import explained
 from crowdlearn.files import Where
-from crowdlearn.job.arrangement import Arrangement, arrange
+from crowdlearn.job.arrangement import Arrangement, arrange, is_single
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
 from crowdlearn.program.tracing import as_browsers
@@ -81,7 +81,7 @@ def initialise(given: Any, seed: int) -> Parameters:
     jax = import_jax()
     _require_pytree(jax, given)
     # A model of Equinox is a pytree that can be called; a function has no leaves but itself.
-    is_function = callable(given) and jax.tree_util.all_leaves([given])
+    is_function = callable(given) and is_single(jax, given)
     tree = _call(jax, given, seed) if is_function else given
     arrangement, leaves = arrange(jax, tree, _is_described)
     values = {name: _value(name, leaf, [seed, index]) for index, (name, leaf) in enumerate(leaves.items())}
@@ -113,7 +113,7 @@ def load_weights(where: Where, like: Any = None) -> Any:
 
 def _require_pytree(jax: Any, given: Any) -> None:
     """Raises JobError for a model of a library that keeps its parameters elsewhere."""
-    if not jax.tree_util.all_leaves([given]):
+    if not is_single(jax, given):
         return
     kinds = {each.__module__.partition(".")[0] for each in type(given).__mro__}
     name = type(given).__name__

@@ -86,7 +86,8 @@ def export(
         batch = {a.name: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype) for a in arrays}
         measured = _names(jax, metrics, parameters, batch, may_be_loss=has_key)
         names = (LOSS,) * (loss is not None) + measured
-        functions.append((rows, _export(jax, loss_of, metrics, parameters, batch, names)))
+        blamed = metrics if loss is None else loss
+        functions.append((rows, _export(jax, loss_of, metrics, parameters, batch, names, blamed)))
     header = _Header(names, arrays, tuple(_Function(rows, len(data)) for rows, data in functions))
     return Scoring(names, _headed(header) + b"".join(data for _, data in functions))
 
@@ -137,7 +138,7 @@ def _names(
                 f"a metric expects a name of letters, digits and _ other than {LOSS!r}, got {name!r} from {line}"
             )
         found = type_of(jax, result)
-        if found is None or found[0] != () or found[1].startswith("complex"):
+        if found is None or found[0] != () or found[1].startswith(("complex", "key<")):
             mean = ": take its mean" if found and found[0] else ""
             raise JobError(f"metric {name} expects a scalar, got {described(jax, result)} from {line}{mean}")
     return tuple(sorted(results.keys() - {LOSS}))
@@ -154,6 +155,7 @@ def _export(
     parameters: Parameters,
     batch: Mapping[str, Any],
     names: tuple[str, ...],
+    blamed: Callable[..., Any] | None,
 ) -> bytes:
     def score(flat: Any, batch: Mapping[str, Any]) -> Any:
         tree = parameters.cut(flat)
@@ -166,7 +168,7 @@ def _export(
     what = "the loss of held-out data" if loss else "metrics"
     with as_browsers(jax):
         given = names_and_shapes(jax, _shapes(jax, parameters), batch)
-        with blamed_on(what, given, loss or metrics):
+        with blamed_on(what, given, blamed):
             # What is printed or checked cannot be written as bytes.
             quiet = Quiet(score, flat, batch)
             _require_no_callback(what, quiet)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from crowdlearn.errors import UnsupportedModelError
-from crowdlearn.program import in_jax, keys, loops, origin
+from crowdlearn.errors import JobError, UnsupportedModelError
+from crowdlearn.program import in_jax, keys, loops, origin, remedies
 from crowdlearn.program.advice import instead_of
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
@@ -188,6 +188,9 @@ class Lowering:
             raise refusal(error.what, line, f"; {error.advice}") from None
 
     def _constant(self, array: Any, line: str | None) -> int:
+        if isinstance(array, import_jax().core.Tracer):
+            kept = remedies.BY_TYPE["UnexpectedTracerError"]
+            raise JobError(f"the loss uses a traced value that is of no use any more{_at(line)}: {kept}")
         if is_key(str(array.dtype)):
             _type(array, line)
             return self.keys.roots(np.asarray(import_jax().random.key_data(array)))
@@ -274,5 +277,8 @@ def _instead_of_type(dtype: str) -> str:
 
 def refusal(what: str, line: str | None, advice: str) -> UnsupportedModelError:
     """The error for a model that asks of browsers what they cannot do."""
-    where = f" at {line}" if line else ""
-    return UnsupportedModelError(f"the loss uses {what}{where}, which browsers cannot execute{advice}")
+    return UnsupportedModelError(f"the loss uses {what}{_at(line)}, which browsers cannot execute{advice}")
+
+
+def _at(line: str | None) -> str:
+    return f" at {line}" if line else ""

@@ -24,6 +24,8 @@ _OURS = tuple(str(Path(__file__).resolve().parents[2] / each) + os.sep for each 
 
 
 def _is_library(path: str) -> bool:
+    if not path.endswith(".py") and not path.startswith("<"):
+        return True  # of a compiled library
     return path.startswith((*_PACKAGES, *_OURS, "<frozen", "<string>")) or any(part in path for part in _INSTALLED)
 
 
@@ -67,11 +69,17 @@ def blamed_on(what: str, names: str = "", function: Callable[..., Any] | None = 
     except CrowdLearnError:
         raise
     except Exception as error:
-        said = getattr(error, "msg", None) if isinstance(error, SyntaxError) else str(error)
-        reason = (said or "").strip().split("\n")[0].rstrip(" .:")
-        line = line_of_error(error) or (line_of_function(function) if function else None)
-        parts = [f"{what} raised {type(error).__name__}{f' at {line}' if line else ''}"]
-        parts += [f": {reason}"] if reason else []
-        parts += [f"; {names}"] if names and (isinstance(error, KeyError) or is_of_shapes(error)) else []
-        advice = remedy(error)
-        raise JobError("".join(parts) + (f"; {advice}" if advice else "")) from error
+        raise JobError(_told(what, error, names, function)) from error
+    except SystemExit as error:
+        raise JobError(_told(what, error, "", function)) from error
+
+
+def _told(what: str, error: BaseException, names: str, function: Callable[..., Any] | None) -> str:
+    line = line_of_error(error) or (line_of_function(function) if function else None)
+    said = getattr(error, "msg", None) if isinstance(error, SyntaxError) else str(error)
+    reason = (said or "").strip().split("\n")[0].partition(" http")[0].rstrip(" .:,")
+    advice = remedy(error)
+    told = f"{what} raised {type(error).__name__}{f' at {line}' if line else ''}{f': {reason}' if reason else ''}"
+    if advice:
+        return f"{told}; {advice}"
+    return f"{told}; {names}" if names and (isinstance(error, KeyError) or is_of_shapes(error)) else told

@@ -24,8 +24,8 @@ BY_TYPE = {
         "a mean"
     ),
     "ConcretizationTypeError": (
-        "float(x), int(x), x.item() and sizes that depend on values are not known while JAX traces: keep the array, "
-        "and take sizes from x.shape"
+        "float(x), int(x), x.item(), math.exp(x) and sizes that depend on values (jnp.unique, jnp.nonzero) are not "
+        "known while JAX traces: keep the array, use jax.numpy, take sizes from x.shape or give size=..."
     ),
     "UnexpectedTracerError": (
         "a value of one call was kept for another, in a global, an attribute or a list: return it, and pass it on"
@@ -38,12 +38,13 @@ BY_WORDS = {
     "item assignment": "arrays of JAX do not change: write x = x.at[i].set(value)",
     "assignment destination is read-only": "arrays do not change here: write x = jnp.asarray(x).at[i].set(value)",
     "callbacks do not support": "a browser has no Python: write the computation in JAX; to print, use jax.debug.print",
+    "concrete values of integer type": "sizes are not known while JAX traces: take them from x.shape",
+    "unsupported format string": "values are not known while JAX traces: print them with jax.debug.print",
+    "Dtype >": "a constant has another byte order than JAX takes: write x.astype(x.dtype.newbyteorder('='))",
     "JitTracer": NUMPY,
     "JVPTracer": NUMPY,
     "DynamicJaxprTracer": NUMPY,
     "float64": "an array was made with x64 switched on: write x.astype(jnp.float32)",
-    "byte order": "swap the bytes of a constant: x.astype(x.dtype.newbyteorder('='))",
-    "native byte": "swap the bytes of a constant: x.astype(x.dtype.newbyteorder('='))",
     "RESOURCE_EXHAUSTED": "there is not enough memory here: try a smaller batch_size",
 }
 """By what an error says. The first that fits."""

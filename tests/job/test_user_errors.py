@@ -1,0 +1,191 @@
+"""Mistakes in a user's functions: one message with their line and what to write instead, never a traceback of JAX."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from crowdlearn import Data, Job, Normal
+from crowdlearn.errors import JobError
+from crowdlearn.job.prediction import to_onnx
+
+X = np.random.default_rng(0).normal(size=(64, 4)).astype("f4")
+Y = (X[:, 0] > 0).astype("i4")
+DATA = Data({"x": X[:48], "y": Y[:48]}, {"x": X[48:], "y": Y[48:]})
+
+
+def scores(p, b):
+    return b["x"] @ p["w"]
+
+
+def plain(p, b):
+    return jnp.mean((scores(p, b) - b["y"]) ** 2)
+
+
+def assigns(p, b):
+    x = b["x"]
+    x[0] = 1
+    return jnp.mean(x)
+
+
+def fills(p, b):
+    out = np.zeros(8)
+    out[0] = scores(p, b)[0]
+    return out.sum()
+
+
+def branches(p, b):
+    if scores(p, b).sum() > 0:
+        return plain(p, b)
+    return 0.0
+
+
+def counts(p, b):
+    total = 0.0
+    for _ in range(b["y"].sum()):
+        total += p["w"][0]
+    return total
+
+
+KEPT = []
+
+
+def keeps(p, b):
+    KEPT.append(scores(p, b))
+    return KEPT[0].sum() + plain(p, b)
+
+
+LOSSES = {
+    "np.exp": (lambda p, b: np.exp(scores(p, b)).mean(), "write it with jax.numpy"),
+    "np.asarray": (lambda p, b: np.asarray(scores(p, b)).mean(), "write it with jax.numpy"),
+    "sklearn": (lambda p, b: sklearn.metrics.log_loss(b["y"], scores(p, b)), "write it with jax.numpy"),
+    "float": (lambda p, b: float(plain(p, b)), "keep the array"),
+    "item": (lambda p, b: plain(p, b).item(), "keep the array"),
+    "math": (lambda p, b: math.exp(p["w"][0]), "math.exp(x)"),
+    "if": (branches, "jnp.where(condition, a, b)"),
+    "and": (lambda p, b: 1.0 if (b["y"][0] > 0 and b["y"][1] > 0) else 0.0, "& and | for and and or"),
+    "max": (lambda p, b: max(scores(p, b)), "jnp.maximum for max"),
+    "range": (counts, "take sizes from x.shape"),
+    "list index": (lambda p, b: [1.0, 2.0][b["y"][0]], "jnp.asarray(x)[i]"),
+    "mask": (lambda p, b: scores(p, b)[b["y"] == 1].mean(), "jnp.where(mask, x, 0.0)"),
+    "unique": (lambda p, b: jnp.unique(b["y"]).sum() * 1.0, "size="),
+    "sizes": (lambda p, b: scores(p, b).reshape(b["y"].sum(), -1).mean(), "take them from x.shape"),
+    "assignment": (assigns, "x = x.at[i].set(value)"),
+    "filling": (fills, "keep the array"),
+    "torch": (lambda p, b: scores(p, b).detach().mean(), "arrays of JAX have no `.detach`"),
+    "format": (lambda p, b: plain(p, b) + 0 * len(f"{p['w'][0]:.2f}"), "jax.debug.print"),
+    "byte order": (lambda p, b: (b["x"] * np.ones(4, ">f4")).mean(), "x.astype(x.dtype.newbyteorder('='))"),
+    "shapes": (lambda p, b: (b["x"] @ p["w"][:2]).mean(), "['w'] float32[4]; the batch has ['x'] float32[8, 4]"),
+    "broadcast": (lambda p, b: (b["x"] + p["w"][:3]).mean(), "the batch has ['x'] float32[8, 4]"),
+    "name": (lambda p, b: b["z"].mean(), "'z'; the parameters are ['w'] float32[4]; the batch has"),
+    "undefined": (lambda p, b: undefined + 1, "name 'undefined' is not defined"),  # noqa: F821 - a mistake on purpose
+    "exit": (lambda p, b: exit(3), "raised SystemExit"),
+    "nothing": (lambda p, b: None, "got a NoneType from"),
+    "tuple": (lambda p, b: (plain(p, b), 1), "a tuple of 2 from"),
+    "text": (lambda p, b: "0.5", "got a str from"),
+    "integer": (lambda p, b: 3, "got int32[] from"),
+    "vector": (scores, "got float32[8] from"),
+    "half": (lambda p, b: plain(p, b).astype(jnp.bfloat16), "got bfloat16[] from"),
+}
+
+
+def line_of(function) -> str:
+    lines, first = inspect.getsourcelines(function)
+    return f"test_user_errors.py:{first}" if len(lines) == 1 else "test_user_errors.py:"
+
+
+def refused(**fields) -> str:
+    given = {"name": "a", "params": {"w": Normal(4)}, "loss": plain, "data": DATA, "batch_size": 8} | fields
+    with pytest.raises(JobError) as caught:
+        Job(**given).compile()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mistake_in_a_loss_is_told_with_its_line_and_what_to_write(name):
+    loss, remedy = LOSSES[name]
+    message = refused(loss=loss)
+    assert message.startswith("the loss ")
+    assert line_of(loss) in message
+    assert remedy in message
+    assert "\n" not in message
+
+
+def test_a_value_kept_from_an_earlier_call_is_told():
+    KEPT.clear()
+    assert "a value of one call was kept for another" in refused(loss=keeps)
+
+
+METRICS = {
+    "accuracy_score": (lambda p, b: {"a": sklearn.metrics.accuracy_score(b["y"], scores(p, b) > 0)}, "jax.numpy"),
+    "roc_auc_score": (lambda p, b: {"a": sklearn.metrics.roc_auc_score(b["y"], scores(p, b))}, "jax.numpy"),
+    "float": (lambda p, b: {"a": float(plain(p, b))}, "keep the array"),
+    "list": (lambda p, b: [plain(p, b)], "returns scalars by name, such as {'accuracy': ...}, got a list of 1 from"),
+    "nothing": (lambda p, b: None, "got nothing (None): is a `return` missing? from"),
+    "text": (lambda p, b: {"a": "x"}, "metric a expects a scalar, got a str from"),
+    "none": (lambda p, b: {"a": None}, "metric a expects a scalar, got a NoneType from"),
+    "several": (lambda p, b: {"a": [1.0, 2.0]}, "metric a expects a scalar, got a list of 2 from"),
+    "vector": (lambda p, b: {"a": scores(p, b)}, "metric a expects a scalar, got float32[16] from"),
+    "complex": (lambda p, b: {"a": 1j}, "metric a expects a scalar, got complex64[] from"),
+    "key": (lambda p, b: {"a": jax.random.key(0)}, "metric a expects a scalar, got key<fry>[] from"),
+    "three": (lambda p, b, key: {"a": 1.0}, "a function of (params, batch), which gets no random key"),
+    "rows": (lambda p, b: {"a": b["x"].reshape(8, 4).mean()}, "the batch has ['x'] float32[16, 4]"),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_mistake_in_metrics_is_told_with_its_line_and_what_to_write(name):
+    metrics, remedy = METRICS[name]
+    message = refused(metrics=metrics)
+    assert remedy in message
+    assert line_of(metrics) in message
+
+
+@pytest.mark.parametrize("value", [1.5, np.float64(1.5), np.int32(2), True])
+def test_a_metric_may_be_a_number_of_python_or_numpy(value):
+    job = Job(name="a", params={"w": Normal(4)}, loss=plain, metrics=lambda p, b: {"a": value}, data=DATA, batch_size=8)
+    assert job.compile().spec.metrics == ("loss", "a")
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        (lambda key: 1 / 0, "the init function raised ZeroDivisionError at tests/job/test_user_errors.py:"),
+        (lambda key: {"w": np.random.normal(key, (4,))}, "the init function raised TypeError at tests/job/test_user"),
+        (lambda key: (n for n in range(3)), "got a generator"),
+        (lambda: lambda: 1, "got a function"),
+    ],
+)
+def test_a_mistake_in_a_function_of_parameters_is_told(init, message):
+    assert message in refused(params=init)
+
+
+@pytest.mark.parametrize(
+    ("predict", "message"),
+    [
+        (
+            lambda p, b: np.tanh(scores(p, b)),
+            "predict raised TracerArrayConversionError at tests/job/test_user_err",
+        ),
+        (
+            lambda p, b: None,
+            "predict returns an array, or arrays by name, got a NoneType from tests/job/test",
+        ),
+        (
+            lambda p, b: {"a": "x"},
+            "predict returns an array, or arrays by name, got a str from tests/job/test",
+        ),
+        (lambda p, b, key: scores(p, b), "predict expects a function of (params, batch)"),
+    ],
+)
+def test_a_mistake_in_predict_is_told_with_its_line(predict, message):
+    job = Job(name="a", params={"w": Normal(4)}, loss=plain, predict=predict, data=DATA, batch_size=8)
+    with pytest.raises(JobError) as caught:
+        to_onnx(job, {"w": np.ones(4, np.float32)}, "a test", {})
+    assert message in str(caught.value)
