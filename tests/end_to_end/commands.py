@@ -9,8 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "services.cli"]
+PATIENT = "; ".join(
+    [
+        "import sys",
+        "from services.cli import first_check, main",
+        f"first_check.FIRST_STEP_SECONDS = {PATIENCE_SECONDS}",
+        "sys.argv[0] = 'crowdlearn'",
+        "main()",
+    ]
+)
+"""The command, whose check of a first gradient has as long as a slow machine takes."""
 
 ENDLESS = 100_000
 """Epochs that outlast every test: how many a browser trains before another has joined depends on the machine."""
@@ -21,10 +33,13 @@ def said(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
     `up` and `submit` try no first gradient unless asked to with --check: that takes seconds each time.
     """
-    if arguments[0] in ("up", "submit") and "--check" not in arguments:
+    command = COMMAND
+    if "--check" in arguments:
+        command = [sys.executable, "-c", PATIENT]
+    elif arguments[0] in ("up", "submit"):
         arguments = (*arguments, "--no-check")
     return subprocess.run(
-        [*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
 
 

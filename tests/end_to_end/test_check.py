@@ -15,6 +15,7 @@ from crowdlearn.job.native import first_batch, native_step
 from crowdlearn.job_file import load
 from services.cli.program_page import BACKENDS, Answer, Backend, Case, ModuleLayout, ProgramPage, headless_chromium
 from tests.end_to_end.commands import ROOT, said
+from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.browser
 
@@ -60,7 +61,7 @@ def check(
 ) -> subprocess.CompletedProcess[str]:
     file = folder / "tried.py"
     file.write_text(HEAD + loss + tail)
-    return said("check", str(file), *options, **environment)
+    return said("check", str(file), "--seconds", str(PATIENCE_SECONDS), *options, **environment)
 
 
 def checked(folder: Path, loss: str, *options: str, tail: str = TAIL, **environment: str) -> tuple[int, dict[str, Any]]:

