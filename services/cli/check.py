@@ -19,7 +19,7 @@ from crowdlearn.program import decode
 from crowdlearn.program.survey import survey
 from crowdlearn.store.status import bytes_per_push
 from services.cli.check_table import show
-from services.cli.first_gradient import FIRST_STEP_SECONDS, Reference, on_backend, reference
+from services.cli.first_gradient import FIRST_STEP_SECONDS, TIMED_SECONDS, Reference, advice, on_backend, reference
 from services.cli.options import AsJson, JobFile
 from services.cli.verdict import TOLERANCE, UNFIT, BackendReport, Report, judge, notes
 
@@ -125,8 +125,10 @@ def _measured(
         for name in wanted:
             status.update(f"Running a step in Chromium on {name}, for at most {seconds:g} s")
             found[name] = on_backend(name, expected, seconds, steps)
+        status.update(f"Training some steps in {report.reference}")
+        advised = advice(expected, TIMED_SECONDS)
     fit, verdict = judge(found, report.reference, asked)
     times = expected.native.step_milliseconds
     native_ms = statistics.median(times) if times else None
     measured = msgspec.structs.replace(report, fit=fit, verdict=verdict, native_step_ms=native_ms, backends=found)
-    return msgspec.structs.replace(measured, notes=[*report.notes, *notes(measured)])
+    return msgspec.structs.replace(measured, notes=[*report.notes, *advised, *notes(measured)])

@@ -7,19 +7,24 @@ from rich.console import Console
 
 from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job import CompiledJob, Job
-from services.cli.first_gradient import FIRST_STEP_SECONDS, on_backend, reference
+from services.cli.first_gradient import FIRST_STEP_SECONDS, advice, on_backend, reference
 from services.cli.verdict import UNFIT, BackendReport, judge
 
+ADVICE_SECONDS = 2.0
+"""For the first steps in JAX: `check` takes longer over them."""
 
-def check_first_gradient(job: Job, compiled: CompiledJob, console: Console) -> None:
+
+def check_first_gradient(job: Job, compiled: CompiledJob, console: Console, *, is_new: bool) -> None:
     """Lets a job pass whose first gradient a browser computes as JAX does, or that nobody can try here.
 
+    Args:
+        is_new: it goes on from no checkpoint: its first steps are worth notes.
     Raises:
         typer.Exit: with 3, as `check`: a browser computes something else, or fails. The console tells what.
     """
-    why_not, found = None, None
+    why_not, found, notes = None, None, list[str]()
     try:
-        found = _tried(job, compiled, console)
+        found, notes = _tried(job, compiled, console, is_new=is_new)
     except (SetupError, JobError) as error:
         why_not = str(error)
     if found is not None and found.is_late:
@@ -28,6 +33,8 @@ def check_first_gradient(job: Job, compiled: CompiledJob, console: Console) -> N
         _say(console, f"The first gradient was not checked in a browser: {why_not}.", "yellow")
         return
     if found.agrees:
+        for note in notes:
+            _say(console, f"Note: {note}", "yellow")
         return
     _, verdict = judge({"wasm": found}, "JAX" if job.loss else "Node")
     _say(console, f"{verdict} So it was not started: a crowd would train on wrong gradients.", "bold red")
@@ -35,12 +42,14 @@ def check_first_gradient(job: Job, compiled: CompiledJob, console: Console) -> N
     raise typer.Exit(UNFIT)
 
 
-def _tried(job: Job, compiled: CompiledJob, console: Console) -> BackendReport:
+def _tried(job: Job, compiled: CompiledJob, console: Console, *, is_new: bool) -> tuple[BackendReport, list[str]]:
     from services.cli.program_page import require_chromium  # only this needs the bundle
 
     require_chromium("pass --no-check")
     with console.status("Computing the first gradient in Chromium, to compare it"):
-        return on_backend("wasm", reference(job, compiled), FIRST_STEP_SECONDS)
+        expected = reference(job, compiled)
+        found = on_backend("wasm", expected, FIRST_STEP_SECONDS)
+        return found, advice(expected, ADVICE_SECONDS) if is_new and found.agrees else []
 
 
 def _say(console: Console, text: str, style: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from numpy.typing import NDArray
 from crowdlearn.job import CompiledJob, Job
 from crowdlearn.job.native import Differentiated, NativeStep, differentiated, first_batch, module_step, native_step
 from crowdlearn.job.precise import PreciseStep, precise_step
+from crowdlearn.job.scales import unscaled
+from crowdlearn.job.trial import contradicted
 from crowdlearn.module.scorer import key_words
 from services.cli.patience import patience
 from services.cli.verdict import BackendReport, compare
 
 if TYPE_CHECKING:
     from services.cli.program_page import Answer, Backend, Case
+
+log = logging.getLogger(__name__)
 
 TIMED_SECONDS = 5.0
 """Steps are timed for at most so long on each backend: models may need seconds for one."""
@@ -97,6 +102,23 @@ def on_backend(name: Backend, expected: Reference, seconds: float, steps: int = 
         with patience(chromium, seconds + TIMED_SECONDS):
             times = page.again(steps, TIMED_SECONDS) if steps else ()
     return msgspec.structs.replace(described, **_compared(expected, answer), **_times(expected, answer, times))
+
+
+def advice(expected: Reference, seconds: float) -> list[str]:
+    """What its author should change: inputs that are not scaled, a learning rate that its first steps contradict.
+
+    Args:
+        seconds: for the first steps.
+    """
+    if expected.known is None:  # a module's values are known to jax-js alone
+        return []
+    try:
+        rate = contradicted(expected.job, expected.compiled, expected.known, seconds)
+        return [*unscaled(expected.known), *([rate] if rate else [])]
+    except Exception:
+        # Advice is not worth a job that can be trained.
+        log.info("no advice on job=%s", expected.compiled.spec.name, exc_info=True)
+        return []
 
 
 def _case(expected: Reference) -> Case:

@@ -91,7 +91,7 @@ def compiled_job(
         console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
         compiled = replace(compiled, spec=past.spec, parameters=past.parameters)
     if check:
-        check_first_gradient(job, compiled, console)
+        check_first_gradient(job, compiled, console, is_new=past is None)
     return compiled, past
 
 
