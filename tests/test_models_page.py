@@ -40,7 +40,7 @@ def run(blocks: list[str], folder: Path) -> dict[str, Any]:
 def test_the_jobs_of_the_page_compile_and_its_error_is_what_comes(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = [block for block in BLOCKS if not framework(block)]
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     wrong = run(blocks, tmp_path)["wrong"]
     (shown,) = re.findall(r"```\n(UnsupportedModelError: .*?)\n```", PAGE, re.DOTALL)
     with pytest.raises(JobError) as raised:

@@ -9,7 +9,7 @@ import numpy as np
 
 from crowdlearn.errors import JobError, UnsupportedModelError
 from crowdlearn.program import in_jax, keys, loops, origin, remedies
-from crowdlearn.program.advice import instead_of
+from crowdlearn.program.advice import ADVICE, instead_of
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.keys import KEY, MOVES, Keys, is_key, require_threefry
@@ -35,6 +35,9 @@ CALLS = {
     "composite": "jaxpr",
 }
 """Primitives that call a jaxpr, and the parameter that holds it. The derivative rules are spent by now."""
+
+LOOPS = ("scan", "cond", "while")
+"""Primitives that call several jaxprs, or one several times."""
 
 
 class Lowering:
@@ -62,6 +65,11 @@ class Lowering:
         for var, array in zip(jaxpr.constvars, constants, strict=True):
             if var in read:  # what only a debugger looks at may be anything
                 values[var] = self._constant(array, line)
+        for equation, _ in needed:
+            # By its own name, before anything is said of the types that it is made of.
+            if equation.primitive.name in ADVICE and equation.primitive.name not in LOOPS:
+                name = equation.primitive.name
+                raise refusal(f"`{name}`", origin.line_of(equation) or line, instead_of(name))
         for equation, live in needed:
             self._equation(equation, live, values, origin.line_of(equation) or line)
         return [self._read(var, values) if want else None for var, want in zip(jaxpr.outvars, wanted, strict=True)]
@@ -92,8 +100,7 @@ class Lowering:
     def _primitive(self, equation: Any, name: str, inputs: list[int], line: str | None) -> list[int]:
         of_keys = any(self.builder.types[index].dtype == KEY for index in inputs)
         if of_keys and name not in MOVES:
-            advice = instead_of(name) or f"; {keys.FROM_THE_KEY}"
-            raise refusal(f"`{name}` of a random key's data", line, advice)
+            raise refusal(f"`{name}` of a random key's data", line, f"; {keys.FROM_THE_KEY}")
         try:
             if name in SEVERAL:
                 return SEVERAL[name](self.builder, inputs, equation.params)

@@ -361,6 +361,13 @@ LSTM = {
 KEY = np.array([0x12345678, 0xFEDCBA98], np.uint32)
 VARIATIONAL = {"W1": normal(WIDTH, HIDDEN), "b1": normal(HIDDEN), "code": normal(HIDDEN, 4), "out": normal(2, WIDTH)}
 
+
+def picked_cross_entropy(params, batch):
+    """The scores of the labels, looked up along an axis."""
+    scores = jax.nn.log_softmax(batch["x"] @ params["W"])
+    return -jnp.mean(jnp.take_along_axis(scores, batch["y"][:, None], 1))
+
+
 MODELS = {
     "sigmoid": Model(one_hot_cross_entropy(jax.nn.sigmoid), LAYERS, ROWS_OF_X),
     "tanh": Model(one_hot_cross_entropy(jnp.tanh), LAYERS, ROWS_OF_X),
@@ -379,6 +386,11 @@ MODELS = {
     "int32_labels": Model(integer_cross_entropy, LAYERS, {"x": normal(ROWS, WIDTH), "y": labels(dtype="int32")}),
     "counted_cross_entropy": Model(counted_cross_entropy, LAYERS, ROWS_OF_X),
     "logsumexp_cross_entropy": Model(logsumexp_cross_entropy, LAYERS, ROWS_OF_X),
+    "picked_cross_entropy": Model(
+        picked_cross_entropy,
+        {"W": normal(4, 3)},
+        {"x": normal(16, 4), "y": (np.arange(16) % 3).astype(np.int32)},
+    ),
     "squared_error": Model(squared_error, REGRESSION, TARGETS),
     "huber": Model(huber, REGRESSION, TARGETS),
     "custom_gradient": Model(custom_gradient, REGRESSION, TARGETS),

@@ -63,13 +63,24 @@ def test_an_iterative_solver_is_refused_for_its_loop_of_unknown_length():
     assert "crowdlearn.bounded_while" in message
 
 
-def test_complex_numbers_are_refused_with_what_made_them():
+@pytest.mark.parametrize("name", ["fft", "rfft"])
+def test_a_fourier_transform_is_refused_by_its_name(name):
     def loss(w, batch):
-        return jnp.abs(jnp.fft.rfft(batch["x"] * w)).sum()
+        return jnp.abs(getattr(jnp.fft, name)(batch["x"] * w)).sum()
 
     message = refused(loss)
-    assert "values of type complex64, made by `fft`" in message
-    assert line_of(loss, "rfft") in message
+    assert "the loss uses `fft` at" in message
+    assert line_of(loss, "jnp.fft") in message
+    assert "a product with a constant Fourier matrix" in message
+
+
+def test_complex_numbers_are_refused_with_what_made_them():
+    def loss(w, batch):
+        return jnp.abs(batch["x"] * w + 1j).sum()
+
+    message = refused(loss)
+    assert "values of type complex64, made by `convert_element_type`" in message
+    assert line_of(loss, "1j") in message
     assert "the real and the imaginary part as two arrays" in message
 
 
