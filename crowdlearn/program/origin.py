@@ -41,7 +41,9 @@ def line_of_error(error: BaseException) -> str | None:
     if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):
         return f"{_short(error.filename)}:{error.lineno or 1}"
     frames = reversed(traceback.extract_tb(error.__traceback__))
-    return next((f"{_short(f.filename)}:{f.lineno}" for f in frames if not _is_library(f.filename)), None)
+    line = next((f"{_short(f.filename)}:{f.lineno}" for f in frames if not _is_library(f.filename)), None)
+    # An error of a derivative comes through no line of the loss; JAX hands on as its cause where the loss called it.
+    return line_of_error(error.__cause__) if line is None and error.__cause__ is not None else line
 
 
 def line_of_function(function: Callable[..., Any]) -> str:

@@ -21,7 +21,7 @@ BY_TYPE = {
     ),
     "NonConcreteBooleanIndexError": (
         "a mask would give a shape that depends on values: write jnp.where(mask, x, 0.0), and divide by mask.sum() for "
-        "a mean"
+        "a mean; for x.at[mask].set(y) write jnp.where(mask, y, x)"
     ),
     "ConcretizationTypeError": (
         "float(x), int(x), x.item(), math.exp(x) and sizes that depend on values (jnp.unique, jnp.nonzero) are not "
@@ -35,6 +35,10 @@ BY_TYPE = {
 """By the name of an error's class: nothing of JAX need be imported to compare."""
 
 BY_WORDS = {
+    "scatter_mul gradients": "where no index repeats, say so: .at[i].multiply(x, unique_indices=True); otherwise write "
+    "jnp.prod(jnp.where(i[:, None] == jnp.arange(n), x[:, None], 1), 0), or the same of segment ids",
+    "Reverse-mode differentiation does not work for lax.while_loop": "a loop with gradients has a bound: write "
+    "crowdlearn.bounded_while(cond, body, init, max_steps=...)",
     "item assignment": "arrays of JAX do not change: write x = x.at[i].set(value)",
     "assignment destination is read-only": "arrays do not change here: write x = jnp.asarray(x).at[i].set(value)",
     "callbacks do not support": "a browser has no Python: write the computation in JAX; to print, use jax.debug.print",

@@ -84,6 +84,33 @@ def test_complex_numbers_are_refused_with_what_made_them():
     assert "the real and the imaginary part as two arrays" in message
 
 
+def test_the_gradient_of_a_while_loop_is_refused_with_a_bounded_one_instead():
+    def loss(w, batch):
+        return lax.while_loop(lambda z: z.sum() < 9, lambda z: z * 2, w**2).sum()
+
+    message = refused(loss, JobError)
+    assert line_of(loss, "while_loop") in message
+    assert "write crowdlearn.bounded_while(cond, body, init, max_steps=...)" in message
+
+
+def test_the_gradient_of_a_product_by_index_is_refused_unless_no_index_repeats():
+    def loss(w, batch):
+        return jnp.ones(3).at[jnp.array([0, 2, 0, 1])].multiply(w).sum()
+
+    message = refused(loss, JobError)
+    assert line_of(loss, "multiply") in message
+    assert "unique_indices=True" in message
+
+
+def test_an_update_under_a_mask_of_values_is_refused_with_where():
+    def loss(w, batch):
+        return batch["x"].at[batch["x"] < 0].set(w[0]).sum()
+
+    message = refused(loss, JobError)
+    assert line_of(loss, "set(") in message
+    assert "for x.at[mask].set(y) write jnp.where(mask, y, x)" in message
+
+
 def test_clz_of_narrow_integers_is_refused():
     def loss(w, batch):
         return (lax.clz(batch["pixels"]).astype(jnp.float32) @ w).sum()
