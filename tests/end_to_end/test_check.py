@@ -39,6 +39,13 @@ CHAOTIC = """
 def loss(p, batch):
     return jnp.mean(jnp.sin(1e7 * jnp.exp(scores(p, batch))))
 """
+SHIFTED = """
+W = np.float32(rng.normal(size=(6, 3)))
+params = {"shift": rng.normal(size=8)}  # a softmax does not see it: its gradient is zero
+def loss(p, batch):
+    log_p = jax.nn.log_softmax(batch["x"] @ W + p["shift"][:, None])
+    return -jnp.mean(jnp.sum(log_p * jax.nn.one_hot(batch["y"], 3), axis=1))
+"""
 NOT_FINITE = """
 def loss(p, batch):
     return jnp.mean(jnp.sqrt(scores(p, batch) ** 2 * 0))
@@ -137,6 +144,13 @@ def test_a_gradient_that_is_rounding_noise_is_not_fit(tmp_path: Path) -> None:
     assert (code, report["fit"]) == (3, False)
     assert report["backends"]["wasm"]["max_relative_error"] > 1e-4
     assert report["verdict"].startswith("Not fit for browsers: wasm differs from JAX by")
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_is_fit_and_said_to_be_so(tmp_path: Path) -> None:
+    code, report = checked(tmp_path, SHIFTED, "--backend", "wasm")
+    assert (code, report["fit"]) == (0, True), report
+    assert report["backends"]["wasm"]["rounding"] == ["shift"]
+    assert any(note.startswith("Rounding noise: in float32 the gradient of shift is") for note in report["notes"])
 
 
 def test_a_gradient_that_is_not_finite_is_not_fit(tmp_path: Path) -> None:
