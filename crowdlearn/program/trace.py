@@ -49,7 +49,7 @@ def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | No
         _require_scalar(jax, loss, result)
         with origin.blamed_on("the gradient of the loss", names, loss):
             closed = jax.make_jaxpr(jax.value_and_grad(compute))(parameters, batch, *key)
-        return optimise(_lower(closed, len(jax.tree.leaves(parameters)), takes_key=call.takes_key))
+        return lowered(closed, len(jax.tree.leaves(parameters)), takes_key=call.takes_key)
 
 
 def _require_scalar(jax: Any, loss: Loss, result: Any) -> None:
@@ -85,7 +85,14 @@ def _listed(jax: Any, tree: Any) -> str:
     return ", ".join(shown) + (f" and {len(arrays) - LISTED} more" if len(arrays) > LISTED else "")
 
 
-def _lower(closed: Any, parameters: int, *, takes_key: bool) -> Program:
+def lowered(closed: Any, parameters: int, *, takes_key: bool) -> Program:
+    """The program of a jaxpr that gives a loss and its gradients.
+
+    Args:
+        closed: of so many parameters, then the arrays of the batch, then the key if there is one.
+    Raises:
+        UnsupportedModelError: browsers cannot execute it; with the primitive and the user's line.
+    """
     builder = Builder()
     lowering = Lowering(builder)
     arrays = closed.jaxpr.invars[:-1] if takes_key else closed.jaxpr.invars
@@ -95,4 +102,4 @@ def _lower(closed: Any, parameters: int, *, takes_key: bool) -> Program:
     given = inputs if key is None else [*inputs, lowering.keys.root(key)]
     outputs = lowering.jaxpr(closed.jaxpr, closed.consts, given, wanted, None)
     loss, *gradients = [value for value in outputs if value is not None]
-    return builder.finish(inputs[:parameters], inputs[parameters:], loss, gradients, key=key)
+    return optimise(builder.finish(inputs[:parameters], inputs[parameters:], loss, gradients, key=key))

@@ -89,15 +89,7 @@ class Drawing:
         step = Step(do, tuple(of), options)
         try:
             value = applied(step, self.values, self.key)
-        except (
-            TypeError,
-            ValueError,
-            IndexError,
-            ZeroDivisionError,
-            OverflowError,
-            NotImplementedError,
-            AssertionError,
-        ):
+        except REFUSALS:
             raise Unfit from None
         if is_array(value) and (value.size > self.limit or value.ndim > 5):
             raise Unfit
@@ -166,6 +158,10 @@ class Drawing:
         families = FAMILIES if self.limit <= MOST_ELEMENTS else LONG_FAMILIES
         OPERATIONS[self.choice(families[self.choice(tuple(families))])].draw(self)
 
+
+REFUSALS = (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError, NotImplementedError)
+REFUSALS += (AssertionError, AttributeError)
+"""What JAX raises of operands that do not fit."""
 
 LONG_FAMILIES = {
     name: operations for name, operations in FAMILIES.items() if name in ("unary", "binary", "reduction", "choice")

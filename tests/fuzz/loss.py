@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
+from jax import lax
 
 from tests.fuzz.operations import OPERATIONS
 
@@ -103,15 +104,23 @@ def _tuples(option: Any) -> Any:
     return tuple(map(_tuples, option)) if isinstance(option, list) else option
 
 
+FEW = 500
+"""Elements up to which weights are written into the program; computing them takes longer to trace."""
+
+
 def total(loss: RandomLoss, values: Sequence[Any]) -> Any:
-    """The sum of everything that no step reads, each element with a weight of its own."""
-    read = {i for step in loss.steps for i in step.of}
-    parts = [x for i, x in enumerate(values) if i not in read and hasattr(x, "shape")]
+    """The sum of everything computed that no step reads, each element with a weight of its own."""
+    inputs = len(values) - len(loss.steps)
+    passed = {i for step in loss.steps for i in step.of} | {
+        inputs + i for i, step in enumerate(loss.steps) if not step.of
+    }
+    parts = [x for i, x in enumerate(values) if i not in passed and hasattr(x, "shape")]
     return sum((weighed(x) for x in parts), start=jnp.zeros(()))
 
 
 def weighed(x: Any) -> Any:
     """One number in which every element of `x` counts differently."""
-    y = jnp.asarray(x).astype(jnp.float32)
-    weights = jnp.cos(jnp.arange(y.size, dtype=jnp.float32) % 61).reshape(y.shape)
-    return jnp.sum(y * weights) / np.float32(max(1, y.size) ** 0.5)
+    y = lax.convert_element_type(x, np.float32)
+    weights = np.cos(np.arange(y.size) % 61) if y.size <= FEW else jnp.cos(lax.iota(np.float32, y.size) % 61)
+    product = lax.mul(y, lax.reshape(jnp.asarray(weights, np.float32), y.shape))
+    return lax.mul(lax.reduce_sum(product, range(y.ndim)), np.float32(max(1, y.size) ** -0.5))

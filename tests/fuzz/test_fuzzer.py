@@ -103,6 +103,7 @@ def arrays(*numbers: float) -> list[np.ndarray]:
         ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4.0005)], Verdict.RIGHT),
         ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 7)], Verdict.UNDETERMINED),
         ((np.nan, 2, 4), [(1, 2, 4), (1, 2, 4)], Verdict.WRONG),
+        ((1.0, np.nan, 4), [(1, 2, 4), (1, 2, 4)], Verdict.WRONG),
         ((np.inf, 2, 4), [(np.inf, 2, 4), (1, 2, 4)], Verdict.UNDETERMINED),
     ],
 )
@@ -140,5 +141,5 @@ def test_the_same_seed_draws_the_same_losses_and_every_operation_is_drawn() -> N
     assert [str(sample(Random(3))) for _ in range(2)] == [str(sample(Random(3)))] * 2
     drawn_by_family = {name for names in FAMILIES.values() for name in names}
     by_need = {"literal", "full", "array", "iota", "eye", "shrink", "times", "away_from_zero", "known_indices"}
-    by_need |= {"scalar_index", "add_mean_of", "as_images"}
+    by_need |= {"scalar_index", "add_mean_of", "as_images", "as_matrix"}
     assert drawn_by_family | by_need == set(OPERATIONS)

@@ -42,11 +42,13 @@ class Judgement:
 def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]]) -> Judgement:
     """Compares `got` with `single`, and if they differ with what `moved` gives.
 
+    A minibatch is dropped if anything in its answer is not finite: then nothing else in it matters.
+
     Args:
         moved: JAX's answers in double precision, then with roundings of single precision, and moved ones.
     """
     worst = max(map(_excess, got, single))
-    if worst <= 1:
+    if worst <= 1 or not (_is_finite(got) or _is_finite(single)):
         return Judgement(Verdict.RIGHT, worst)
     double, *others = moved()
     answers = [single, *others]
@@ -55,6 +57,10 @@ def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]]) ->
         return Judgement(Verdict.UNDETERMINED, worst)
     worst = max(_excess(*each) for each in zip(got, double, [4 * spread for spread in spreads], strict=True))
     return Judgement(Verdict.WRONG if worst > 1 else Verdict.RIGHT, worst)
+
+
+def _is_finite(answer: Arrays) -> bool:
+    return all(bool(np.isfinite(each).all()) for each in answer)
 
 
 def _excess(got: NDArray[np.float64], wanted: NDArray[np.float64], allowance: float = 0.0) -> float:
