@@ -9,7 +9,7 @@ import numpy as np
 
 from crowdlearn.program import interpret, rules
 from crowdlearn.program.model import Array, Equation, Program, ValueType, uniform
-from crowdlearn.program.types import REDUCTIONS, require_executable, result_type
+from crowdlearn.program.types import require_executable, result_type
 
 FOLD_LIMIT = 65_536
 """Elements up to which a value is computed while tracing to see whether all of them are equal."""
@@ -25,9 +25,6 @@ KEEPS_FINITE |= {"ceil", "round", "sin", "cos", "tanh", "logistic", "erf", "conv
 KEEPS_FINITE |= {"reduce_sum", "reduce_max", "reduce_min", "broadcast_in_dim", "reshape", "transpose", "concatenate"}
 KEEPS_FINITE |= {"slice", "pad", "patches", "rev", "iota"}
 """What makes no infinity of moderate numbers."""
-OF_NOTHING = REDUCTIONS | {"dot_general"}
-"""What gives elements of no elements."""
-
 LAYOUT = frozenset({"iota", "broadcast_in_dim", "reshape"})
 """What costs a browser nothing to compute, and much to read."""
 
@@ -73,9 +70,6 @@ class Builder:
             CannotExecute: browsers cannot do this on these types.
         """
         inputs = tuple(inputs)
-        empty = self._of_nothing(primitive, inputs, options)
-        if empty is not None:
-            return empty
         simpler = rules.simplify(self, primitive, inputs, options)
         if simpler is not None:
             return simpler
@@ -84,16 +78,6 @@ class Builder:
         if key not in self._shared:
             self._shared[key] = self._fold(primitive, inputs, options)
         return self._shared[key]
-
-    def _of_nothing(self, primitive: str, inputs: tuple[int, ...], options: dict[str, Any]) -> int | None:
-        """Values without elements are constants, and what is reduced of them too: no executor ever meets one."""
-        types = [self.types[index] for index in inputs]
-        of = result_type(primitive, types, options)
-        if not of.size:
-            return self.constant(np.zeros(of.shape, of.dtype))
-        if primitive in OF_NOTHING and not all(each.size for each in types):
-            return self.broadcast(self.constant(interpret.neutral(primitive, of.dtype)), of.shape)
-        return None
 
     def _fold(self, primitive: str, inputs: tuple[int, ...], options: dict[str, Any]) -> int:
         of = result_type(primitive, [self.types[index] for index in inputs], options)

@@ -54,14 +54,6 @@ def meaning(primitive: str, inputs: Sequence[Array], options: Options) -> Array:
         return np.asarray(MEANINGS[primitive](*inputs, **options))
 
 
-def neutral(primitive: str, dtype: str) -> Array:
-    """What a reduction or a product of no elements gives."""
-    if primitive in ("reduce_max", "reduce_min"):
-        low, high = (-np.inf, np.inf) if dtype == "float32" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        return np.asarray(low if primitive == "reduce_max" else high, dtype)
-    return np.asarray(primitive in ("reduce_prod", "reduce_and"), dtype)
-
-
 def _float32(function: Callable[[Any], Any]) -> Meaning:
     return lambda x: np.asarray(function(x), x.dtype)
 
@@ -167,6 +159,16 @@ def _reduction(function: Callable[..., Any]) -> Meaning:
     return lambda x, *, axes: np.asarray(function(x, axis=axes), x.dtype)
 
 
+def _extremum(function: Callable[..., Any], is_greatest: bool) -> Meaning:
+    def reduce(x: Array, *, axes: tuple[int, ...]) -> Array:
+        if x.size:
+            return np.asarray(function(x, axis=axes))
+        low, high = (-np.inf, np.inf) if x.dtype.kind == "f" else (np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        return np.asarray(function(x, axis=axes, initial=low if is_greatest else high), x.dtype)
+
+    return reduce
+
+
 def _clamp(low: Array, x: Array, high: Array) -> Array:
     return np.minimum(np.maximum(x, low), high)
 
@@ -246,8 +248,8 @@ MEANINGS: dict[str, Meaning] = {
     "reshape": lambda x, *, shape: x.reshape(shape),
     "transpose": lambda x, *, permutation: x.transpose(permutation),
     "reduce_sum": _reduction(np.sum),
-    "reduce_max": _reduction(np.max),
-    "reduce_min": _reduction(np.min),
+    "reduce_max": _extremum(np.max, True),
+    "reduce_min": _extremum(np.min, False),
     "reduce_prod": _reduction(np.prod),
     "reduce_and": _reduction(np.all),
     "reduce_or": _reduction(np.any),

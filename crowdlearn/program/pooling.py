@@ -125,6 +125,8 @@ def _neutral(combine: str, dtype: str) -> Any:
         return 0
     if dtype == "float32":
         return -np.inf if combine == "max" else np.inf
+    if dtype == "bool":
+        return combine == "min"
     return np.iinfo(dtype).min if combine == "max" else np.iinfo(dtype).max
 
 

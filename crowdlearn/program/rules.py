@@ -125,6 +125,22 @@ def _subtract_constant(b: Builder, inputs: Inputs, options: dict[str, Any]) -> i
     return _joined("add")(b, (inputs[0], b.constant(np.float32(-number))), {})
 
 
+def _of_bools(logical: str) -> Rule:
+    """The greater of two booleans is `or`, the lesser `and`."""
+
+    def rule(b: Builder, inputs: Inputs, options: dict[str, Any]) -> int | None:
+        return b.emit(logical, inputs, **options) if b.types[inputs[0]].dtype == "bool" else None
+
+    return rule
+
+
+def _clamp(b: Builder, inputs: Inputs, options: dict[str, Any]) -> int | None:  # noqa: ARG001
+    low, x, high = inputs
+    if b.types[x].dtype != "bool":
+        return None
+    return b.emit("and", (b.emit("or", (x, low)), high))
+
+
 def _bound(which: str) -> Rule:
     """max with the least number, and min with the greatest, change nothing."""
 
@@ -282,8 +298,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "sub": (_neutral(1, 0), _subtract_negative, _subtract_constant),
     "mul": (_neutral(0, 1), _neutral(1, 1), _outwards("mul"), *_either_way(_joined("mul"))),
     "div": (_neutral(1, 1), _outwards("div"), _divide_by_power_of_two),
-    "max": (_bound("max"),),
-    "min": (_bound("min"),),
+    "max": (_of_bools("or"), _bound("max")),
+    "min": (_of_bools("and"), _bound("min")),
     "neg": (_negate,),
     "convert_element_type": (_convert,),
     "integer_pow": (_integer_pow,),
@@ -292,5 +308,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "or": (_logic(False),),
     "not": (_not,),
     **layout.RULES,
+    "clamp": (_clamp,),
+    "reduce_max": (_of_bools("reduce_or"), *layout.RULES["reduce_max"]),
+    "reduce_min": (_of_bools("reduce_and"), *layout.RULES["reduce_min"]),
     "reduce_sum": (*layout.RULES["reduce_sum"], _outwards("reduce_sum")),
 }

@@ -1,4 +1,4 @@
-"""Segments, searches, windows that are written, small linear algebra, gamma functions, and loops that end by a condition."""
+"""Segments, searches, windows that are written, small matrices, gamma functions, and loops with a condition."""
 
 from __future__ import annotations
 
