@@ -45,8 +45,8 @@ class Graph:
                     values[node.name] = jnp.asarray(next(given))
             elif node.op == "call_function":
                 arguments = torch.fx.map_arg((node.args, node.kwargs), lambda each: values[each.name])
-                if _name(node) == "native_dropout":
-                    values[node.name] = _dropout(*arguments[0], key=key, number=dropouts)
+                if _name(node) in RANDOM:
+                    values[node.name] = RANDOM[_name(node)](*arguments[0], key=key, number=dropouts)
                     dropouts += 1
                 else:
                     values[node.name] = _function(node)(*arguments[0], **arguments[1])
@@ -79,9 +79,12 @@ def export(module: torch.nn.Module, inputs: Sequence[Any]) -> Graph:
             program = torch.export.export(module, tensors, strict=False).run_decompositions()
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        raise JobError(f"torch.export cannot read {type(module).__name__}: {type(error).__name__}: {reason}") from error
+        told = f"torch.export cannot read {type(module).__name__}: {type(error).__name__}: {reason}"
+        if "data-dependent" in str(error):
+            told += "; a size or a branch depends on values: give F.one_hot its num_classes, torch.where for if"
+        raise JobError(told) from error
     for node in program.graph.nodes:
-        if node.op == "call_function" and _name(node) != "native_dropout":
+        if node.op == "call_function" and _name(node) not in RANDOM:
             _function(node)
     first = _first_names(module)
     specs = program.graph_signature.input_specs
@@ -145,3 +148,14 @@ def _dropout(x: Any, p: float, train: bool | None = True, *, key: Any, number: i
         raise JobError("dropout expects a key, got none: write loss(params, batch, key) and apply(..., key=key)")
     kept = jax.random.bernoulli(jax.random.fold_in(key, number), 1 - p, x.shape)
     return jnp.where(kept, x / (1 - p), 0.0), kept
+
+
+def _bernoulli(x: Any, p: float, *, key: Any, number: int) -> Any:
+    """Whole channels are dropped with it."""
+    if key is None:
+        raise JobError("dropout expects a key, got none: write loss(params, batch, key) and apply(..., key=key)")
+    return jax.random.bernoulli(jax.random.fold_in(key, number), p, x.shape).astype(x.dtype)
+
+
+RANDOM: dict[str, Callable[..., Any]] = {"native_dropout": _dropout, "bernoulli": _bernoulli}
+"""Operators that take a key."""

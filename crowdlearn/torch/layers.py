@@ -157,6 +157,8 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "max_pool2d_with_indices": _max_pool,
     "avg_pool1d": _avg_pool(1),
     "avg_pool2d": _avg_pool(2),
+    "avg_pool3d": _avg_pool(3),
+    "max_pool3d_with_indices": _max_pool,
     "_adaptive_avg_pool2d": _adaptive_avg_pool,
     "adaptive_avg_pool1d": _adaptive_avg_pool,
     "native_layer_norm": _layer_norm,

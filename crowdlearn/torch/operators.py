@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from crowdlearn.torch.layers import LAYERS
+from crowdlearn.torch.resizing import RESIZING
+from crowdlearn.torch.selections import SELECTIONS
 
 Axes = int | Sequence[int] | None
 
@@ -202,6 +204,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "full": _full, "full_like": _full_like, "scalar_tensor": _scalar, "arange": _arange,
     "clone": _same, "alias": _same, "detach": jax.lax.stop_gradient, "lift_fresh_copy": _same, "_to_copy": _to_copy,
     "_assert_tensor_metadata": lambda *_, **__: None,
-    **LAYERS,
+    "erfc": jax.lax.erfc, "asinh": jnp.arcsinh, "acosh": jnp.arccosh, "atanh": jnp.arctanh, "hypot": jnp.hypot,
+    "empty": lambda size, *, dtype=None, **_: _full(size, 0, dtype=dtype),
+    "empty_permuted": lambda size, _=None, *, dtype=None, **__: _full(size, 0, dtype=dtype),
+    **LAYERS, **RESIZING, **SELECTIONS,
 }  # fmt: skip
 """By the names of core ATen; every overload of a name goes to the same function."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 from torch import nn
+from torch.nn import functional
 
 from crowdlearn import Data, Job
 from crowdlearn.errors import JobError, UnsupportedModelError
@@ -72,6 +74,59 @@ class Residual(nn.Module):
         return torch.stack([largest.mean((1, 2)), x.var((1, 2, 3)), x[:, 2, 3, 4].clamp(min=0), x.amax((1, 2, 3))], 1)
 
 
+class Does(nn.Module):
+    """A function of a layer's result."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function, self.scale = function, nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self.scale * x)
+
+
+RESIZED = {
+    "twice as large": {"scale_factor": 2},
+    "of another size": {"size": (13, 5)},
+    "one and a half times as large, bilinear": {"scale_factor": 1.5, "mode": "bilinear"},
+    "half as large, bilinear": {"scale_factor": 0.5, "mode": "bilinear"},
+    "of another size, bilinear, by their corners": {"size": (13, 5), "mode": "bilinear", "align_corners": True},
+    "bicubic": {"scale_factor": 2, "mode": "bicubic"},
+}
+
+CLASSES = torch.tensor([0, 2, 1, 4, 4, 3])
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "torch.norm": torch.norm,
+    "norm of rows": lambda x: torch.linalg.norm(x, dim=1, keepdim=True),
+    "norm of order 3": lambda x: torch.linalg.vector_norm(x, 3, dim=0),
+    "norm of order 1": lambda x: torch.norm(x, p=1, dim=1),
+    "largest norm": lambda x: torch.linalg.vector_norm(x, float("inf"), dim=1),
+    "norm of zeros": lambda x: torch.linalg.vector_norm(torch.relu(-x.abs()), dim=1),
+    "norm of a matrix": torch.linalg.matrix_norm,
+    "normalised": functional.normalize,
+    "distances": lambda x: torch.cdist(x, x + 1),
+    "topk": lambda x: torch.topk(x, 3, dim=1).values,
+    "topk of the smallest": lambda x: torch.topk(x, 2, dim=0, largest=False).values,
+    "topk places": lambda x: x.gather(1, torch.topk(x, 3, dim=1).indices),
+    "sort": lambda x: torch.sort(x, dim=1, descending=True).values,
+    "median": lambda x: x.median(dim=1).values,
+    "one_hot": lambda x: functional.one_hot(CLASSES, 10) * x,
+    "cat with constants": lambda x: torch.cat(
+        [torch.ones(ROWS, 1), x, torch.zeros_like(x), torch.arange(ROWS)[:, None]], 1
+    ),
+    "stack with a constant": lambda x: torch.stack([x, torch.full_like(x, 0.5)]),
+    "scatter": lambda x: torch.zeros(ROWS, 10).scatter(1, CLASSES[:, None], x[:, :1]),
+    "scatter_add": lambda x: torch.zeros(5, 10).scatter_add(0, CLASSES[:, None].expand(ROWS, 10), x),
+    "index_add": lambda x: torch.zeros(5, 10).index_add(0, CLASSES, x),
+    "windows": lambda x: x.unfold(1, 4, 3),
+    "cummax": lambda x: x.cummax(1).values,
+    "cumprod": lambda x: x.cumprod(1),
+    "erfc": torch.erfc,
+    "diagonal": torch.diagonal,
+}
+
+
 class Last(nn.Module):
     """A recurrent net's outputs without its state."""
 
@@ -127,7 +182,27 @@ MODULES = {
     "gru": (lambda: Last(nn.GRU(5, 4, batch_first=True)), SERIES),
     "rnn": (lambda: Last(nn.RNN(5, 4, batch_first=True, bidirectional=True)), SERIES),
     "residual": (Residual, IMAGES),
+    **{
+        f"images {name}": (lambda mode=mode: nn.Sequential(nn.Conv2d(2, 3, 2), nn.Upsample(**mode)), ODD_IMAGES)
+        for name, mode in RESIZED.items()
+    },
+    "smaller images": (lambda: Does(lambda x: functional.interpolate(x, size=(5, 4), mode="bilinear", antialias=True)),
+                       ODD_IMAGES),
+    "bag of words, averaged": (lambda: nn.EmbeddingBag(30, 4, padding_idx=3), WORDS),
+    "bag of words, summed": (lambda: nn.EmbeddingBag(30, 4, mode="sum"), WORDS),
+    "bag of words, largest": (lambda: nn.EmbeddingBag(30, 4, mode="max"), WORDS),
+    "three-dimensional pooling": (
+        lambda: nn.Sequential(nn.Conv3d(2, 3, 1), nn.MaxPool3d(2), nn.AvgPool3d(2)), torch.randn(ROWS, 2, 4, 4, 4),
+    ),
+    "tracked instance norm": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True)),
+                              IMAGES),
+    "local response norm": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.LocalResponseNorm(2)), IMAGES),
+    "root mean square norm": (lambda: nn.Sequential(nn.Linear(10, 4), nn.RMSNorm(4)), VECTORS),
+    "layer norm of images": (lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.LayerNorm((4, 10, 10))), IMAGES),
+    "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(10, 3)), VECTORS),
+    **{name: (lambda function=function: Does(function), VECTORS) for name, function in FUNCTIONS.items()},
 }  # fmt: skip
+"""Each module's maker and its input."""
 
 
 def by_pytorch(module: nn.Module, x: torch.Tensor, weight: torch.Tensor | None) -> tuple[torch.Tensor, dict]:
@@ -172,6 +247,31 @@ def test_dropout_needs_a_key_drops_its_share_and_keeps_the_mean() -> None:
     gone = np.mean(np.asarray(dropped) == 0)
     assert 0.22 < gone < 0.28
     np.testing.assert_allclose(dropped[dropped != 0], (plain / 0.75)[dropped != 0], rtol=1e-5)
+
+
+def test_dropped_channels_are_whole_and_need_a_key() -> None:
+    _, apply = from_module(nn.Sequential(nn.Conv2d(2, 40, 1), nn.Dropout2d(0.5)))
+    params = {"0.weight": np.zeros((40, 2, 1, 1), np.float32), "0.bias": np.ones(40, np.float32)}
+    with pytest.raises(JobError, match="dropout expects a key, got none"):
+        apply(params, IMAGES.numpy(), train=True)
+    kept = np.asarray(apply(params, IMAGES.numpy(), train=True, key=jax.random.key(0)))
+    assert set(np.unique(kept)) == {0.0, 2.0}
+    assert (kept == kept[:, :, :1, :1]).all()
+    assert 0.4 < (kept > 0).mean() < 0.6
+
+
+def test_bags_of_unequal_length_begin_where_they_are_told_to() -> None:
+    bags = nn.EmbeddingBag(5, 3)
+    params, apply = from_module(bags)
+    words, starts = torch.tensor([0, 1, 2, 3, 4, 1]), torch.tensor([0, 2, 2])
+    got = apply(params, words.int().numpy(), starts.int().numpy())
+    np.testing.assert_allclose(got, bags(words, starts).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_one_hot_without_its_number_of_classes_says_what_to_give() -> None:
+    _, apply = from_module(Does(lambda x: functional.one_hot((x > 0).long()) * x[..., None]))
+    with pytest.raises(JobError, match=r"give F\.one_hot its num_classes"):
+        apply({"scale": np.float32(1)}, VECTORS.numpy())
 
 
 def test_a_job_with_dropout_compiles_and_its_held_out_loss_is_repeatable() -> None:
