@@ -30,7 +30,7 @@ class SlotReads:
         """The raw entries after each stream's offset, by stream; see Streams.read."""
         self._prune(offsets)
         fresh = {stream: offset for stream, offset in offsets.items() if stream not in self._waiting}
-        found = self._collect() | await self._read_now(fresh, count)
+        found = self._collect(offsets) | await self._read_now(fresh, count)
         if found or block_seconds <= 0:
             return found
         for stream, offset in offsets.items():
@@ -38,7 +38,7 @@ class SlotReads:
                 self._waiting[stream] = _Waiting(offset, asyncio.create_task(self._wait(stream, offset, count)))
         tasks = [waiting.task for waiting in self._waiting.values()]
         await asyncio.wait(tasks, timeout=block_seconds, return_when=asyncio.FIRST_COMPLETED)
-        return self._collect()
+        return self._collect(offsets)
 
     async def close(self) -> None:
         """Gives up what waits."""
@@ -56,8 +56,10 @@ class SlotReads:
                 waiting.task.add_done_callback(_forget)
                 del self._waiting[stream]
 
-    def _collect(self) -> dict[str, Any]:
-        done = {stream: waiting for stream, waiting in self._waiting.items() if waiting.task.done()}
+    def _collect(self, offsets: Mapping[str, str]) -> dict[str, Any]:
+        # Only what was asked for: another read of this store may be under way.
+        asked = {stream: waiting for stream, waiting in self._waiting.items() if stream in offsets}
+        done = {stream: waiting for stream, waiting in asked.items() if waiting.task.done()}
         for stream in done:
             del self._waiting[stream]
         # All are taken before the first failure is raised: none may be left unheard.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
@@ -16,7 +15,7 @@ from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec
 from crowdlearn.store import Entry, Manifest, ShardState, Store, StreamEntry, connect
 from services.aggregator import run
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import until
 from tests.store.conftest import small_spec, submit
 
 REPLICA = "00000064aaaaaaaa"
@@ -81,15 +80,13 @@ async def burst(store: Store, **settings: float) -> None:
 
 
 async def until_version(store: Store, spec: JobSpec, version: int) -> None:
-    """Returns when every shard has that version."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        store.follow(spec.run, len(spec.shards))
-        events = store.announcements()
-        async for _ in events:
-            manifests = await store.shards.manifests(spec.run, len(spec.shards))
-            if all(manifest.version >= version for manifest in manifests):
-                break
-        await events.aclose()  # type: ignore[attr-defined]
+    """Returns when every shard has that version. Announcements are hints, and may be lost."""
+
+    async def reached() -> bool:
+        manifests = await store.shards.manifests(spec.run, len(spec.shards))
+        return all(manifest.version >= version for manifest in manifests)
+
+    await until(reached)
 
 
 def fresh(spec: JobSpec, shard: int = 0) -> ShardState:

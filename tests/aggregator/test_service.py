@@ -104,8 +104,9 @@ async def test_a_stop_commits_what_was_absorbed_and_frees_the_shards(store: Stor
     assert await store.fleet.members(60) == []
 
 
-async def test_shards_spread_over_the_aggregators(store: Store) -> None:
+async def test_shards_spread_over_the_aggregators(store: Store, store_url: str) -> None:
     spec = await submitted(store)
+    elsewhere = await connect(store_url)
 
     async def spread() -> bool:
         held = await owners(store, spec)
@@ -115,10 +116,11 @@ async def test_shards_spread_over_the_aggregators(store: Store) -> None:
     async with aggregating(store, "a"):
         await push(store, spec, 1)
         await until_version(store, spec, 1)
-        async with aggregating(store, "b"):
+        async with aggregating(elsewhere, "b"):
             await until(spread)
             await push(store, spec, 2)
             await until_version(store, spec, 2)
+    await elsewhere.close()
 
 
 async def test_a_dead_aggregators_shards_are_taken_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
