@@ -7,7 +7,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import safetensors
@@ -29,6 +29,9 @@ DAMAGED = (
     *(BadZipFile, zlib.error, NotImplementedError, RuntimeError),
 )
 """What the libraries raise for files that are none, are cut or damaged, or are packed as no npz is."""
+
+NPY = ".npy"
+"""How the entries of an npz end."""
 
 LISTED = 8
 """An error names so many parameters at most."""
@@ -53,9 +56,7 @@ def save(
     """
     arrays = named(parameters, np.asarray(flat, np.float32))
     if _suffix(where) == ".npz":
-        stream = io.BytesIO()
-        np.savez(stream, **arrays)  # type: ignore[arg-type]  # NumPy types its flags together with the arrays
-        files.write(where, stream.getvalue())
+        files.write(where, _zipped(arrays))
     else:
         files.write(where, pack(arrays, about))
 
@@ -153,14 +154,28 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
+def _zipped(arrays: Mapping[str, Vector]) -> bytes:
+    # Not numpy.savez: it takes an array called `file` or `allow_pickle` for an argument of its own.
+    stream = io.BytesIO()
+    with ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}{NPY}", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
+    return stream.getvalue()
+
+
 def _unzip(data: bytes) -> dict[str, Any]:
-    archive = np.load(io.BytesIO(data), allow_pickle=False)
-    if not isinstance(archive, Mapping):
+    if not data.startswith(b"PK"):
+        np.load(io.BytesIO(data), allow_pickle=False)  # says what it is, if it is no array either
         raise ValueError("expected an archive of arrays by name, got a single array: write it with numpy.savez")
-    arrays = dict(archive)
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"expected arrays, got a file {name}")
+    arrays: dict[str, Any] = {}
+    # Not numpy.load: it takes `a.npy` for `a` where both are there.
+    with ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if not name.endswith(NPY):
+                raise ValueError(f"expected arrays, got a file {name}")
+            with archive.open(name) as entry:
+                arrays[name.removesuffix(NPY)] = np.lib.format.read_array(entry, allow_pickle=False)
     return arrays
 
 

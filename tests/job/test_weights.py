@@ -15,6 +15,7 @@ import safetensors.numpy
 import crowdlearn
 from crowdlearn import Data, Job, Normal
 from crowdlearn.errors import FileError, JobError, SetupError
+from crowdlearn.job.parameters import initialise
 from crowdlearn.protocol import ParameterArray
 from crowdlearn.weights import load, save
 
@@ -183,3 +184,20 @@ def test_loaded_weights_are_compared_with_the_model_they_are_for(tmp_path):
 def test_an_unknown_kind_of_bucket_is_named():
     with pytest.raises(SetupError, match="like s3://BUCKET/FOLDER, got 'nothing://here'"):
         load("nothing://here/w.npz", PARAMETERS)
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_no_name_of_a_parameter_is_lost_in_a_file(tmp_path, ending):
+    tree = {"file": np.ones(2), "a": np.full(2, 2.0), "a.npy": np.full(3, 3.0), "allow_pickle": np.full(1, 4.0)}
+    parameters = initialise(tree, 0)
+    file = tmp_path / f"weights.{ending}"
+    save(file, parameters.arrays, parameters.flat)
+    np.testing.assert_array_equal(load(file, parameters.arrays), parameters.flat)
+
+
+def test_numpy_reads_what_is_written_as_npz(tmp_path):
+    parameters = initialise({"b": np.full(2, 2.0), "a": {"w": np.ones((2, 1))}}, 0)
+    save(tmp_path / "weights.npz", parameters.arrays, parameters.flat)
+    with np.load(tmp_path / "weights.npz") as archive:
+        assert sorted(archive) == ["a/w", "b"]
+        np.testing.assert_array_equal(archive["a/w"], [[1], [1]])
