@@ -8,20 +8,7 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.program.jax_import import import_jax
-
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-}
-"""Primitives that only wrap a jaxpr, and the name of theirs."""
+from crowdlearn.program.lower import CALLS
 
 OF_BITS = ("bitcast_convert_type", "nextafter")
 """Primitives that mean something else in another width."""
@@ -72,6 +59,8 @@ class _Evaluation:
             return self._scan(params, given)
         if name == "while":
             return self._while(params, given)
+        if name == "custom_linear_solve":
+            return self._solve(params, given)
         if name == "cond":
             branches = [self._function(branch) for branch in params["branches"]]
             return self.jax.lax.switch(given[0], branches, *given[1:])  # type: ignore[no-any-return]
@@ -91,6 +80,11 @@ class _Evaluation:
     def _function(self, closed: Any) -> Callable[..., list[Any]]:
         jaxpr, constants = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
         return lambda *inputs: self.of(jaxpr, constants, inputs)
+
+    def _solve(self, params: Mapping[str, Any], given: list[Any]) -> list[Any]:
+        lengths = params["const_lengths"]
+        before, most = lengths.matvec + lengths.vecmat, sum(lengths)
+        return self._function(params["jaxprs"].solve)(*given[before : before + lengths.solve], *given[most:])
 
     def _scan(self, params: Mapping[str, Any], given: list[Any]) -> list[Any]:
         body, first, carried = self._function(params["jaxpr"]), params["num_consts"], params["num_carry"]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crowdlearn.job.float64 import CALLS
 from crowdlearn.job.native import Differentiated
 from crowdlearn.program import origin
 from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.lower import CALLS
 from crowdlearn.program.tracing import as_browsers
 
 LARGE = 30.0

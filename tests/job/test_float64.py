@@ -12,7 +12,14 @@ from crowdlearn.job import float64
 from tests.job.functions import FUNCTIONS, LOOKUPS
 from tests.job.models import MODELS
 
-KNOWN = {**FUNCTIONS, **LOOKUPS, **MODELS}
+UNDETERMINED = ("acosh_near_one", "large_angles", "fmod_of_large")
+"""What float32 makes of these inputs is another number than what float64 does: 1 + 1e-6 x has five bits of x left."""
+
+KNOWN = {
+    name: model
+    for name, model in {**FUNCTIONS, **LOOKUPS, **MODELS}.items()
+    if name.partition("(")[0] not in UNDETERMINED
+}
 CONDITIONED = 2e-4
 """float32's error of the worst of them, which cancel on purpose."""
 
