@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.program.jax_import import import_jax
+from crowdlearn.program.tracing import as_browsers
 from crowdlearn.program.types import CannotExecute
 
 MAX_ORDER = 8
@@ -30,7 +31,7 @@ def trace(function: Written, params: Params, shapes: Sequence[tuple[tuple[int, .
     """
     jax = import_jax()
     arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with as_browsers(jax):
         return jax.make_jaxpr(lambda *given: function(params, *given))(*arrays)
 
 
