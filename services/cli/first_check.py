@@ -27,8 +27,8 @@ def check_first_gradient(job: Job, compiled: CompiledJob, console: Console, *, i
         found, notes = _tried(job, compiled, console, is_new=is_new)
     except (SetupError, JobError) as error:
         why_not = str(error)
-    if found is not None and found.is_late:
-        why_not = f"Chromium {found.reason}"
+    if found is not None and (found.is_late or not found.available):
+        why_not = found.reason
     if found is None or why_not is not None:
         _say(console, f"The first gradient was not checked in a browser: {why_not}.", "yellow")
         return

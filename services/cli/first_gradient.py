@@ -19,7 +19,7 @@ from crowdlearn.job.precise import PreciseStep, precise_step
 from crowdlearn.job.scales import unscaled
 from crowdlearn.job.trial import contradicted
 from crowdlearn.module.scorer import key_words
-from services.cli.patience import patience
+from services.cli.deadline import deadline
 from services.cli.verdict import BackendReport, compare
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def on_backend(name: Backend, expected: Reference, seconds: float, steps: int = 
 
     with headless_chromium() as chromium:
         page = ProgramPage(chromium.new_page())
-        with patience(chromium, seconds) as over:
+        with deadline(chromium, seconds) as over:
             processor = page.processor(name)
             answer = page.start(_case(expected), name) if processor else None
         late = f"it gave no gradient within {seconds:g} s" if over.is_set() else None
@@ -99,7 +99,7 @@ def on_backend(name: Backend, expected: Reference, seconds: float, steps: int = 
         if late or isinstance(answer, Failure):
             reason = late or answer.reason  # type: ignore[union-attr]  # late answers may be of both kinds
             return msgspec.structs.replace(described, reason=reason, is_late=bool(late))
-        with patience(chromium, seconds + TIMED_SECONDS):
+        with deadline(chromium, seconds + TIMED_SECONDS):
             times = page.again(steps, TIMED_SECONDS) if steps else ()
     return msgspec.structs.replace(described, **_compared(expected, answer), **_times(expected, answer, times))
 

@@ -188,7 +188,7 @@ def headless_chromium() -> Iterator[Browser]:
     """A Chromium with every backend that this machine can offer.
 
     Raises:
-        SetupError: no Chromium, or playwright is not installed.
+        SetupError: no Chromium, playwright is not installed, or Chromium ends within the block.
     """
     path = require_chromium()
     from playwright.sync_api import Error, sync_playwright
@@ -204,6 +204,8 @@ def headless_chromium() -> Iterator[Browser]:
             raise SetupError(f"{path} does not start: {error.message.splitlines()[0]}") from error
         try:
             yield browser
+        except Error as error:
+            raise SetupError(f"{path} has ended: {error.message.splitlines()[0]}") from error
         finally:
             browser.close()
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from benchmarks.processes import RedisServer
-from services.cli.patience import patience
+from crowdlearn.errors import SetupError
+from crowdlearn.job_file import load
+from services.cli import first_check
+from services.cli.deadline import deadline
 from services.cli.program_page import ProgramPage, headless_chromium
+from services.cli.verdict import BackendReport
 from tests.end_to_end.commands import said
 
 pytestmark = pytest.mark.browser
@@ -82,7 +88,7 @@ def test_without_a_browser_one_line_says_that_it_was_not_checked(files: Path, re
 def test_a_tab_that_hangs_is_ended_with_its_browser() -> None:
     with headless_chromium() as chromium:
         page = ProgramPage(chromium.new_page())
-        with patience(chromium, 1) as over:
+        with deadline(chromium, 1) as over:
             page.page.evaluate("() => { setTimeout(() => { for (;;); }, 0); }")
             found = page._call("describe", "wasm")
         assert over.is_set()
@@ -93,7 +99,33 @@ def test_a_tab_that_hangs_is_ended_with_its_browser() -> None:
 
 def test_a_browser_that_answers_in_time_is_left_alone() -> None:
     with headless_chromium() as chromium:
-        with patience(chromium, 600) as over:
+        with deadline(chromium, 600) as over:
             assert ProgramPage(chromium.new_page()).processor("wasm") is not None
         assert not over.is_set()
         assert chromium.is_connected()
+
+
+def test_a_browser_that_ends_by_itself_is_told_in_a_sentence() -> None:
+    def ends() -> None:
+        with headless_chromium() as chromium:
+            chromium.close()
+            chromium.new_page()
+
+    with pytest.raises(SetupError, match=r"chrom\S* has ended: "):
+        ends()
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        BackendReport(available=False, reason="this Chromium has no wasm on this machine"),
+        BackendReport(available=True, reason="it gave no gradient within 20 s", is_late=True),
+    ],
+)
+def test_a_browser_without_an_answer_speaks_against_no_job(
+    found: BackendReport, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_check, "on_backend", lambda *_: found)
+    job, told = load(files / "right.py"), io.StringIO()
+    first_check.check_first_gradient(job, job.compile(), Console(file=told, width=200), is_new=False)
+    assert told.getvalue() == f"The first gradient was not checked in a browser: {found.reason}.\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def patience(browser: Browser, seconds: float) -> Iterator[threading.Event]:
+def deadline(browser: Browser, seconds: float) -> Iterator[threading.Event]:
     """Kills `browser` when the block takes longer than `seconds`; what waits for it in the block then raises.
 
     The event tells whether it came to that.
