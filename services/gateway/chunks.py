@@ -84,9 +84,10 @@ class Leases:
 
     async def _report(self, spec: JobSpec) -> None:
         # Before the leases that they are of: with the last of these the job ends, and its end tells of them.
-        if self._dropped:
-            await self._store.data.count_dropped(spec.run, self._dropped)
-            self._dropped = 0
+        if dropped := self._dropped:
+            await self._store.data.count_dropped(spec.run, dropped)
+            # A frame may have been refused meanwhile.
+            self._dropped -= dropped
         while self._unreported:
             lease = self._unreported[0]
             _, chunk = chunk_of(spec, lease)

@@ -1,0 +1,32 @@
+"""What a gateway counts of one replica's leases between two reports to Redis."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from crowdlearn.store import Store
+from services.gateway.chunks import Leases
+from services.gateway.outbox import Outbox
+from services.gateway.run import Run
+from services.gateway.session import CountDropped
+from tests.gateway.gateway_harness import SETTINGS, make_spec
+
+
+async def test_minibatches_dropped_while_others_are_reported_are_reported_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, nobody = cast(Any, type("One", (), {"spec": make_spec()})), cast(Outbox, None)
+    leases, reported = Leases(store, SETTINGS), list[int]()
+
+    async def count(_: str, minibatches: int) -> None:
+        reported.append(minibatches)
+        if len(reported) == 1:
+            leases.drop(2)
+
+    monkeypatch.setattr(store.data, "count_dropped", count)
+    await leases.perform(CountDropped(1), cast(Run, run), nobody)
+    assert reported == [1]
+    await leases.perform(CountDropped(4), cast(Run, run), nobody)
+    assert reported == [1, 6]
