@@ -16,8 +16,11 @@ from crowdlearn.program.origin import line_of_function
 Loss = Callable[..., Any]
 """`loss(params, batch)`, or with a random key: `loss(params, batch, key)`, `loss(params, batch, rng=None)`."""
 
-KEY_WORDS = frozenset({"key", "keys", "rng", "rngs", "prng", "prngs", "prngkey", "rngkey", "random", "generator"})
+KEY_WORDS = frozenset({"key", "rng", "rngs", "prng", "prngs", "prngkey", "rngkey"})
 """A parameter that has one of these in its name is for a random key."""
+
+KEY_NAMES = frozenset({"keys", "random", "generator"})
+"""So is one whose whole name is one of these: `attention_keys` and `random_state` are something else."""
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -138,7 +141,7 @@ def _is_for_key(parameter: Parameter) -> bool:
 
 def _has_word(name: str) -> bool:
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
-    return bool(KEY_WORDS.intersection(words))
+    return bool(KEY_WORDS.intersection(words)) or name in KEY_NAMES
 
 
 def _notes(parameters: list[Parameter], further: list[Parameter]) -> list[str]:

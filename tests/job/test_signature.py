@@ -166,3 +166,12 @@ def test_metrics_get_no_key():
         JobError, match=r"metrics expects a function of \(params, batch\).*got one of p, b, key from .*test_s"
     ):
         require_pair("metrics", lambda p, b, key: {})
+
+
+@pytest.mark.parametrize(("name", "takes_key"), [("keys", True), ("attention_keys", False), ("random_state", False)])
+def test_a_name_that_may_mean_something_else_gets_no_key_and_a_note(name, takes_key):
+    scope = {}
+    exec(f"def loss(p, b, *, {name}=None): return 0.0", scope)
+    call = call_of(scope["loss"])
+    assert call.takes_key is takes_key
+    assert any(f"parameter {name} keeps its default, None" in note for note in call.notes) is not takes_key
