@@ -7,11 +7,11 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
 import jax.extend.core
+import jax.numpy as jnp
 import numpy as np
 
 from crowdlearn.errors import JobError
@@ -115,13 +115,11 @@ def _single(batch: Sequence[Traced]) -> list[Arrays]:
 
 
 def moved(each: Traced) -> list[Arrays]:
-    """JAX's answers with each of MOVES."""
+    """JAX's answers with each of MOVES, each primitive by itself: XLA mistakes some that it compiles together.
+
+    Of `lax.cumsum(lax.pad(x, 0.0, [(1, 1, 0)]), 0)` jaxlib 0.10.2 makes [1, 1, 1] rather than [0, 1, 1], for one.
+    """
     with jax.enable_x64(True), warnings.catch_warnings(action="ignore"):
         inputs = [np.asarray(x, np.float64) if x.dtype == np.float32 else x for x in each.inputs]
-        compute = partial(_doubled, each)
-        compiled = jax.jit(compute).lower(inputs, 0.0).compile(AS_WRITTEN)
-        return [[np.asarray(array, np.float64) for array in compiled(inputs, move)] for move in MOVES]
-
-
-def _doubled(each: Traced, inputs: Any, move: Any) -> Any:
-    return Doubled(move).closed(each.jaxpr, _with_key(each.loss, inputs))
+        given = [jnp.asarray(x) for x in _with_key(each.loss, inputs)]
+        return [[np.asarray(array, np.float64) for array in Doubled(move).closed(each.jaxpr, given)] for move in MOVES]

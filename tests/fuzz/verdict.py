@@ -51,8 +51,7 @@ def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]]) ->
     if worst <= 1 or not (_is_finite(got) or _is_finite(single)):
         return Judgement(Verdict.RIGHT, worst)
     double, *others = moved()
-    answers = [single, *others]
-    spreads = [_spread(exact, [each[i] for each in answers]) for i, exact in enumerate(double)]
+    spreads = [_spread(exact, [each[i] for each in others]) for i, exact in enumerate(double)]
     if any(spread > UNCERTAIN * max(_scale(exact), LEAST) for spread, exact in zip(spreads, double, strict=True)):
         return Judgement(Verdict.UNDETERMINED, worst)
     worst = max(_excess(*each) for each in zip(got, double, [4 * spread for spread in spreads], strict=True))

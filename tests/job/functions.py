@@ -171,6 +171,16 @@ GATHERS = {
     "columns": lambda t, i: t[:, i % 5],
     "from_the_end": lambda t, i: t[i - 3],
     "elements": lambda t, i: t[i, i % 5],
+    "hashed": lambda t, i: t[(i.astype(jnp.uint32) * np.uint32(2654435761) % 6).astype(jnp.int32)],
+    "hashed_twice": lambda t, i: t[
+        (i.astype(jnp.uint32) * np.uint32(2654435761) * np.uint32(2246822519) % 6).astype(jnp.int32)
+    ],
+    "generated": lambda t, i: t[((i.astype(jnp.uint32) * 1664525 + 1013904223) * 1664525 % 6).astype(jnp.int32)],
+    "products_that_wrap": lambda t, i: t[i.astype(jnp.int32) * 2**30 // 2**29 % 6],
+    "sums_that_wrap": lambda t, i: t[(i.astype(jnp.int32) * 3 + 2147483600) // 3 % 6],
+    "quotients_of_a_constant": lambda t, i: (
+        t[5 // (i.astype(jnp.int32)[0] + 1)] + t[5 // (i.astype(jnp.int32)[0, 0] | 1)]
+    ),
     "outside": lambda t, i: t[i * 2 - 1] + t[0, i * 4][..., None],
     "along_axis": lambda t, i: jnp.take_along_axis(t[:2], i % 5, axis=1),
     "along_first_axis": lambda t, i: jnp.take_along_axis(t[:, :3], i, axis=0),

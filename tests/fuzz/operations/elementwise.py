@@ -149,6 +149,15 @@ OF_INTEGER: dict[str, Callable[[Any], Any]] = {
     "cube_int": lambda x: x**3,
     "population_count": lax.population_count,
     "is_odd": lambda x: x % 2 == 1,
+    "hash_int": lambda x: x * np.asarray(0x45D9F3B, x.dtype),
+    "spread_int": lambda x: x * np.asarray(1664525, x.dtype) + np.asarray(1013904223, x.dtype),
+    "times_four": lambda x: x * 4,
+    "mod_ten": lambda x: x % 10,
+    "mod_seven": lambda x: lax.rem(x, np.asarray(7, x.dtype)),
+    "div_two": lambda x: x // 2,
+    "div_three": lambda x: lax.div(x, np.asarray(3, x.dtype)),
+    "shifted_over": lambda x: x ^ (x >> 3),
+    "small_int": lambda x: (x & 15).astype(jnp.int32),
 }
 CASTS = ("float32", "int32", "uint32", "bool", "int16", "uint16")
 
