@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from benchmarks.processes import REDIS_SERVER, RedisCluster, RedisServer
-from crowdlearn.store import addresses, cluster, connection
+from crowdlearn.store import cluster, connection
 from tests.end_to_end.log_files import shown_on_failure
 from tests.order import shuffled
 from tests.patience import PATIENCE_SECONDS
@@ -24,7 +24,6 @@ settings.load_profile("tests")
 
 # Nor is a Redis that answers late: this process may stand still for longer than a command waits for its answer.
 connection.COMMAND_TIMEOUT_SECONDS = cluster.COMMAND_TIMEOUT_SECONDS = PATIENCE_SECONDS  # type: ignore[attr-defined]
-addresses._OPTIONS["socket_connect_timeout"] = PATIENCE_SECONDS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

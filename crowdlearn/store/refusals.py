@@ -11,6 +11,9 @@ ELSEWHERE = "check that it runs, that --redis or CROWDLEARN_REDIS names it, and 
 
 REFUSALS = (exceptions.AuthenticationError, exceptions.NoPermissionError)
 
+LATE = (TimeoutError, exceptions.TimeoutError)
+"""Whose clock was first, ours of a command or redis-py's of a connection."""
+
 WITHIN_A_SCRIPT = ("The user executing the script can't", "ACL failure in script")
 """How Redis 7.0, and how later ones, say that a script may not do something for this user."""
 
@@ -35,7 +38,7 @@ def advice(error: BaseException, address: str) -> str:
         return "it asks for a client certificate: add ?ssl_certfile=FILE&ssl_keyfile=FILE to its address"
     if _said(error, "Connection closed by server", "reset by peer") and not address.startswith("rediss"):
         return f"{ELSEWHERE}; if it speaks only TLS, name it rediss://"
-    if isinstance(error, TimeoutError) and address.startswith("rediss"):
+    if any(isinstance(one, LATE) for one in _chain(error)) and address.startswith("rediss"):
         # A Redis without TLS takes the hello for the beginning of a long command, and waits for its end.
         return f"{ELSEWHERE}; if it does not speak TLS on this port, name it redis://"
     return ELSEWHERE
