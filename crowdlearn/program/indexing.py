@@ -29,15 +29,10 @@ def gather(b: Builder, x: int, indices: int, geometry: Geometry, mode: str, fill
 
 
 def filled(b: Builder, taken: int, inside: int, fill_value: Any) -> int:
-    """`taken` (B, K, ...), which is nothing where look-ups are not `inside`, and JAX's fill value there."""
+    """`taken` (B, K, ...) where look-ups are `inside`, and JAX's fill value elsewhere."""
     of = b.types[taken]
     fill = b.constant(_fill_value(fill_value, of.dtype), of.dtype)
-    if of.dtype in NARROW or of.dtype == "bool" or b.scalar(inside) is not None:
-        return b.emit("select_n", (b.broadcast(inside, of.shape, (0, 1)), fill, taken))
-    # Added, not chosen: a choice between a constant and a sum of chosen elements, summed, makes jax-js's WebGPU backend
-    # search without end.
-    extra = b.emit("select_n", (inside, fill, b.constant(np.zeros((), of.dtype))))
-    return b.emit("add", (taken, b.broadcast(extra, of.shape, (0, 1))))
+    return b.emit("select_n", (b.broadcast(inside, of.shape, (0, 1)), fill, taken))
 
 
 def _fill_value(given: Any, dtype: str) -> Any:

@@ -105,15 +105,9 @@ class _Windows:
             shape[place] = self.geometry.sizes[self.axes[place]]
             taken = b.reshape(x, (batches, lookups, *shape))
         if self.drops:
-            taken = indexing.filled(b, self._emptied(taken), self.inside, fill_value)
+            taken = indexing.filled(b, taken, self.inside, fill_value)
         canonical = [*self.geometry.lead, *(self.geometry.sizes[axis] for axis in self.geometry.kept)]
         return b.emit("transpose", (b.reshape(taken, canonical),), permutation=self.geometry.result_order)
-
-    def _emptied(self, taken: int) -> int:
-        """`taken` (B, K, ...) with zeros for the windows that do not lie inside."""
-        of = self.b.types[taken]
-        inside = self.b.broadcast(self.inside, of.shape, (0, 1))
-        return self.b.emit("select_n", (inside, self.b.constant(np.zeros((), of.dtype)), taken))
 
     def _narrowed(self, x: int, place: int, *, each: bool) -> int:
         """(B, n...) or, of `each` window, (B K, n...), to (B K, n...) with that axis as long as the window."""
