@@ -8,7 +8,7 @@ from rich.console import Console
 from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job import CompiledJob, Job
 from services.cli.first_gradient import FIRST_STEP_SECONDS, advice, on_backend, reference
-from services.cli.verdict import UNFIT, BackendReport, judge
+from services.cli.verdict import UNFIT, BackendReport, judge, undetermined_words
 
 ADVICE_SECONDS = 2.0
 """For the first steps in JAX: `check` takes longer over them."""
@@ -36,8 +36,11 @@ def check_first_gradient(job: Job, compiled: CompiledJob, console: Console, *, i
         for note in notes:
             _say(console, f"Note: {note}", "yellow")
         return
-    _, verdict = judge({"wasm": found}, "JAX" if job.loss else "Node")
-    _say(console, f"{verdict} So it was not started: a crowd would train on wrong gradients.", "bold red")
+    computed_by = "JAX" if job.loss else "Node"
+    _, verdict = judge({"wasm": found}, computed_by)
+    why = verdict if found.is_determined else undetermined_words(computed_by)
+    what = "on wrong gradients" if found.is_determined else "on rounding errors"
+    _say(console, f"{why} So it was not started: a crowd would train {what}.", "bold red")
     _say(console, "`crowdlearn check` tells more of it; --no-check starts the job all the same.", "red")
     raise typer.Exit(UNFIT)
 

@@ -263,10 +263,15 @@ def _about_rounding(report: Report) -> Iterator[str]:
             "(float64 tells). A bias before a normalisation is such, and can be left out."
         )
     if not all(each.is_determined for each in report.backends.values()):
-        yield (
-            f"Float32 cannot tell this gradient: {report.reference}'s own is more than {DETERMINED:.0%} away from "
-            "float64's. Scale the inputs, and look for large numbers that cancel."
-        )
+        yield undetermined_words(report.reference)
+
+
+def undetermined_words(reference: str) -> str:
+    """What is said where float32 is too far from float64 for a browser to be right or wrong."""
+    return (
+        f"Float32 cannot tell this gradient: {reference}'s own is more than {DETERMINED:.0%} away from float64's. "
+        "Scale the inputs, and look for large numbers that cancel."
+    )
 
 
 def _about_lateness(report: Report) -> Iterator[str]:

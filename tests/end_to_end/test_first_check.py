@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from benchmarks.processes import RedisServer
@@ -129,3 +130,18 @@ def test_a_browser_without_an_answer_speaks_against_no_job(
     job, told = load(files / "right.py"), io.StringIO()
     first_check.check_first_gradient(job, job.compile(), Console(file=told, width=200), is_new=False)
     assert told.getvalue() == f"The first gradient was not checked in a browser: {found.reason}.\n"
+
+
+def test_a_gradient_that_float32_cannot_tell_is_no_browser_s_fault(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = BackendReport(available=True, max_relative_error=0.5, worst="w", is_determined=False, first_step_ms=1.0)
+    monkeypatch.setattr(first_check, "on_backend", lambda *_: lost)
+    job, told = load(files / "right.py"), io.StringIO()
+    with pytest.raises(typer.Exit) as refused:
+        first_check.check_first_gradient(job, job.compile(), Console(file=told, width=200), is_new=False)
+    assert refused.value.exit_code == 3
+    assert told.getvalue().startswith(
+        "Float32 cannot tell this gradient: JAX's own is more than 10% away from float64's."
+    )
+    assert "wrong gradients" not in told.getvalue()
