@@ -14,7 +14,7 @@ LEAST_LOSS = 1.0
 """Of an untrained model, for this comparison: one whose loss happens to begin at 0 has not exploded at 0.1."""
 
 POINTS = 2
-"""So many points of the training curve in a row: one alone may be a spike that passes."""
+"""So many of the newest points of the training curve, or as many as there are, all of them: one may be a spike."""
 
 
 def divergence(

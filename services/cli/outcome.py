@@ -33,7 +33,7 @@ class Outcome:
         if self.status.reason == "diverged":
             return False
         if self.spec.until is None:
-            return self.status.diverging is None
+            return self.status.diverging is None or not self.status.diverging.certain
         return self.status.reason == "until" or self.spec.until.reached(self.status.metrics or {})
 
     def show(self, console: Console) -> None:

@@ -66,6 +66,8 @@ class Leases:
         elif isinstance(action, actions.GiveBack):
             returned = self.held.intersection(action.leases)
             self.held -= returned
+            # What was given back is in nobody's minibatches: leasing and giving back must not add up to a licence.
+            self._droppable -= min(self._droppable, sum(_minibatches(run.spec, lease) for lease in returned))
             await self._store.data.release(run.spec.run, sorted(returned))
 
     def postpone(self, action: actions.Action, outbox: Outbox) -> None:
@@ -115,10 +117,15 @@ class Leases:
             return Wait(seconds=MAX_WAIT_SECONDS)
         self.held.update(taken)
         grants = [self._grant(spec, ordinal) for ordinal in taken]
-        # The last minibatch of a lease may be filled up with rows of the next.
-        self._droppable += sum(-(-grant.rows // spec.batch.rows) + 1 for grant in grants)
+        self._droppable += sum(_minibatches(spec, ordinal) for ordinal in taken)
         return Leased(leases=grants)
 
     def _grant(self, spec: JobSpec, ordinal: int) -> Grant:
         epoch, chunk = chunk_of(spec, ordinal)
         return Grant(ordinal, epoch, chunk, spec.rows_of_chunk(chunk), self._settings.lease_seconds)
+
+
+def _minibatches(spec: JobSpec, ordinal: int) -> int:
+    """As many as a lease is in at the most: its last may be filled up with rows of the next."""
+    _, chunk = chunk_of(spec, ordinal)
+    return -(-spec.rows_of_chunk(chunk) // spec.batch.rows) + 1

@@ -126,6 +126,11 @@ def test_a_narrow_terminal_is_told_in_a_word() -> None:
             False,
         ),
         (ended("epochs", a_spec(None), until=None, diverging=EXPLODED), "All epochs are trained after 12.3 s.", False),
+        (
+            ended("epochs", a_spec(None), until=None, diverging=msgspec.structs.replace(EXPLODED, certain=False)),
+            "All epochs are trained after 12.3 s.",
+            True,
+        ),
     ],
 )
 def test_the_end_tells_what_of_the_target(outcome: Outcome, words: str, reached: bool) -> None:

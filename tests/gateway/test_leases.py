@@ -10,8 +10,21 @@ from crowdlearn.store import Store
 from services.gateway.chunks import Leases
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
-from services.gateway.session import CountDropped
+from services.gateway.session import CountDropped, GiveBack, Take
 from tests.gateway.gateway_harness import SETTINGS, make_spec
+
+
+async def test_leasing_and_giving_back_does_not_add_up_to_more_drops(store: Store) -> None:
+    spec = make_spec()
+    run = cast(Run, cast(Any, type("One", (), {"spec": spec, "running": True, "warming": False})))
+    leases, outbox = Leases(store, SETTINGS), Outbox()
+    for _ in range(5):
+        await leases.perform(Take(1), run, outbox)
+        await leases.perform(GiveBack(sorted(leases.held)), run, outbox)
+    leases.drop(10_000)
+    await leases.perform(Take(1), run, outbox)
+    # 64 of leases that it may have had on another socket, and none of those that it gave back.
+    assert (await store.data.progress(spec)).dropped == 64
 
 
 async def test_minibatches_dropped_while_others_are_reported_are_reported_next(
