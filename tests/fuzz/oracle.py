@@ -1,9 +1,9 @@
 """What JAX makes of a loss in double precision, with the roundings of single precision or with moved ones.
 
-The jaxpr of the loss and its gradient is computed in float64, and each result y is moved to y + e * (y - float32(y)).
-e = 0 computes in double precision, e = -1 rounds as single precision does, and other e move each result by a few units
-in its last place: as far as the answer then moves, single precision does not determine it. What single precision holds
-exactly is not moved, so that ties stay ties.
+The jaxpr of the loss and its gradient is computed in float64. Each result that single precision does not hold exactly
+is left as it is, or rounded, or moved by up to three units in its last place, by an amount that only its value decides.
+As far as the answer then moves, single precision does not determine it; what is equal stays equal (Parker 1997, Monte
+Carlo arithmetic).
 """
 
 from __future__ import annotations
@@ -36,15 +36,19 @@ CALLS |= {
     "composite": "jaxpr",
 }
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+EXACTLY, ROUNDED = 0, -1
+UNITS = 6 * 2.0**-24
+"""Three units in the last place of single precision, relative to the greatest numbers that have it."""
+
 GREATEST = float(np.finfo(np.float32).max)
 
 
 class Doubled:
     """Computes a jaxpr of float32 in float64. Lives within `jax.enable_x64(True)`."""
 
-    def __init__(self, move: Any) -> None:
+    def __init__(self, move: int) -> None:
         self.move = move
-        """e of this module's first lines."""
+        """EXACT, ROUNDED, or any greater number for one way of moving each result."""
 
     def closed(self, closed: Any, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a closed jaxpr, or of an open one without constants."""
@@ -83,7 +87,10 @@ class Doubled:
         if y.dtype != DOUBLE:
             return y
         single = y.astype(np.float32).astype(np.float64)
-        return jnp.where(jnp.abs(y) <= GREATEST, y + self.move * (y - single), single)
+        if self.move == ROUNDED:
+            return single
+        moved = y if self.move == EXACTLY else y * (1 + UNITS * _noise(y, self.move))
+        return jnp.where((y != single) & (jnp.abs(y) <= GREATEST), moved, single)
 
     def _scan(self, params: Mapping[str, Any], inputs: list[Any]) -> list[Any]:
         carried, constants = params["num_carry"], inputs[: params["num_consts"]]
@@ -111,6 +118,15 @@ SCATTER_OPTIONS = ("indices_are_sorted", "unique_indices", "mode")
 def _scattered(name: str, inputs: list[Any], params: Mapping[str, Any]) -> Any:
     options = {key: params[key] for key in SCATTER_OPTIONS}
     return SCATTERS[name](*inputs, params["dimension_numbers"], **options)
+
+
+def _noise(y: Any, salt: int) -> Any:
+    """Numbers of -1 ... 1 that look random, and are equal where `y` is."""
+    bits = lax.bitcast_convert_type(y, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
+        salt * 0xD1B54A32D192ED03 % 2**64
+    )
+    mixed = (bits ^ (bits >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1
 
 
 def _is_single(value: Any) -> bool:

@@ -20,7 +20,7 @@ from crowdlearn.program.trace import lowered
 from crowdlearn.program.tracing import as_browsers
 from services.cli.program_page import Case
 from tests.fuzz.loss import RandomLoss, as_function, inputs_of
-from tests.fuzz.oracle import Doubled
+from tests.fuzz.oracle import EXACTLY, ROUNDED, Doubled
 from tests.fuzz.verdict import Arrays
 
 AS_WRITTEN = {
@@ -30,8 +30,8 @@ AS_WRITTEN = {
 }
 """Compiles in a quarter of the time, and computes what is written."""
 
-MOVES = (0.0, -1.0, 3.0, -4.0)
-"""Double precision, single precision, and roundings of a few units more: see oracle.py."""
+MOVES = (EXACTLY, ROUNDED, 1, 2, 3)
+"""Double precision, then what single precision may make of it: see oracle.py."""
 
 
 @dataclass(frozen=True)

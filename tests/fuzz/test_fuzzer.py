@@ -20,7 +20,7 @@ from tests.fuzz.comparison import compare, failing
 from tests.fuzz.drawing import random_losses, sample
 from tests.fuzz.loss import Input, RandomLoss, Step, as_function, inputs_of, parsed
 from tests.fuzz.operations import FAMILIES, OPERATIONS
-from tests.fuzz.oracle import Doubled
+from tests.fuzz.oracle import EXACTLY, ROUNDED, Doubled
 from tests.fuzz.reference import prepare
 from tests.fuzz.shrinking import shrunk
 from tests.fuzz.tabs import Answers, Tabs
@@ -122,10 +122,10 @@ def test_jax_in_double_precision_is_what_moved_roundings_start_from() -> None:
     jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(x)
     with jax.enable_x64(True):
         exact = jax.value_and_grad(loss)(x.astype(np.float64))
-        for move, error in ((0.0, 1e-14), (-1.0, 1e-6)):
+        for move, error in ((EXACTLY, 1e-14), (ROUNDED, 1e-6), (1, 1e-6)):
             got = Doubled(move).closed(jaxpr, [x.astype(np.float64)])
             np.testing.assert_allclose(got[1], exact[1], rtol=error)
-            assert bool(abs(got[1] - exact[1]).max() > 1e-10) is (move != 0)
+            assert bool(abs(got[1] - exact[1]).max() > 1e-10) is (move != EXACTLY)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
