@@ -104,6 +104,7 @@ export function aimWords(status: JobStatus, metric: string, value: number | unde
   if (value === undefined) return `target ${aim}`;
   const reached = target.relation === ">=" ? value >= target.value : value <= target.value;
   if (reached && status.reason === "until") return `target ${aim} reached`;
+  if (reached && status.state === "finished") return `target ${aim} met by the last scoring`;
   // Asynchronous training swings: one scoring that meets the target does not end the job.
   if (status.met === 0) return `target ${aim}`;
   return `target ${aim} met ${status.met === 1 ? "once" : `${count(status.met)} times`}; it needs two in a row`;

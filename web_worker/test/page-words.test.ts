@@ -114,6 +114,8 @@ test("a target that was met, but not twice in a row, says so", () => {
   assert.equal(met(1, 0.94), "target 93 % met once; it needs two in a row");
   assert.equal(met(1, 0.91), "target 93 % met once; it needs two in a row");
   assert.equal(met(3, 0.91), "target 93 % met 3 times; it needs two in a row");
+  const ended = aStatus({ until: "accuracy >= 0.93", met: 1, state: "finished", reason: "epochs" });
+  assert.equal(plain(aimWords(ended, "accuracy", 0.94)), "target 93 % met by the last scoring");
 });
 
 test("a run that diverges says so, while it goes on and after its end", () => {
