@@ -69,8 +69,10 @@ def _without_effects(equation: Any) -> Any:
 
 
 def _mapped(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return type(value)(_mapped(each) for each in value) if any(_inner(v) is not None for v in value) else value
+    if isinstance(value, tuple | list) and any(_inner(part) is not None for part in value):
+        parts = [_mapped(part) for part in value]
+        # A linear solve keeps its jaxprs in a named tuple.
+        return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
     return _quiet(value) if _inner(value) is not None else value
 
 

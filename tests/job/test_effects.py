@@ -77,6 +77,11 @@ def printing_in_a_custom_derivative(p, b):
     return plain({"w": watched(p["w"])}, b)
 
 
+def printing_before_a_solve(p, b):
+    jax.debug.print("{}", p["w"][0])
+    return plain({"w": jnp.linalg.solve(2 * jnp.eye(3), 2 * p["w"])}, b)
+
+
 def checking(p, b):
     checkify.check(p["w"][0] > 0, "must be positive")
     return plain(p, b)
@@ -98,8 +103,8 @@ def checkified(p, b):
 
 EFFECTS = [
     printing, printing_in_order, calling_back, printing_in_a_scan, printing_in_a_branch, printing_under_jit,
-    printing_under_checkpoint, printing_under_vmap, printing_in_a_custom_derivative, checking, debug_checking, stopping,
-    checkified,
+    printing_under_checkpoint, printing_under_vmap, printing_in_a_custom_derivative, printing_before_a_solve, checking,
+    debug_checking, stopping, checkified,
 ]  # fmt: skip
 
 
