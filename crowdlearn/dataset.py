@@ -135,9 +135,12 @@ def _kind(given: Any) -> str:
         return f"a {name}: write {{name: x[name].to_numpy() for name in x.column_names}}, or np.asarray(x[name])"
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):
         return f"a {name}: write {{name: x[name].to_numpy() for name in x.columns}}"
+    fields = getattr(getattr(given, "dtype", None), "names", None)
+    if fields:
+        return f"a structured array: write {{name: x[name] for name in x.dtype.names}}, of {', '.join(fields)}"
     if hasattr(given, "__iter__") and not hasattr(given, "shape"):
         return f"a {name}: give each array a name"
-    return f"a {name}"
+    return "one array: give it a name" if hasattr(given, "shape") else f"a {name}"
 
 
 def _array(what: str, given: Any) -> Array:

@@ -5,11 +5,12 @@ Also checks numbers, which may be NumPy's.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,7 +61,7 @@ def _require_fields(kind: type, construct: Any, args: tuple[Any, ...], kwargs: d
     names = [parameter.name for parameter in parameters]
     unknown = [name for name in kwargs if name not in names]
     if unknown:
-        raise JobError(f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs)}")
+        raise JobError(f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs, _parts(kind))}")
     by_place = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     if len(args) > len(by_place):
         example = f"{kind.__name__}({names[0]}=...)" if not by_place else ", ".join(by_place)
@@ -76,16 +77,42 @@ def _require_fields(kind: type, construct: Any, args: tuple[Any, ...], kwargs: d
         raise JobError(f"{kind.__name__} expects {' and '.join(missing)}, got {', '.join(sorted(given)) or 'nothing'}")
 
 
-def _meant(name: str, names: Iterable[str], taken: Iterable[str]) -> str:
-    """What may have been meant, and all that there is."""
+def _parts(kind: type) -> dict[str, type]:
+    """The fields of a dataclass that hold a dataclass by default, such as `optimizer`, and which."""
+    if not dataclasses.is_dataclass(kind):
+        return {}
+    made: list[tuple[str, Any]] = [(each.name, each.default_factory) for each in dataclasses.fields(kind)]
+    return {name: part for name, part in made if isinstance(part, type) and dataclasses.is_dataclass(part)}
+
+
+def _meant(name: str, names: Sequence[str], taken: Iterable[str], parts: Mapping[str, type]) -> str:
+    """What may have been meant, here or in a part, and else all that there is."""
     free = [each for each in names if each not in taken]
+    inside = {
+        each.name: f"{field}={part.__name__}({each.name}=...)"
+        for field, part in parts.items()
+        for each in dataclasses.fields(part)
+    }
+    for likely in (_known, _close):
+        if found := likely(name, free):
+            return f": did you mean {found!r}?"
+        if found := likely(name, list(inside)):
+            return f": did you mean {inside[found]}?"
+    given = _known(name, names) or _close(name, names)
+    return f": did you mean {given!r}, which is given too?" if given else f"; it has {', '.join(names)}"
+
+
+def _known(name: str, fields: Iterable[str]) -> str | None:
+    """The field that differs in nothing but case and underscores, or that another library calls so."""
     plain = name.lower().replace("_", "")
-    same = [each for each in free if plain == each.replace("_", "")]
-    other = [each for each in free if name.lower() in OTHER_NAMES.get(each, ())]
-    close = difflib.get_close_matches(name.lower(), free, n=1, cutoff=0.6)
-    for found in (*same, *other, *close):
-        return f": did you mean {found!r}?"
-    return f"; it has {', '.join(names)}"
+    same = [each for each in fields if plain == each.replace("_", "")]
+    other = [each for each in fields if name.lower() in OTHER_NAMES.get(each, ())]
+    return next(iter((*same, *other)), None)
+
+
+def _close(name: str, fields: Iterable[str]) -> str | None:
+    """The field that is spelt most alike."""
+    return next(iter(difflib.get_close_matches(name.lower(), list(fields), n=1, cutoff=0.6)), None)
 
 
 def number(name: str, value: Any) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,10 @@ def _shown(value: Any) -> str:
         return f"the class {value.__name__}: write {value.__name__}()"
     if type(value).__module__.startswith("optax"):
         return f"optax's {type(value).__name__}: the service applies gradients itself, with optimizers of its own"
-    return f"{value!r:.80}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__}: write Data(x)"
+    # The repr of an array has several lines.
+    return " ".join(repr(value).split())[:80]
 
 
 _EXAMPLES = {

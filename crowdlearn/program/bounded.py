@@ -26,7 +26,7 @@ def bounded_while(
         init: the first carry, any pytree of arrays. `body(init)` must be finite even where `cond(init)` fails.
         max_steps: the most steps, a number that is fixed; 0 or more.
     Raises:
-        JobError: `max_steps` is no such number.
+        JobError: `max_steps` is no such number, `cond` gives no single truth value, or `body` another carry.
         SetupError: JAX is not installed.
     """
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
@@ -35,7 +35,7 @@ def bounded_while(
     init = jax.tree.map(jax.numpy.asarray, init)
 
     def step(carry: Carry, _: None) -> tuple[Carry, None]:
-        goes_on = cond(carry)
+        goes_on = _truth(jax, cond(carry))
         # Where it does not go on nothing is read of this step; from a good place its derivatives are no NaN then.
         start = jax.tree.map(
             lambda now, first: jax.numpy.where(goes_on, now, jax.lax.stop_gradient(first)), carry, init
@@ -43,6 +43,17 @@ def bounded_while(
         return jax.lax.cond(goes_on, lambda: _like(jax, body(start), carry), lambda: carry), None
 
     return jax.lax.scan(step, init, None, length=max_steps)[0]
+
+
+def _truth(jax: Any, told: Any) -> Any:
+    """What `cond` told, as one truth value."""
+    if jax.tree.structure(told).num_leaves != 1 or jax.numpy.shape(told):
+        got = " and ".join(f"{each.dtype}{list(each.shape)}" for each in map(jax.numpy.asarray, jax.tree.leaves(told)))
+        raise JobError(
+            f"bounded_while expects cond to return one truth value, got {got or 'nothing'}: write jnp.any(x) or "
+            "jnp.all(x)"
+        )
+    return jax.numpy.asarray(told)
 
 
 def _like(jax: Any, new: Carry, old: Carry) -> Carry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
@@ -64,12 +65,15 @@ def blamed_on(what: str, names: str = "", function: Callable[..., Any] | None = 
     """Turns an exception of the user's code into a JobError: `what`, the user's line, and what to write instead.
 
     `names` is added to an error of names or shapes: what could have been asked for. `function` is where to look if the
-    error came through no line of the user.
+    error came through no line of the user. A JobError of what the user called, such as `bounded_while`, gets its line.
     """
     try:
         yield
-    except CrowdLearnError:
-        raise
+    except CrowdLearnError as error:
+        line = line_of_error(error)
+        if type(error) is not JobError or line is None or line in str(error):
+            raise
+        raise JobError(f"{error} (at {line})") from error
     except Exception as error:
         raise JobError(_told(what, error, names, function)) from error
     except SystemExit as error:
@@ -80,6 +84,7 @@ def _told(what: str, error: BaseException, names: str, function: Callable[..., A
     line = line_of_error(error) or (line_of_function(function) if function else None)
     said = getattr(error, "msg", None) if isinstance(error, SyntaxError) else str(error)
     reason = (said or "").strip().split("\n")[0].partition(" http")[0].rstrip(" .:,")
+    reason = re.sub(r"<function (\w+) at 0x\w+>", r"\1", reason)
     advice = remedy(error)
     told = f"{what} raised {type(error).__name__}{f' at {line}' if line else ''}{f': {reason}' if reason else ''}"
     if advice:

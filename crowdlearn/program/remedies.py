@@ -9,6 +9,8 @@ NUMPY = (
     "jnp.mean), or make it an array of the data beforehand"
 )
 
+BYTE_ORDER = "a constant has another byte order than JAX takes: write x.astype(x.dtype.newbyteorder('='))"
+
 BY_TYPE = {
     "TracerArrayConversionError": NUMPY,
     "TracerBoolConversionError": (
@@ -37,6 +39,9 @@ BY_TYPE = {
 BY_WORDS = {
     "scatter_mul gradients": "where no index repeats, say so: .at[i].multiply(x, unique_indices=True); otherwise write "
     "jnp.prod(jnp.where(i[:, None] == jnp.arange(n), x[:, None], 1), 0), or the same of segment ids",
+    "scatter_apply JVP": "write .at[i].set(f(x[i])) for .at[i].apply(f)",
+    "Pred must be a scalar": "a condition is one truth value: write jnp.any(x) or jnp.all(x), or jnp.where(x, a, b) to "
+    "choose each element",
     "Reverse-mode differentiation does not work for lax.while_loop": "a loop with gradients has a bound: write "
     "crowdlearn.bounded_while(cond, body, init, max_steps=...)",
     "item assignment": "arrays of JAX do not change: write x = x.at[i].set(value)",
@@ -44,14 +49,17 @@ BY_WORDS = {
     "callbacks do not support": "a browser has no Python: write the computation in JAX; to print, use jax.debug.print",
     "concrete values of integer type": "sizes are not known while JAX traces: take them from x.shape",
     "unsupported format string": "values are not known while JAX traces: print them with jax.debug.print",
-    "Dtype >": "a constant has another byte order than JAX takes: write x.astype(x.dtype.newbyteorder('='))",
+    "Dtype >": BYTE_ORDER,
+    "with dtype >": BYTE_ORDER,
+    "as an abstract array": "jax.numpy computes with numbers: take a field of a structured array, x['name'], and write "
+    "texts and objects as numbers",
     "JitTracer": NUMPY,
     "JVPTracer": NUMPY,
     "DynamicJaxprTracer": NUMPY,
     "float64": "an array was made with x64 switched on: write x.astype(jnp.float32)",
     "RESOURCE_EXHAUSTED": "there is not enough memory here: try a smaller batch_size",
 }
-"""By what an error says. The first that fits."""
+"""By what an error says, or one that caused it. The first that fits."""
 
 SHAPES = ("shape", "dimension", "broadcast", "ndim", "axis", "axes")
 """Words of an error that the shapes of all arrays explain."""
@@ -68,10 +76,7 @@ def remedy(error: BaseException) -> str | None:
         attribute = _attribute(each)
         if attribute:
             return attribute
-        for words, found in BY_WORDS.items():
-            if words in str(each):
-                return found
-    return None
+    return next((found for words, found in BY_WORDS.items() if any(words in str(each) for each in chain)), None)
 
 
 def is_of_shapes(error: BaseException) -> bool:

@@ -62,3 +62,13 @@ def test_a_body_of_another_shape_is_refused_with_both():
 def test_a_body_of_another_structure_is_refused():
     with pytest.raises(JobError, match="bounded_while expects body to return what init is"):
         bounded_while(lambda _: True, lambda x: (x, x), 1.0, max_steps=3)
+
+
+def test_a_condition_of_several_elements_is_refused():
+    with pytest.raises(JobError, match=r"cond to return one truth value, got bool\[2\]: write jnp.any\(x\) or jnp.all"):
+        bounded_while(lambda x: x > 1, lambda x: x / 2, jnp.ones(2), max_steps=3)
+
+
+def test_a_condition_that_returns_nothing_is_refused():
+    with pytest.raises(JobError, match="cond to return one truth value, got nothing"):
+        bounded_while(lambda x: None, lambda x: x / 2, jnp.ones(2), max_steps=3)

@@ -18,6 +18,12 @@ FIELDS = {
     [
         (lambda: Job(batchsize=3, **FIELDS), "Job has no field 'batchsize': did you mean 'batch_size'?"),
         (lambda: Job(optimiser=3, **FIELDS), "Job has no field 'optimiser': did you mean 'optimizer'?"),
+        (lambda: Job(lr=3, **FIELDS), "Job has no field 'lr': did you mean optimizer=Adagrad(learning_rate=...)?"),
+        (
+            lambda: Job(fetch_codecs=3, **FIELDS),
+            "Job has no field 'fetch_codecs': did you mean downpour=Downpour(fetch_codec=...)?",
+        ),
+        (lambda: Job(dataset=3, **FIELDS), "Job has no field 'dataset': did you mean 'data', which is given too?"),
         (lambda: Data({"x": np.ones(2)}, test={}), "Data has no field 'test': did you mean 'held_out'?"),
         (lambda: Data(train={}, validation={}), "Data has no field 'validation': did you mean 'held_out'?"),
         (lambda: Downpour(npush=3), "Downpour has no field 'npush': did you mean 'n_push'?"),

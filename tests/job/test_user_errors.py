@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from crowdlearn import Data, Job, Normal
+from crowdlearn import Data, Job, Normal, bounded_while
 from crowdlearn.errors import JobError
 from crowdlearn.job.prediction import to_onnx
 
@@ -81,6 +82,8 @@ LOSSES = {
     "torch": (lambda p, b: scores(p, b).detach().mean(), "arrays of JAX have no `.detach`"),
     "format": (lambda p, b: plain(p, b) + 0 * len(f"{p['w'][0]:.2f}"), "jax.debug.print"),
     "byte order": (lambda p, b: (b["x"] * np.ones(4, ">f4")).mean(), "x.astype(x.dtype.newbyteorder('='))"),
+    "byte order of an index": (lambda p, b: b["x"][:, np.arange(4, dtype=">i4")].mean(), "x.dtype.newbyteorder('=')"),
+    "fields": (lambda p, b: (p["w"] + np.zeros(4, [("a", "f4")])).mean(), "a field of a structured array, x['name']"),
     "shapes": (lambda p, b: (b["x"] @ p["w"][:2]).mean(), "['w'] float32[4]; the batch has ['x'] float32[8, 4]"),
     "broadcast": (lambda p, b: (b["x"] + p["w"][:3]).mean(), "the batch has ['x'] float32[8, 4]"),
     "name": (lambda p, b: b["z"].mean(), "'z'; the parameters are ['w'] float32[4]; the batch has"),
@@ -91,6 +94,7 @@ LOSSES = {
     "text": (lambda p, b: "0.5", "got a str from"),
     "integer": (lambda p, b: 3, "got int32[] from"),
     "vector": (scores, "got float32[8] from"),
+    "conditions": (lambda p, b: jax.lax.cond(b["y"] > 0, lambda: 1.0, lambda: 0.0), "jnp.any(x) or jnp.all(x)"),
     "half": (lambda p, b: plain(p, b).astype(jnp.bfloat16), "got bfloat16[] from"),
 }
 
@@ -115,6 +119,21 @@ def test_a_mistake_in_a_loss_is_told_with_its_line_and_what_to_write(name):
     assert line_of(loss) in message
     assert remedy in message
     assert "\n" not in message
+    assert " at 0x" not in message
+
+
+def test_an_update_by_a_function_is_told_what_has_a_gradient():
+    message = refused(loss=lambda p, b: p["w"].at[:2].apply(jnp.sin).sum() + plain(p, b))
+    assert "write .at[i].set(f(x[i])) for .at[i].apply(f)" in message
+
+
+def test_a_loop_that_cannot_be_bounded_is_told_with_the_users_line():
+    def loops(p, b):
+        return bounded_while(lambda x: x > 1, lambda x: x / 2, plain(p, b), max_steps=p["w"][0])
+
+    message = refused(loss=loops)
+    assert message.startswith("bounded_while expects max_steps, a whole number of 0 or more, got ")
+    assert re.search(r"\(at tests/job/test_user_errors.py:\d+\)$", message)
 
 
 def test_a_value_kept_from_an_earlier_call_is_told():
