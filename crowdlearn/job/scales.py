@@ -133,7 +133,7 @@ def _sentence(inputs: str, columns: NDArray[np.float64], line: str | None) -> st
 
 
 def _written(size: float) -> str:
-    return f"{size:,.0f}" if size >= 10 else f"{size:.2g}"
+    return f"{size:,.0f}" if 10 <= size < 1e9 else f"{size:.2g}"
 
 
 def _vary(columns: NDArray[np.float64]) -> NDArray[np.bool_]:

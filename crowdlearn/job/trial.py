@@ -53,13 +53,15 @@ def contradicted(job: Job, compiled: CompiledJob, known: Differentiated, seconds
         trial = _Trial(job, compiled, known, end)
         rate = compiled.spec.optimizer.learning_rate
         before, (after, steps) = trial.loss(compiled.parameters), trial.train(rate)
-        if not _rises(before, after):
+        # Where the first gradient is not finite no rate is to blame.
+        if not steps or not _rises(before, after):
             return None
         tried = {rate * part: trial.train(rate * part)[0] for part in SMALLER}
         fell = [each for each, loss in tried.items() if -math.inf < loss < before]
         better = min(fell, key=lambda each: tried[each]) if fell else None
     advice = f"try {better:.1g}" if better else "smaller ones that were tried do not mend it: scale the inputs first"
-    return f"learning_rate={rate:g} makes the loss go from {before:.3g} to {after:.3g} in {steps} steps; {advice}."
+    taken = "1 step" if steps == 1 else f"{steps} steps"
+    return f"learning_rate={rate:g} makes the loss go from {before:.3g} to {after:.3g} in {taken}; {advice}."
 
 
 def _rises(before: float, after: float) -> bool:

@@ -137,8 +137,9 @@ def _compared(expected: Reference, answer: Answer) -> dict[str, Any]:
     found = compare(expected.compiled.spec.parameters, ours, theirs, expected.precise)
     is_sound = np.isfinite(native.loss) and np.isfinite(native.gradient).all()
     whose = "the browser's" if is_sound else f"{expected.name}'s own"
+    why = "" if is_sound else " at the initial values: roots, norms, logarithms and quotients have no derivative at 0"
     return {
-        "reason": None if found.error is not None else f"{whose} gradient is not finite, see {found.worst}",
+        "reason": None if found.error is not None else f"{whose} gradient is not finite, see {found.worst}{why}",
         "max_relative_error": found.error,
         "worst": found.worst,
         "rounding": list(found.rounding),

@@ -156,3 +156,15 @@ def test_the_job_of_the_readme_needs_no_advice(tmp_path: Path) -> None:
     compiled = job.compile()
     known = differentiated(job, compiled, first_batch(compiled))
     assert (unscaled(known), contradicted(job, compiled, known, IN_TIME)) == ([], None)
+
+
+def test_no_rate_is_blamed_for_a_gradient_that_is_not_finite_at_the_start() -> None:
+    def norm(p: Any, b: Any) -> Any:
+        return jnp.linalg.norm(p["w"]) + jnp.mean(b["x"]) + 0 * p["c"]
+
+    assert rate(job_of(norm, SCALED)) is None
+
+
+def test_a_huge_size_is_told_in_few_digits() -> None:
+    (note,) = unscaled(known(job_of(linear, SCALED * np.float32(1e30))))
+    assert "with values of a size of 1.1e+30. Bring" in note
