@@ -1,7 +1,7 @@
 """What JAX makes of a loss in double precision, with the roundings of single precision or with moved ones.
 
 The jaxpr of the loss and its gradient is computed in float64. Each result that single precision does not hold exactly
-is left as it is, or rounded, or moved by up to three units in its last place, by an amount that only its value decides.
+is left as it is, or rounded, or moved by up to three units in its last place, by an amount that its operands decide.
 As far as the answer then moves, single precision does not determine it; what is equal stays equal (Parker 1997, Monte
 Carlo arithmetic).
 """
@@ -72,25 +72,29 @@ class Doubled:
             return self._scan(params, inputs)
         if name == "cond":
             return self._cond(params["branches"], inputs)
+        if name == "custom_linear_solve":
+            lengths, jaxprs = params["const_lengths"], params["jaxprs"]
+            before, after = lengths.matvec + lengths.vecmat, sum(lengths)
+            return self.closed(jaxprs.solve, [*inputs[before : before + lengths.solve], *inputs[after:]])
         if name == "bitcast_convert_type":
             return [_bits(inputs[0], params["new_dtype"])]
         if name == "reduce_precision":
             return inputs
         if name in SCATTERS:
-            return [self._moved(_scattered(name, inputs, params))]
+            return [self._moved(_scattered(name, inputs, params), ())]
         wide = {key: DOUBLE if _is_single(value) else value for key, value in params.items()}
         outputs = equation.primitive.bind(*inputs, **wide)
         outputs = outputs if equation.primitive.multiple_results else [outputs]
-        outputs = outputs if name in EXACT_MOVES else [self._moved(each) for each in outputs]
+        outputs = outputs if name in EXACT_MOVES else [self._moved(each, inputs) for each in outputs]
         return outputs if self.move == EXACTLY else [_without_sign_of_zero(each) for each in outputs]
 
-    def _moved(self, y: Any) -> Any:
+    def _moved(self, y: Any, operands: Sequence[Any]) -> Any:
         if y.dtype != DOUBLE:
             return y
         single = y.astype(np.float32).astype(np.float64)
         if self.move == ROUNDED:
             return single
-        moved = y if self.move == EXACTLY else y * (1 + UNITS * _noise(y, self.move))
+        moved = y if self.move == EXACTLY else y * (1 + UNITS * _noise(y, operands, self.move))
         return jnp.where((y != single) & (jnp.abs(y) <= GREATEST), moved, single)
 
     def _scan(self, params: Mapping[str, Any], inputs: list[Any]) -> list[Any]:
@@ -126,11 +130,15 @@ def _without_sign_of_zero(y: Any) -> Any:
     return jnp.where(y == 0, 0.0, y) if y.dtype == DOUBLE else y
 
 
-def _noise(y: Any, salt: int) -> Any:
-    """Numbers of -1 ... 1 that look random, and are equal where `y` is."""
-    bits = lax.bitcast_convert_type(y, np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(
-        salt * 0xD1B54A32D192ED03 % 2**64
-    )
+SALT = 0xD1B54A32D192ED03
+
+
+def _noise(y: Any, operands: Sequence[Any], salt: int) -> Any:
+    """Numbers of -1 ... 1 that look random, and are equal where `y` is equal and made of what is equal."""
+    alike = [each for each in (y, *operands) if each.dtype == DOUBLE and each.shape == y.shape]
+    bits = jnp.full(y.shape, salt * SALT % 2**64, np.uint64)
+    for each in alike:
+        bits = bits + lax.bitcast_convert_type(each, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (bits ^ (bits >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1
 

@@ -122,4 +122,7 @@ def moved(each: Traced) -> list[Arrays]:
     with jax.enable_x64(True), warnings.catch_warnings(action="ignore"):
         inputs = [np.asarray(x, np.float64) if x.dtype == np.float32 else x for x in each.inputs]
         given = [jnp.asarray(x) for x in _with_key(each.loss, inputs)]
-        return [[np.asarray(array, np.float64) for array in Doubled(move).closed(each.jaxpr, given)] for move in MOVES]
+        answers = [[np.asarray(array, np.float64) for array in Doubled(e).closed(each.jaxpr, given)] for e in MOVES]
+    # Hundreds of small executables, which JAX would keep: 20 MB a loss.
+    jax.clear_caches()
+    return answers

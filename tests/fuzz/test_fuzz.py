@@ -18,7 +18,7 @@ from tests.fuzz.tabs import open_tabs
 pytestmark = pytest.mark.browser
 
 SEED = 20_261_129
-COUNTS: dict[Backend, int] = {"wasm": 110, "webgpu": 16, "webgl": 16}
+COUNTS: dict[Backend, int] = {"wasm": 80, "webgpu": 12, "webgl": 12}
 WEB_WORKER = Path(__file__).parent.parent.parent / "web_worker"
 
 
