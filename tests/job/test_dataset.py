@@ -193,7 +193,7 @@ class Frame:
         ({"": np.ones(2)}, "training data expects names that are strings, such as 'x', got ''"),
         (Frame(), "got a Frame: write {name: x[name].to_numpy() for name in x.columns}"),
         ((np.ones(2), np.ones(2)), "got a tuple: give each array a name"),
-        (np.ones(2), "got a ndarray"),
+        (np.ones(2), "got one array: give it a name"),
         (None, "got a NoneType"),
     ],
 )
