@@ -37,6 +37,8 @@ def _with_axes(b: Builder, taken: int, geometry: Geometry) -> int:
 
 def scatter(b: Builder, x: int, indices: int, updates: int, geometry: Geometry, mode: str, how: str) -> int:
     """JAX's `scatter` and its like, in the cheapest of the forms; `how` is that of `indexing.put`."""
+    if 0 in b.types[updates].shape:
+        return x
     box = boxes.find(b, indices, geometry)
     if box is not None:
         return boxes.scatter(b, x, updates, geometry, box, how)

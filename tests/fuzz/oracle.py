@@ -86,7 +86,7 @@ class Doubled:
         outputs = equation.primitive.bind(*inputs, **wide)
         outputs = outputs if equation.primitive.multiple_results else [outputs]
         outputs = outputs if name in EXACT_MOVES else [self._moved(each, inputs) for each in outputs]
-        return outputs if self.move == EXACTLY else [_without_sign_of_zero(each) for each in outputs]
+        return outputs if self.move == EXACTLY else [self._without_signs(each) for each in outputs]
 
     def _moved(self, y: Any, operands: Sequence[Any]) -> Any:
         if y.dtype != DOUBLE:
@@ -96,6 +96,13 @@ class Doubled:
             return single
         moved = y if self.move == EXACTLY else y * (1 + UNITS * _noise(y, operands, self.move))
         return jnp.where((y != single) & (jnp.abs(y) <= GREATEST), moved, single)
+
+    def _without_signs(self, y: Any) -> Any:
+        """Programs do not keep the sign of zero, and only a few orders tell it. The sign of a NaN is the processor's
+        choice, and `top_k` takes a negative one for the least."""
+        if y.dtype != DOUBLE:
+            return y
+        return jnp.where(y == 0, 0.0, jnp.where(jnp.isnan(y), -np.nan if self.move % 2 else np.nan, y))
 
     def _scan(self, params: Mapping[str, Any], inputs: list[Any]) -> list[Any]:
         carried, constants = params["num_carry"], inputs[: params["num_consts"]]
@@ -123,11 +130,6 @@ SCATTER_OPTIONS = ("indices_are_sorted", "unique_indices", "mode")
 def _scattered(name: str, inputs: list[Any], params: Mapping[str, Any]) -> Any:
     options = {key: params[key] for key in SCATTER_OPTIONS}
     return SCATTERS[name](*inputs, params["dimension_numbers"], **options)
-
-
-def _without_sign_of_zero(y: Any) -> Any:
-    """Programs do not keep it, and only a few orders tell it."""
-    return jnp.where(y == 0, 0.0, y) if y.dtype == DOUBLE else y
 
 
 SALT = 0xD1B54A32D192ED03
