@@ -19,7 +19,7 @@ from benchmarks.virtual_clock import Clock
 from crowdlearn import optim
 from crowdlearn.codecs import BY_NAME
 from crowdlearn.frames import Frame, Kind, pack, unpack
-from crowdlearn.protocol import Ack, Fetch, Grant, Lease, Welcome
+from crowdlearn.protocol import FEATURES, Ack, Fetch, Grant, Lease, Welcome
 from crowdlearn.replica.actions import Action, LoadChunk, Say, SendFrame
 from crowdlearn.replica.batches import Batch
 from crowdlearn.replica.counters import Counters
@@ -244,7 +244,7 @@ class World:
         self.welcome = Welcome(
             job=spec.name, run=spec.run, replica="0" * 16, state="running", program="", parameters=spec.parameters,
             shards=spec.shards, batch=spec.batch, training=spec.training, applied=[0] * len(spec.shards),
-            credit=CREDIT, max_frame_bytes=1 << 20,
+            credit=CREDIT, max_frame_bytes=1 << 20, features=list(FEATURES),
         )  # fmt: skip
         self._leases = itertools.count()
         self._score_at = 10.0

@@ -17,6 +17,10 @@ REPLICA_ID = r"^[0-9a-f]{16}$"
 RUN_ID = r"^[0-9a-f]{12}$"
 
 Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+FEATURES = ("dropped", "wide")
+"""What a gateway of this version understands beyond the first edition of protocol 1, as `welcome` lists it: the message
+`dropped`, and gradients as f32 in a job whose `push_codec` is smaller."""
+
 ModelKind = Literal["program", "module"]
 CodecName = Literal["f32", "f16", "int8"]
 
@@ -154,6 +158,8 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     applied: list[int]
     credit: int
     max_frame_bytes: int
+    features: list[str] = []
+    """What the gateway understands beyond the first edition of protocol 1 (see FEATURES); others are ignored."""
 
 
 AckStatus = Literal["accepted", "duplicate", "busy", "rejected"]

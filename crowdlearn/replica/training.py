@@ -60,6 +60,8 @@ class Training:
         """Leases trained whole of which the gateway has not been told."""
         self._dropped = 0
         """Minibatches dropped of which the gateway has not been told."""
+        self._features: list[str] = []
+        """What the gateway of this socket understands; during an upgrade the next may be of another version."""
 
     @property
     def wait_reason(self) -> str | None:
@@ -69,6 +71,7 @@ class Training:
     def connected(self, welcome: Welcome, now: float) -> list[Action]:
         """The gateway has said `welcome`, for the first time or again under the same identity."""
         self._connected, self._asked_for = True, []
+        self._features = welcome.features
         self._leases.disconnect()
         self._outbox.credit = welcome.credit
         settled = self._outbox.reconnect(welcome.applied)
@@ -267,9 +270,9 @@ class Training:
         # int8 has a scale for each block, and holds every gradient.
         if codec.name != "f16" or holds("f16", gradient, self._arrays[index]):
             return codec
-        # A gateway that takes no frame so large gets the halves, the largest of them cut.
+        # A gateway that takes no such frame, or none so large, gets the halves, the largest of them cut.
         fits = HEADER_BYTES + F32.payload_bytes(gradient.size) <= self._welcome.max_frame_bytes
-        return F32 if fits else codec
+        return F32 if fits and "wide" in self._features else codec
 
     def _send_frames(self, now: float) -> list[Action]:
         return [SendFrame(data) for data in self._outbox.take_sendable(now)] if self._connected else []
@@ -299,7 +302,8 @@ class Training:
         return [*self._tell_dropped(), *(Say(Trained(lease=lease)) for lease in trained)]
 
     def _tell_dropped(self) -> list[Action]:
-        if not self._connected:
+        # An older gateway would close the socket; a later one hears of them all.
+        if not self._connected or "dropped" not in self._features:
             return []
         dropped, self._dropped = self._dropped, 0
         parts = [min(MAX_DROPPED, dropped - told) for told in range(0, dropped, MAX_DROPPED)]

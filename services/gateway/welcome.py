@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crowdlearn.protocol import Welcome
+from crowdlearn.protocol import FEATURES, Welcome
 from crowdlearn.settings import GatewaySettings
 from services.gateway.run import Run
 
@@ -24,4 +24,5 @@ def welcome(run: Run, replica: str, applied: list[int], settings: GatewaySetting
         applied=applied,
         credit=settings.credit,
         max_frame_bytes=settings.max_frame_bytes,
+        features=list(FEATURES),
     )

@@ -44,7 +44,7 @@ WELCOME = Welcome(
     job="digits", run="3f0c5a9d2b11", replica="67414f80a1b2c3d4", state="running", program="/p",
     parameters=(ParameterArray("w", (3,), 0),), shards=(Shard(0, 2), Shard(2, 1)),
     batch=BatchLayout(2, (BatchArray("x", "float32", ()),)), training=TRAINING,
-    applied=[0, 0], credit=1, max_frame_bytes=1 << 20,
+    applied=[0, 0], credit=1, max_frame_bytes=1 << 20, features=["dropped", "wide"],
 )  # fmt: skip
 
 
@@ -535,6 +535,18 @@ def test_dropped_minibatches_are_told_before_their_lease_is_trained() -> None:
     stage = ready(rows=2)
     stage.step(1, float("nan"), 1)
     assert stage.said()[-3:] == [Dropped(minibatches=1), Trained(lease=1), Fetch(have=[-1, -1])]
+
+
+def test_a_gateway_of_before_gets_halves_and_hears_of_no_dropped_minibatches() -> None:
+    stage = ready(training=with_training(push_codec="f16"), features=[])
+    stage.step(100_000, 1, 3)
+    assert [frame.codec for frame in stage.frames()] == [1, 1]
+    stage.ack(0, 1).ack(1, 1)
+    stage.step(1, float("nan"), 1)
+    assert [message for message in stage.said() if isinstance(message, Dropped)] == []
+    stage.session.closed(1006)
+    stage.clear().welcome(training=with_training(push_codec="f16"), features=["dropped", "wide", "of tomorrow"])
+    assert Dropped(minibatches=1) in stage.said()
 
 
 def test_minibatches_dropped_while_the_socket_is_away_are_told_after_the_welcome() -> None:

@@ -55,7 +55,7 @@ def messages() -> list[dict[str, Any]]:
         shards=(Shard(0, 40960), Shard(40960, 37540)),
         batch=p.BatchLayout(100, (p.BatchArray("image", "uint8", (784,)), p.BatchArray("label", "uint8", ()))),
         training=p.ReplicaTraining(1, 1, 0.05, 8, 2, "int8", "f16", 0, clip_norm=1.0),
-        applied=[12, 12], credit=2, max_frame_bytes=1048576,
+        applied=[12, 12], credit=2, max_frame_bytes=1048576, features=["dropped", "wide"],
     )  # fmt: skip
     rows: list[tuple[str, str, protocol.Message]] = [
         ("a new replica says hello", "replica", p.Hello(protocol=1, replica=None, run=None, backend="wasm")),

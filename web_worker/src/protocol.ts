@@ -76,6 +76,8 @@ const fromGateway = {
     applied: list(natural),
     credit: integer(1),
     max_frame_bytes: natural,
+    /** What the gateway understands beyond the first edition of protocol 1. */
+    features: optional(list(text()), []),
   }),
   ack: object({
     type: oneOf("ack"),

@@ -14,7 +14,7 @@ const WELCOME = {
   parameters: [{ name: "w", shape: [1], offset: 0 }], shards: [{ offset: 0, size: 1 }],
   batch: { rows: 1, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
   training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0 },
-  applied: [0], credit: 1, max_frame_bytes: 1 << 20,
+  applied: [0], credit: 1, max_frame_bytes: 1 << 20, features: ["dropped", "wide"],
 };
 
 class FakeSocket {

@@ -16,7 +16,7 @@ const WELCOME: Welcome = {
   parameters: [{ name: "w", shape: [3], offset: 0 }], shards: [{ offset: 0, size: 2 }, { offset: 2, size: 1 }],
   batch: { rows: 2, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
   training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0, clip_value: null, clip_norm: null },
-  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20,
+  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20, features: ["dropped", "wide"],
 };
 
 /** A session with a clock, and what it wants sent. */
@@ -486,6 +486,19 @@ test("a gradient in f16 stays so where the gateway takes no larger frame", () =>
   const stage = ready(20, { max_frame_bytes: 47, training: { ...WELCOME.training, push_codec: "f16" } });
   stage.step([100_000, 1, 3]);
   assert.deepEqual(stage.frames().map(({ shard, codec }) => [shard, codec]), [[0, 1], [1, 1]]);
+});
+
+test("a gateway of before gets halves, and hears of no dropped minibatches", () => {
+  const older = { features: [], training: { ...WELCOME.training, push_codec: "f16" as const } };
+  const stage = ready(20, older);
+  stage.step([100_000, 1, 3]);
+  assert.deepEqual(stage.frames().map(({ codec }) => codec), [1, 1]);
+  stage.ack(0, 1).ack(1, 1);
+  stage.step([1, NaN, 1]);
+  assert.deepEqual(stage.messages().filter(({ type }) => type === "dropped"), []);
+  stage.session.closed(1006);
+  stage.clear().welcome({ ...older, features: ["dropped", "wide", "of tomorrow"] });
+  assert.deepEqual(stage.messages().filter(({ type }) => type === "dropped"), [{ type: "dropped", minibatches: 1 }]);
 });
 
 test("a sum that is not finite drops all its minibatches", () => {

@@ -52,6 +52,8 @@ export class Training {
   #trained: number[] = [];
   /** Minibatches dropped of which the gateway has not been told. */
   #dropped = 0;
+  /** What the gateway of this socket understands. While a service is upgraded, the next may be of another version. */
+  #features: readonly string[] = [];
 
   constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
     this.#welcome = welcome;
@@ -73,6 +75,7 @@ export class Training {
   connected(welcome: Welcome, now: number): Action[] {
     this.#isConnected = true;
     this.#askedFor = null;
+    this.#features = welcome.features;
     this.#leases.disconnect();
     this.#outbox.credit = welcome.credit;
     const settled = this.#outbox.reconnect(welcome.applied);
@@ -291,8 +294,9 @@ export class Training {
     const codec = BY_NAME[training.push_codec];
     // int8 has a scale for each block, and holds every gradient.
     if (codec !== BY_NAME.f16 || holds("f16", gradient, this.#arrays[shard]!)) return codec;
-    // A gateway that takes no frame so large gets the halves, the largest of them cut.
-    return HEADER_BYTES + BY_NAME.f32.payloadBytes(gradient.length) <= max_frame_bytes ? BY_NAME.f32 : codec;
+    // A gateway that takes no such frame, or none so large, gets the halves, the largest of them cut.
+    const fits = HEADER_BYTES + BY_NAME.f32.payloadBytes(gradient.length) <= max_frame_bytes;
+    return fits && this.#features.includes("wide") ? BY_NAME.f32 : codec;
   }
 
   #sendFrames(now: number): Action[] {
@@ -330,7 +334,8 @@ export class Training {
   }
 
   #tellDropped(): Action[] {
-    if (!this.#isConnected) return [];
+    // An older gateway would close the socket; a later one hears of them all.
+    if (!this.#isConnected || !this.#features.includes("dropped")) return [];
     const actions: Action[] = [];
     for (; this.#dropped > 0; this.#dropped -= Math.min(MAX_DROPPED, this.#dropped)) {
       actions.push(send({ type: "dropped", minibatches: Math.min(MAX_DROPPED, this.#dropped) }));
