@@ -12,9 +12,10 @@ from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Chunks, Table
 from crowdlearn.errors import JobError
 from crowdlearn.job import modules, scoring
+from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
-from crowdlearn.program import encode, origin, trace
+from crowdlearn.program import Program, encode, origin, trace
 from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.signature import call_of
@@ -119,15 +120,17 @@ def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | N
     program = _trace(job, parameters, train.table)
     loss = _first_loss(job, parameters, train.table)
     scored = _scoring(job, parameters, held_out) if held_out else None
-    return CompiledModel("program", program, scored, call_of(job.loss).notes, loss)
+    names = [array.name for array in parameters.arrays]
+    notes = (*call_of(job.loss).notes, *idle_notes(program, names, origin.line_of_function(job.loss)))
+    return CompiledModel("program", encode(program), scored, notes, loss)
 
 
-def _trace(job: Job, parameters: Parameters, train: Table) -> bytes:
+def _trace(job: Job, parameters: Parameters, train: Table) -> Program:
     shape = import_jax().ShapeDtypeStruct
     batch = {array.name: shape((job.batch_size, *array.shape), array.dtype) for array in train.layout}
     assert job.loss is not None
     leaves = [shape(array.shape, "float32") for array in parameters.arrays]
-    return encode(trace(job.loss, leaves, batch, parameters.tree))
+    return trace(job.loss, leaves, batch, parameters.tree)
 
 
 def _first_loss(job: Job, parameters: Parameters, train: Table) -> float:

@@ -33,6 +33,11 @@ TIMED_SECONDS = 5.0
 FIRST_STEP_SECONDS = 20.0
 """What a backend has for its first step, which compiles. A GPU that software imitates may hang for minutes."""
 
+STILL = (
+    "The first gradient is zero in every parameter: nothing is trained from these initial values. Look for layers that "
+    "all begin with zeros, units of relu that are all off, and a loss that is saturated."
+)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -105,11 +110,14 @@ def on_backend(name: Backend, expected: Reference, seconds: float, steps: int = 
 
 
 def advice(expected: Reference, seconds: float) -> list[str]:
-    """What its author should change: inputs that are not scaled, a learning rate that its first steps contradict.
+    """What its author should change: a gradient of zero, inputs that are not scaled, a learning rate that its first
+    steps contradict.
 
     Args:
         seconds: for the first steps.
     """
+    if not expected.native.gradient.any():
+        return [STILL]
     if expected.known is None:  # a module's values are known to jax-js alone
         return []
     try:
