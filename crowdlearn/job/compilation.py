@@ -15,10 +15,12 @@ from crowdlearn.job import modules, scoring
 from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
-from crowdlearn.program import Program, encode, origin, trace
+from crowdlearn.program import Program, encode, origin, traced
+from crowdlearn.program.draws import LATER_SECONDS, Forward, beginning, drawn_note
 from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.signature import call_of
+from crowdlearn.program.trace import arranged
 from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import JobSpec, Target, parse_target
@@ -44,6 +46,8 @@ class CompiledJob:
     """The held-out chunks, likewise."""
     warnings: tuple[str, ...] = ()
     """What its author should know although it can be trained."""
+    draws_anew: bool = False
+    """Whether the loss draws in Python: traced again, it would be another than the program."""
 
 
 def compile_job(job: Job, run: str, now: float) -> CompiledJob:
@@ -90,6 +94,7 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         train=train,
         held_out=held_out or (),
         warnings=model.warnings,
+        draws_anew=model.draws_anew,
     )
 
 
@@ -117,36 +122,42 @@ def _held_out(job: Job, train: Table) -> Chunks | None:
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
     assert job.loss is not None
-    program = _trace(job, parameters, train.table)
-    loss = _first_loss(job, parameters, train.table)
+    program, first = _trace(job, parameters, train.table)
+    loss, second = _first_loss(job, parameters, train.table)
     scored = _scoring(job, parameters, held_out) if held_out else None
     names = [array.name for array in parameters.arrays]
+    drawn = drawn_note(first, second, job.loss)
     notes = (*call_of(job.loss).notes, *idle_notes(program, names, origin.line_of_function(job.loss)))
-    return CompiledModel("program", encode(program), scored, notes, loss)
+    notes += (drawn,) if drawn else ()
+    return CompiledModel("program", encode(program), scored, notes, loss, draws_anew=drawn is not None)
 
 
-def _trace(job: Job, parameters: Parameters, train: Table) -> Program:
+def _trace(job: Job, parameters: Parameters, train: Table) -> tuple[Program, Forward]:
     shape = import_jax().ShapeDtypeStruct
     batch = {array.name: shape((job.batch_size, *array.shape), array.dtype) for array in train.layout}
     assert job.loss is not None
     leaves = [shape(array.shape, "float32") for array in parameters.arrays]
-    return trace(job.loss, leaves, batch, parameters.tree)
+    return traced(job.loss, leaves, batch, parameters.tree)
 
 
-def _first_loss(job: Job, parameters: Parameters, train: Table) -> float:
-    """Computes one loss: replicas drop gradients that are not finite, and such a job would never end."""
+def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, Forward]:
+    """Computes one loss: replicas drop gradients that are not finite, and such a job would never end.
+
+    It is traced anew, from another seed and at another time, which tells whether it draws in Python.
+    """
     jax = import_jax()
     assert job.loss is not None
-    of_tree = scoring.without_key(jax, job.loss, job.seed)
-    assert of_tree is not None
+    call = call_of(job.loss)
     batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
     with as_browsers(jax), origin.blamed_on("the loss of the first minibatch", function=job.loss):
-        quiet = Quiet(lambda flat, batch: of_tree(parameters.cut(flat), batch), parameters.flat, batch)
-        loss = float(jax.jit(quiet.run)(parameters.flat, batch))
+        inputs = (parameters.leaves(parameters.flat), batch, *scoring.keys_of(jax, call, job.seed))
+        with beginning(1, LATER_SECONDS) as drawn:
+            quiet = Quiet(arranged(call, parameters.tree), *inputs)
+        loss = float(jax.jit(quiet.run)(*inputs))
     if not math.isfinite(loss):
         line = origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}")
-    return loss
+    return loss, Forward(quiet.traced, drawn.shared)
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:

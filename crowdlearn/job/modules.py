@@ -26,6 +26,7 @@ class CompiledModel:
     scored: Scoring | None
     warnings: tuple[str, ...] = ()
     initial_loss: float | None = None
+    draws_anew: bool = False
 
 
 def compile_module(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:

@@ -20,7 +20,10 @@ from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.parameters import initialise
 from crowdlearn.job.scoring import without_key
 from crowdlearn.module import RunningModule, Source
+from crowdlearn.module.scorer import key_words
+from crowdlearn.program import decode
 from crowdlearn.program.effects import Quiet
+from crowdlearn.program.execution import Executor
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.origin import blamed_on
 from crowdlearn.program.tracing import as_browsers
@@ -61,6 +64,16 @@ def module_step(compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> Nat
     source = Source("model.js", compiled.program.decode())
     with closing(RunningModule(source, spec.parameters, spec.batch.arrays)) as module:
         return NativeStep(*module.step(compiled.parameters, spec.batch.rows, rows, spec.training.seed), ())
+
+
+def program_step(compiled: CompiledJob, batch: Mapping[str, NDArray[Any]]) -> NativeStep:
+    """Loss and gradient of `batch` at the initial parameters, of the program itself: of a loss that draws in Python.
+
+    Traced again, such a loss is another.
+    """
+    spec, executor = compiled.spec, Executor(decode(compiled.program))
+    rows = [batch[array.name] for array in spec.batch.arrays]
+    return NativeStep(*executor.step(compiled.parameters, rows, np.array(key_words(spec.training.seed), np.uint32)), ())
 
 
 @dataclass(frozen=True)

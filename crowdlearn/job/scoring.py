@@ -26,7 +26,7 @@ from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_export, import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
 from crowdlearn.program.results import described, returned, type_of
-from crowdlearn.program.signature import Loss, call_of, require_pair
+from crowdlearn.program.signature import Call, Loss, call_of, require_pair
 from crowdlearn.program.trace import names_and_shapes
 from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import BatchArray
@@ -111,10 +111,15 @@ def without_key(jax: Any, loss: Loss | None, seed: int) -> Loss | None:
     """The loss as a function of (parameters, batch); its key is always the same, so that curves are smooth."""
     if loss is None:
         return None
-    call, key = call_of(loss), np.array(key_words(seed), np.uint32)
+    call = call_of(loss)
+    return lambda tree, batch: call(tree, batch, *keys_of(jax, call, seed))
+
+
+def keys_of(jax: Any, call: Call, seed: int) -> tuple[Any, ...]:
+    """The key of JAX that a loss is given wherever it is to be the same every time; empty if it takes none."""
     if not call.takes_key:
-        return call
-    return lambda tree, batch: call(tree, batch, jax.random.wrap_key_data(key, impl="threefry2x32"))
+        return ()
+    return (jax.random.wrap_key_data(np.array(key_words(seed), np.uint32), impl="threefry2x32"),)
 
 
 def _names(

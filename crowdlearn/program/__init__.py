@@ -5,6 +5,6 @@
 
 from crowdlearn.program.interpret import evaluate
 from crowdlearn.program.model import Equation, Program, ValueType, decode, encode
-from crowdlearn.program.trace import trace
+from crowdlearn.program.trace import trace, traced
 
-__all__ = ["Equation", "Program", "ValueType", "decode", "encode", "evaluate", "trace"]
+__all__ = ["Equation", "Program", "ValueType", "decode", "encode", "evaluate", "trace", "traced"]

@@ -18,7 +18,9 @@ class Quiet:
     """A function for arguments of some shapes, without its effects. It returns one array."""
 
     def __init__(self, function: Callable[..., Any], *shapes: Any) -> None:
-        self._closed = _quiet(import_jax().make_jaxpr(function)(*shapes))
+        self.traced = import_jax().make_jaxpr(function)(*shapes)
+        """The closed jaxpr, with everything."""
+        self._closed = _quiet(self.traced)
 
     @property
     def callback(self) -> tuple[str, str | None] | None:

@@ -10,14 +10,19 @@ import numpy as np
 
 def returned(jax: Any, function: Callable[..., Any], *shapes: Any) -> Any:
     """What `function` returns for arguments of these shapes; its arrays have a shape and a type, and no values."""
+    return forward(jax, function, *shapes)[0]
+
+
+def forward(jax: Any, function: Callable[..., Any], *shapes: Any) -> tuple[Any, Any]:
+    """What `function` returns, and all that it computes, as a closed jaxpr without results."""
     kept: list[Any] = []
 
     def probe(*arguments: Any) -> None:
         # Not returned: JAX refuses what is no array, and could not say in which of our functions it was.
         kept.append(function(*arguments))
 
-    jax.eval_shape(probe, *shapes)
-    return kept[0]
+    closed = jax.make_jaxpr(probe)(*shapes)
+    return kept[0], closed
 
 
 def type_of(jax: Any, value: Any) -> tuple[tuple[int, ...], str] | None:

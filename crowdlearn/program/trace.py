@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from crowdlearn.errors import JobError
-from crowdlearn.program import origin
+from crowdlearn.program import draws, origin
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.lower import Lowering
 from crowdlearn.program.model import Program, ValueType
 from crowdlearn.program.passes import optimise
-from crowdlearn.program.results import described, returned, type_of
-from crowdlearn.program.signature import Loss, call_of
+from crowdlearn.program.results import described, forward, type_of
+from crowdlearn.program.signature import Call, Loss, call_of
 from crowdlearn.program.tracing import as_browsers
 
 Tree = Callable[[list[Any]], Any]
@@ -24,7 +24,14 @@ LISTED = 8
 
 
 def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | None = None) -> Program:
-    """The program of `jax.value_and_grad(loss)`.
+    """The program of `jax.value_and_grad(loss)`: see `traced`."""
+    return traced(loss, parameters, batch, tree)[0]
+
+
+def traced(
+    loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | None = None
+) -> tuple[Program, draws.Forward]:
+    """The program of `jax.value_and_grad(loss)`, and the loss as it was traced before.
 
     Args:
         loss: `loss(parameters, batch)`, or with a key of JAX as `signature` tells; a scalar float32.
@@ -37,19 +44,26 @@ def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | No
         SetupError: JAX is not installed.
     """
     jax, call = import_jax(), call_of(loss)
+    compute = arranged(call, tree)
+    with as_browsers(jax):
+        key = (jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")),) if call.takes_key else ()
+        names = names_and_shapes(jax, parameters if tree is None else tree(parameters), batch)
+        with origin.blamed_on("the loss", names, loss), draws.beginning(0) as drawn:
+            result, closed = forward(jax, compute, parameters, batch, *key)
+        first = draws.Forward(closed, drawn.shared)
+        _require_scalar(jax, loss, result)
+        with origin.blamed_on("the gradient of the loss", names, loss):
+            closed = jax.make_jaxpr(jax.value_and_grad(compute))(parameters, batch, *key)
+        return lowered(closed, len(jax.tree.leaves(parameters)), takes_key=call.takes_key), first
+
+
+def arranged(call: Call, tree: Tree | None) -> Callable[..., Any]:
+    """The loss as a function of what `tree` takes, the batch, and the key if there is one."""
 
     def compute(parameters: Any, batch: Any, *key: Any) -> Any:
         return call(parameters if tree is None else tree(parameters), batch, *key)
 
-    with as_browsers(jax):
-        key = (jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")),) if call.takes_key else ()
-        names = names_and_shapes(jax, parameters if tree is None else tree(parameters), batch)
-        with origin.blamed_on("the loss", names, loss):
-            result = returned(jax, compute, parameters, batch, *key)
-        _require_scalar(jax, loss, result)
-        with origin.blamed_on("the gradient of the loss", names, loss):
-            closed = jax.make_jaxpr(jax.value_and_grad(compute))(parameters, batch, *key)
-        return lowered(closed, len(jax.tree.leaves(parameters)), takes_key=call.takes_key)
+    return compute
 
 
 def _require_scalar(jax: Any, loss: Loss, result: Any) -> None:

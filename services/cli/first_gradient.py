@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.job import CompiledJob, Job
-from crowdlearn.job.native import Differentiated, NativeStep, differentiated, first_batch, module_step, native_step
+from crowdlearn.job.native import (
+    Differentiated,
+    NativeStep,
+    differentiated,
+    first_batch,
+    module_step,
+    native_step,
+    program_step,
+)
 from crowdlearn.job.precise import PreciseStep, precise_step
 from crowdlearn.job.scales import unscaled
 from crowdlearn.job.trial import contradicted
@@ -48,7 +56,7 @@ class Reference:
     batch: Mapping[str, NDArray[Any]]
     native: NativeStep
     known: Differentiated | None
-    """JAX's gradient; None for a module."""
+    """JAX's gradient; None for a module, and for a loss that is another when it is traced again."""
 
     @property
     def name(self) -> str:
@@ -74,6 +82,8 @@ def reference(job: Job, compiled: CompiledJob, steps: int = 0) -> Reference:
     batch = first_batch(compiled)
     if not job.loss:
         return Reference(job, compiled, batch, module_step(compiled, batch), None)
+    if compiled.draws_anew:
+        return Reference(job, compiled, batch, program_step(compiled, batch), None)
     known = differentiated(job, compiled, batch)
     native = native_step(job, compiled, batch, steps, TIMED_SECONDS, known)
     return Reference(job, compiled, batch, native, known)
@@ -118,7 +128,7 @@ def advice(expected: Reference, seconds: float) -> list[str]:
     """
     if not expected.native.gradient.any():
         return [STILL]
-    if expected.known is None:  # a module's values are known to jax-js alone
+    if expected.known is None:
         return []
     try:
         rate = contradicted(expected.job, expected.compiled, expected.known, seconds)

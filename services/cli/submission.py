@@ -83,6 +83,9 @@ def compiled_job(
     with console.status(f"Tracing {job_file}"):
         job = load(job_file)
         compiled = job.compile()
+    # Before the first gradient is tried: it may be refused for what these tell.
+    for warning in compiled.warnings:
+        console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if weights is not None:
         compiled = replace(compiled, parameters=load_weights(weights, compiled.spec.parameters))
     past = None
@@ -96,9 +99,7 @@ def compiled_job(
 
 
 async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:
-    """Submits a compiled job with a progress bar of its chunks, after what its author should know."""
-    for warning in compiled.warnings:
-        console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    """Submits a compiled job with a progress bar of its chunks."""
     columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(compiled.spec.name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from crowdlearn import Data, Job
 from services.cli.first_gradient import advice, reference
@@ -32,3 +34,23 @@ def test_a_gradient_of_zero_everywhere_is_said() -> None:
 
 def test_an_array_that_begins_with_zeros_alone_is_trained() -> None:
     assert advised(job_of(two_layers, a=np.ones((4, 3)), b=np.zeros(3))) == []
+
+
+def noisy(p: Any, b: Any) -> Any:
+    return jnp.mean((b["x"] @ p["a"]) * random.random())
+
+
+def test_a_loss_that_draws_in_python_is_compared_as_it_was_traced() -> None:
+    job = job_of(noisy, a=np.ones(4))
+    compiled = job.compile()
+    expected = reference(job, compiled)
+    (drawn,) = set((expected.native.gradient / expected.batch["x"].mean(0)).round(5))
+    assert 0 < drawn < 1
+    for _ in range(3):  # drawn once, when it was compiled
+        assert (reference(job, compiled).native.gradient == expected.native.gradient).all()
+
+
+def test_compiled_again_it_has_another_draw() -> None:
+    job = job_of(noisy, a=np.ones(4))
+    one, other = (reference(job, job.compile()).native.loss for _ in range(2))
+    assert one != pytest.approx(other, rel=1e-6)
