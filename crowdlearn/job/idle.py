@@ -26,12 +26,12 @@ def idle_notes(program: Program, names: Sequence[str], line: str) -> tuple[str, 
     unused, still = _unused(program), _still(program)
     if len(unused) == len(names):
         raise JobError(
-            f"the loss expects to depend on its parameters, got one that uses none of {_listed(names)} from {line}: "
+            f"the loss expects to depend on its parameters, got one that uses none of {listed(names)} from {line}: "
             "compute it from the first argument"
         )
     if len(still) == len(names):
         raise JobError(
-            f"the loss expects to have a gradient, got zero for all of {_listed(names)} from {line}: stop_gradient, "
+            f"the loss expects to have a gradient, got zero for all of {listed(names)} from {line}: stop_gradient, "
             "rounding, comparisons, argmax and integers have none; use a smooth loss, such as a cross-entropy"
         )
     frozen = [index for index in still if index not in unused]
@@ -45,11 +45,12 @@ def _noted(what: str, indices: Sequence[int], names: Sequence[str], line: str, a
     if not indices:
         return ()
     several = len(indices) > 1
-    named = f"parameter{'s' if several else ''} {_listed([names[index] for index in indices])}"
+    named = f"parameter{'s' if several else ''} {listed([names[index] for index in indices])}"
     return (f"{what.format(named)} (at {line}): {'they are' if several else 'it is'} not trained; {advice}",)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Some names, as a sentence shows them."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
 

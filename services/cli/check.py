@@ -58,7 +58,8 @@ def check(
         require_chromium()
         with console.status(f"Running a step in {report.reference}"):
             expected = reference(job, compiled, steps)
-        report = _measured(report, expected, wanted, backend or [], steps, seconds)
+            lost = expected.not_finite()
+        report = _lost(report, lost) if lost else _measured(report, expected, wanted, backend or [], steps, seconds)
     if as_json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
@@ -115,6 +116,10 @@ def _unmeasured(is_module: bool) -> str:
         return "Traced: browsers have every primitive that it uses. Nothing was run."
     where = "in no browser yet" if missing() else "in Node, and in no browser yet"
     return f"A module: it ran {where}."
+
+
+def _lost(report: Report, why: str) -> Report:
+    return msgspec.structs.replace(report, fit=False, verdict=f"Not fit: {why[0].lower()}{why[1:]}")
 
 
 def _measured(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.job import CompiledJob, Job
@@ -23,6 +22,7 @@ from crowdlearn.job.native import (
     native_step,
     program_step,
 )
+from crowdlearn.job.not_finite import not_finite_words
 from crowdlearn.job.precise import PreciseStep, precise_step
 from crowdlearn.job.scales import unscaled
 from crowdlearn.job.trial import contradicted
@@ -62,6 +62,10 @@ class Reference:
     def name(self) -> str:
         """What computed it."""
         return "JAX" if self.job.loss else "Node"
+
+    def not_finite(self) -> str | None:
+        """A sentence where this gradient is not finite: no browser is to be compared with it."""
+        return not_finite_words(self.compiled.spec.parameters, self.native, self.known, self.name)
 
     @functools.cached_property
     def _precise(self) -> PreciseStep | None:
@@ -153,11 +157,8 @@ def _compared(expected: Reference, answer: Answer) -> dict[str, Any]:
     native = expected.native
     ours, theirs = (answer.loss, answer.gradient), (native.loss, native.gradient)
     found = compare(expected.compiled.spec.parameters, ours, theirs, expected.precise)
-    is_sound = np.isfinite(native.loss) and np.isfinite(native.gradient).all()
-    whose = "the browser's" if is_sound else f"{expected.name}'s own"
-    why = "" if is_sound else " at the initial values: roots, norms, logarithms and quotients have no derivative at 0"
     return {
-        "reason": None if found.error is not None else f"{whose} gradient is not finite, see {found.worst}{why}",
+        "reason": None if found.error is not None else f"the browser's gradient is not finite, see {found.worst}",
         "max_relative_error": found.error,
         "worst": found.worst,
         "rounding": list(found.rounding),

@@ -153,11 +153,14 @@ def test_a_gradient_that_is_zero_but_for_rounding_is_fit_and_said_to_be_so(tmp_p
     assert any(note.startswith("Rounding noise: in float32 the gradient of shift is") for note in report["notes"])
 
 
-def test_a_gradient_that_is_not_finite_is_not_fit(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_is_blamed_on_the_loss_and_on_no_browser(tmp_path: Path) -> None:
     code, report = checked(tmp_path, NOT_FINITE, "--backend", "wasm")
-    assert (code, report["fit"]) == (3, False)
-    assert report["backends"]["wasm"]["max_relative_error"] is None
-    assert "JAX's own gradient is not finite" in report["verdict"]
+    line = 2 + (HEAD + NOT_FINITE).splitlines().index("def loss(p, batch):")
+    assert (code, report["fit"], report["backends"]) == (3, False, {})
+    assert report["verdict"].startswith(
+        "Not fit: the loss's own first gradient is not finite, JAX computes it for W, b, from "
+    )
+    assert f"tried.py:{line} on: roots, norms, logarithms" in report["verdict"]
 
 
 def test_an_unsupported_primitive_is_refused_with_its_line_before_a_browser_starts(tmp_path: Path) -> None:

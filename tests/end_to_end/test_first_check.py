@@ -145,3 +145,15 @@ def test_a_gradient_that_float32_cannot_tell_is_no_browser_s_fault(
         "Float32 cannot tell this gradient: JAX's own is more than 10% away from float64's."
     )
     assert "wrong gradients" not in told.getvalue()
+
+
+def test_a_gradient_that_is_not_finite_in_jax_is_refused_as_the_loss_s_own(files: Path) -> None:
+    (files / "root.py").write_text(
+        RIGHT.replace("jnp.mean((", "jnp.sqrt(p['c']) + jnp.mean((").replace("right", "root")
+    )
+    job, told = load(files / "root.py"), io.StringIO()
+    with pytest.raises(typer.Exit) as refused:
+        first_check.check_first_gradient(job, job.compile(), Console(file=told, width=400), is_new=False)
+    assert refused.value.exit_code == 3
+    assert told.getvalue().startswith("The loss's own first gradient is not finite, JAX computes it for c, from ")
+    assert "wasm" not in told.getvalue()
