@@ -10,7 +10,7 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,8 +39,20 @@ OTHER_NAMES = {
     "std": ("stddev", "sigma", "scale", "init_std"),
     "mean": ("mu", "loc", "init_mean"),
     "shape": ("size",),
+    "staleness_limit": ("max_staleness", "maximum_staleness", "staleness_bound", "max_delay"),
+    "n_push": ("push_every", "push_interval", "n_pushes"),
+    "n_fetch": ("fetch_every", "fetch_interval", "n_pull", "pull_every"),
+    "warmup": ("warmup_steps", "warm_up", "warmups"),
+    "patience": ("early_stopping",),
+    "min_improvement": ("min_delta",),
 }
 """What other libraries call a field."""
+
+ALIKE = 0.6
+"""Of names: less is no misspelling."""
+
+LONG = 8
+"""Letters of another library's name: of shorter ones too much is alike."""
 
 
 def explained(kind: Kind) -> Kind:
@@ -93,12 +105,14 @@ def _meant(name: str, names: Sequence[str], taken: Iterable[str], parts: Mapping
         for field, part in parts.items()
         for each in dataclasses.fields(part)
     }
-    for likely in (_known, _close):
-        if found := likely(name, free):
-            return f": did you mean {found!r}?"
-        if found := likely(name, list(inside)):
-            return f": did you mean {inside[found]}?"
-    given = _known(name, names) or _close(name, names)
+    if found := _known(name, free):
+        return f": did you mean {found!r}?"
+    if found := _known(name, list(inside)):
+        return f": did you mean {inside[found]}?"
+    (here, close), (there, close_inside) = _closest(name, free), _closest(name, inside)
+    if max(here, there) >= ALIKE:
+        return f": did you mean {f'{close!r}' if here >= there else inside[close_inside]}?"
+    given = _known(name, names) or (_closest(name, names)[1] if _closest(name, names)[0] >= ALIKE else None)
     return f": did you mean {given!r}, which is given too?" if given else f"; it has {', '.join(names)}"
 
 
@@ -110,9 +124,18 @@ def _known(name: str, fields: Iterable[str]) -> str | None:
     return next(iter((*same, *other)), None)
 
 
-def _close(name: str, fields: Iterable[str]) -> str | None:
-    """The field that is spelt most alike."""
-    return next(iter(difflib.get_close_matches(name.lower(), list(fields), n=1, cutoff=0.6)), None)
+def _closest(name: str, fields: Iterable[str]) -> tuple[float, str]:
+    """The field that is spelt most alike, itself or a longer name that another library has for it, and how much so."""
+    found = [(_alike(name, called), field) for field in fields for called in (field, *_long_names(field))]
+    return max(found, key=lambda each: each[0], default=(0.0, ""))
+
+
+def _long_names(field: str) -> Iterator[str]:
+    return (each for each in OTHER_NAMES.get(field, ()) if len(each) >= LONG)
+
+
+def _alike(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name.lower(), other).ratio()
 
 
 def number(name: str, value: Any) -> float:

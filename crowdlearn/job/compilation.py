@@ -162,7 +162,8 @@ def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:
     assert job.loss is not None
-    return scoring.export(job.loss, job.metrics, parameters, held_out.table.layout, held_out.sizes, job.seed)
+    layout, sizes = held_out.table.layout, held_out.sizes
+    return scoring.export(job.loss, job.metrics, parameters, layout, sizes, job.seed, job.batch_size)
 
 
 def _target(job: Job, model: CompiledModel) -> Target | None:

@@ -84,7 +84,8 @@ def initialise(given: Any, seed: int) -> Parameters:
     is_function = callable(given) and is_single(jax, given)
     tree = _call(jax, given, seed) if is_function else given
     arrangement, leaves = arrange(jax, tree, _is_described)
-    values = {name: _value(name, leaf, [seed, index]) for index, (name, leaf) in enumerate(leaves.items())}
+    called = {name: "params" if is_single(jax, tree) else f"parameter {name}" for name in leaves}
+    values = {name: _value(called[name], leaf, [seed, index]) for index, (name, leaf) in enumerate(leaves.items())}
     arrays, offset = [], 0
     for name, value in values.items():
         arrays.append(ParameterArray(name, value.shape, offset))
@@ -160,45 +161,45 @@ def _is_size(shape: Any) -> bool:
     return all(isinstance(size, int | np.integer) for size in many)
 
 
-def _described(name: str, node: Mapping[str, Any]) -> Normal:
+def _described(called: str, node: Mapping[str, Any]) -> Normal:
     unknown = sorted(map(str, set(node) - DESCRIPTION))
     if unknown:
         raise JobError(
-            f"parameter {name} expects shape, init_mean and init_std, got {', '.join(unknown)} beside shape="
+            f"{called} expects shape, init_mean and init_std, got {', '.join(unknown)} beside shape="
             f"{node['shape']!r:.40}; if shape is a parameter itself, make it an array of floats"
         )
     return Normal(node["shape"], node.get("init_mean", Normal.mean), node.get("init_std", Normal.std))
 
 
-def _value(name: str, leaf: Any, seed: list[int]) -> Vector:
+def _value(called: str, leaf: Any, seed: list[int]) -> Vector:
     if isinstance(leaf, Mapping):
-        leaf = _described(name, leaf)
+        leaf = _described(called, leaf)
     if isinstance(leaf, Normal):
-        return _draw(name, leaf, seed)
-    _require_trainable(name, leaf)
-    array = to_array(f"parameter {name}", leaf, FLOATS)
+        return _draw(called, leaf, seed)
+    _require_trainable(called, leaf)
+    array = to_array(called, leaf, FLOATS)
     if array.dtype.kind != "f":
         what = f"{array.dtype}{list(array.shape)}" if array.ndim else f"{array.dtype} ({array})"
-        raise JobError(f"parameter {name} expects {FLOATS}, got {what}: {_remedy(array)}")
+        raise JobError(f"{called} expects {FLOATS}, got {what}: {_remedy(array)}")
     with np.errstate(over="ignore"):
         narrow = array.astype(np.float32)
     if not np.isfinite(narrow).all():
         beyond = "" if not np.isfinite(array).all() else f": they are beyond {FLOAT32_MAX:.2g}"
-        raise JobError(f"parameter {name} expects finite initial values, got some that are not{beyond}")
-    return _sized(name, narrow)
+        raise JobError(f"{called} expects finite initial values, got some that are not{beyond}")
+    return _sized(called, narrow)
 
 
-def _require_trainable(name: str, leaf: Any) -> None:
+def _require_trainable(called: str, leaf: Any) -> None:
     """Raises JobError for a leaf that is no array at all, and tells where it belongs."""
     if is_key(leaf):
         raise JobError(
-            f"parameter {name} expects {FLOATS}, got a random key: leave it out, and give the loss a third parameter, "
+            f"{called} expects {FLOATS}, got a random key: leave it out, and give the loss a third parameter, "
             "`key`, which is new for every minibatch"
         )
     if isinstance(leaf, str | bytes) or (callable(leaf) and not hasattr(leaf, "dtype")):
         shown = getattr(leaf, "__name__", None) or f"{leaf!r:.40}"
         raise JobError(
-            f"parameter {name} expects {FLOATS}, got a {type(leaf).__name__} ({shown}): what is not trained belongs "
+            f"{called} expects {FLOATS}, got a {type(leaf).__name__} ({shown}): what is not trained belongs "
             "into the loss, or into a module of Equinox"
         )
 
@@ -209,23 +210,23 @@ def _remedy(array: Array) -> str:
     return "write floats (x.astype(np.float32), 1.0) to train it, or leave it out and use it in the loss as a constant"
 
 
-def _draw(name: str, normal: Normal, seed: list[int]) -> Vector:
+def _draw(called: str, normal: Normal, seed: list[int]) -> Vector:
     shape = tuple(normal.shape) if isinstance(normal.shape, tuple | list) else (normal.shape,)
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in shape):
-        raise JobError(f"parameter {name} expects a shape of positive whole numbers, got {normal.shape!r:.80}")
+        raise JobError(f"{called} expects a shape of positive whole numbers, got {normal.shape!r:.80}")
     for what, value in (("mean", normal.mean), ("std", normal.std)):
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-            raise JobError(f"parameter {name} expects a {what} that is a number, got {value!r:.80}")
+            raise JobError(f"{called} expects a {what} that is a number, got {value!r:.80}")
     if normal.std < 0:
-        raise JobError(f"parameter {name} expects a std of at least 0, got {normal.std}")
+        raise JobError(f"{called} expects a std of at least 0, got {normal.std}")
     try:
         noise = np.random.default_rng(seed).standard_normal(shape)
     except (MemoryError, ValueError) as error:
-        raise JobError(f"parameter {name} expects a shape that fits into memory, got {shape}") from error
-    return _sized(name, np.asarray(normal.mean + normal.std * noise, np.float32))
+        raise JobError(f"{called} expects a shape that fits into memory, got {shape}") from error
+    return _sized(called, np.asarray(normal.mean + normal.std * noise, np.float32))
 
 
-def _sized(name: str, array: Vector) -> Vector:
+def _sized(called: str, array: Vector) -> Vector:
     if not array.size:
-        raise JobError(f"parameter {name} expects at least one value, got shape {array.shape}: leave it out")
+        raise JobError(f"{called} expects at least one value, got shape {array.shape}: leave it out")
     return array

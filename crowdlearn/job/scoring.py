@@ -8,7 +8,8 @@ held-out chunk may have. Each takes the flat parameters and the chunk's arrays a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from crowdlearn.program.advice import instead_of
 from crowdlearn.program.effects import Quiet
 from crowdlearn.program.jax_import import import_export, import_jax
 from crowdlearn.program.origin import blamed_on, line_of_function
+from crowdlearn.program.remedies import remedy
 from crowdlearn.program.results import described, returned, type_of
 from crowdlearn.program.signature import Call, Loss, call_of, require_pair
 from crowdlearn.program.trace import names_and_shapes
@@ -68,6 +70,7 @@ def export(
     arrays: tuple[BatchArray, ...],
     chunk_sizes: Iterable[int],
     seed: int = 0,
+    batch_rows: int | None = None,
 ) -> Scoring:
     """Writes the scoring of held-out chunks as bytes.
 
@@ -76,6 +79,7 @@ def export(
             that of `seed`, unless `metrics` returns a `loss` of its own.
         arrays: of a held-out row.
         chunk_sizes: the numbers of rows that a chunk may have: a full one and the last.
+        batch_rows: for how many the loss was traced before, without an error.
     Raises:
         JobError: metrics raises, or returns something else than scalars by name; with the user's line.
     """
@@ -87,9 +91,25 @@ def export(
         measured = _names(jax, metrics, parameters, batch, may_be_loss=has_key)
         names = (LOSS,) * (loss is not None) + measured
         blamed = metrics if loss is None else loss
-        functions.append((rows, _export(jax, loss_of, metrics, parameters, batch, names, blamed)))
+        with _told_of_rows(rows, batch_rows):
+            functions.append((rows, _export(jax, loss_of, metrics, parameters, batch, names, blamed)))
     header = _Header(names, arrays, tuple(_Function(rows, len(data)) for rows, data in functions))
     return Scoring(names, _headed(header) + b"".join(data for _, data in functions))
+
+
+@contextmanager
+def _told_of_rows(rows: int, batch_rows: int | None) -> Iterator[None]:
+    """Says of a loss that cannot be traced for `rows`, as it could for a minibatch's, that this is the difference."""
+    try:
+        yield
+    except JobError as error:
+        # Whatever else is wrong has its own advice, or would have been wrong before.
+        if batch_rows in (None, rows) or error.__cause__ is None or remedy(error.__cause__):
+            raise
+        raise JobError(
+            f"{error}; held-out rows come {rows:,} at once, and a minibatch has {batch_rows:,}: take their number from "
+            "the batch, such as len(batch[NAME]), and not from a constant or an array of that many"
+        ) from error
 
 
 def by_module(names: tuple[str, ...], arrays: tuple[BatchArray, ...]) -> Scoring:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+SPARSE = "a dense array, or indices and values as arrays of the batch with jax.ops.segment_sum"
+ONE_DEVICE = "the loss for one device, with jnp.sum and jnp.mean over axes of the minibatch"
+REFERENCE = "x = x.at[i].set(value), which gives a new array,"
+
 ADVICE = {
     "while": "crowdlearn.bounded_while(cond, body, init, max_steps=...), or a loop of a fixed number of steps",
     "reduce_window": "lax.reduce_window with lax.max, lax.min or lax.add",
@@ -31,6 +35,29 @@ ADVICE = {
     "fft": "a product with a constant Fourier matrix",
     "pure_callback": "the computation itself in JAX; a browser has no Python",
     "io_callback": "the computation itself in JAX; a browser has no Python",
+    "ffi_call": "the computation itself in JAX; a browser has no compiled libraries",
+    "tridiagonal_solve": "jnp.linalg.solve of the whole matrix, of at most 8 rows, or a lax.scan along the rows that "
+    "eliminates and one backwards that substitutes",
+    "tridiagonal": "a formulation without matrix decompositions",
+    "hessenberg": "a formulation without matrix decompositions",
+    "cholesky_update": "jnp.linalg.cholesky of the sum, of at most 8 rows",
+    "symmetric_product": "alpha * x @ x.T + beta * c",
+    "reduce_xor": "jnp.sum(x) % 2 for truth values, or lax.associative_scan(jnp.bitwise_xor, x)[-1]",
+    "mulhi": "a product whose factors have 16 bits",
+    "bcoo_dot_general": SPARSE,
+    "bcoo_todense": SPARSE,
+    "bcsr_dot_general": SPARSE,
+    "bcsr_todense": SPARSE,
+    "psum": ONE_DEVICE,
+    "psum_invariant": ONE_DEVICE,
+    "pmax": ONE_DEVICE,
+    "all_gather": ONE_DEVICE,
+    "axis_index": ONE_DEVICE,
+    "shard_map": ONE_DEVICE,
+    "new_ref": REFERENCE,
+    "get": REFERENCE,
+    "swap": REFERENCE,
+    "addupdate": REFERENCE,
 }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+
+from crowdlearn.program.advice import ADVICE
 
 NUMPY = (
     "NumPy, SciPy, scikit-learn and pandas cannot compute with what JAX traces: write it with jax.numpy (np.mean is "
@@ -73,9 +76,9 @@ def remedy(error: BaseException) -> str | None:
             if kind.__name__ in BY_TYPE:
                 return BY_TYPE[kind.__name__]
     for each in chain:
-        attribute = _attribute(each)
-        if attribute:
-            return attribute
+        found = _attribute(each) or _derivative(each)
+        if found:
+            return found
     return next((found for words, found in BY_WORDS.items() if any(words in str(each) for each in chain)), None)
 
 
@@ -88,6 +91,13 @@ def _attribute(error: BaseException) -> str | None:
     if isinstance(error, AttributeError) and "Tracer" in type(error.obj).__name__:
         return f"arrays of JAX have no `.{error.name}`: jax.numpy has the functions for them"
     return None
+
+
+def _derivative(error: BaseException) -> str | None:
+    named = re.search(r"ifferentiation rule for '(\w+)' not implemented", str(error))
+    if named is None:
+        return None
+    return f"write {ADVICE.get(named[1], 'it in functions of which JAX knows the derivative')} instead"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import sparse
 
 from crowdlearn.errors import JobError, UnsupportedModelError
 from crowdlearn.program import trace
@@ -39,6 +40,41 @@ def test_a_primitive_that_browsers_lack_is_named_with_the_users_line_and_what_to
     assert "`svd`" in message
     assert line_of(loss, "jnp.linalg") in message
     assert "write jnp.linalg.norm(x) for the norm of all elements" in message
+
+
+def updates_a_reference(w, batch):
+    kept = jax.new_ref(jnp.zeros(4))
+    kept[...] = w
+    return jnp.sum(kept[...])
+
+
+WITH_ADVICE = {
+    "tridiagonal_solve": (
+        lambda w, batch: jnp.sum(lax.linalg.tridiagonal_solve(jnp.ones(4), 3 * jnp.ones(4), jnp.ones(4), w[:, None])),
+        "write jnp.linalg.solve of the whole matrix, of at most 8 rows, or a lax.scan along the rows",
+    ),
+    "psum": (
+        lambda w, batch: jnp.sum(jax.vmap(lambda x: x / lax.psum(x, "rows"), axis_name="rows")(w)),
+        "write the loss for one device, with jnp.sum and jnp.mean over axes of the minibatch instead",
+    ),
+    "reduce_xor": (
+        lambda w, batch: jnp.sum(w) + lax.reduce_xor(batch["pixels"].astype(jnp.int32), (0, 1)),
+        "or lax.associative_scan(jnp.bitwise_xor, x)[-1] instead",
+    ),
+    "bcoo_todense": (
+        lambda w, batch: jnp.sum(sparse.BCOO.fromdense(w[:, None], nse=4).todense()),
+        "write a dense array, or indices and values as arrays of the batch with jax.ops.segment_sum instead",
+    ),
+    "new_ref": (updates_a_reference, "write x = x.at[i].set(value), which gives a new array, instead"),
+}
+
+
+@pytest.mark.parametrize("name", WITH_ADVICE)
+def test_what_else_a_user_may_call_is_refused_with_what_to_write(name):
+    loss, advice = WITH_ADVICE[name]
+    message = refused(loss)
+    assert f"the loss uses `{name}` at " in message
+    assert advice in message
 
 
 @pytest.mark.parametrize("name", ["inv", "cholesky", "det"])

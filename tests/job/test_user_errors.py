@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
+from jax import lax
 
 from crowdlearn import Data, Job, Normal, bounded_while
 from crowdlearn.errors import JobError
@@ -208,3 +209,82 @@ def test_a_mistake_in_predict_is_told_with_its_line(predict, message):
     with pytest.raises(JobError) as caught:
         to_onnx(job, {"w": np.ones(4, np.float32)}, "a test", {})
     assert message in str(caught.value)
+
+
+def reshapes(p, b):
+    return jnp.mean(b["x"].reshape(8, 4) @ p["w"])
+
+
+def adds(p, b):
+    return jnp.mean(scores(p, b) + jnp.arange(8))
+
+
+def multiplies(p, b):
+    return jnp.mean(jnp.eye(8) @ scores(p, b))
+
+
+def joins(p, b):
+    return jnp.mean(jnp.concatenate([b["x"], jnp.ones((8, 1))], 1) @ jnp.append(p["w"], 1.0))
+
+
+def maps(p, b):
+    return jnp.mean(jax.vmap(lambda i, row: i * row @ p["w"])(jnp.arange(8), b["x"]))
+
+
+def asserts(p, b):
+    assert b["x"].shape == (8, 4)
+    return plain(p, b)
+
+
+@pytest.mark.parametrize("loss", [reshapes, adds, multiplies, joins, maps, asserts])
+def test_a_loss_that_has_the_rows_of_a_minibatch_in_it_is_told_so(loss):
+    message = refused(loss=loss)
+    assert re.match(rf"the loss of held-out data raised \w+ at \S*{line_of(loss)}", message), message
+    assert message.endswith(
+        "; held-out rows come 16 at once, and a minibatch has 8: take their number from the batch, such as "
+        "len(batch[NAME]), and not from a constant or an array of that many"
+    )
+
+
+def test_an_error_of_another_kind_in_held_out_data_is_told_as_it_is():
+    KEPT.clear()
+
+    def keeps_once(p, b):
+        # In the trace for held-out rows alone, which is the first of 16.
+        return plain(p, b) + (float(p["w"][0]) if len(b["x"]) == 16 else 0.0)
+
+    assert "keep the array" in refused(loss=keeps_once)
+    assert "held-out rows come" not in refused(loss=keeps_once)
+
+
+NO_DERIVATIVE = {
+    "tridiagonal": (lambda p, b: jnp.mean(lax.linalg.tridiagonal(p["w"][:, None] * p["w"])[0]), "without matrix"),
+    "hessenberg": (lambda p, b: jnp.mean(lax.linalg.hessenberg(p["w"][:, None] * p["w"])[0]), "without matrix"),
+    "symmetric_product": (
+        lambda p, b: jnp.mean(lax.linalg.symmetric_product(p["w"][:, None], jnp.eye(4))), "write alpha * x @ x.T + beta"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_DERIVATIVE)
+def test_a_function_without_a_derivative_is_told_with_what_to_write(name):
+    loss, advice = NO_DERIVATIVE[name]
+    message = refused(loss=loss)
+    assert f"rule for '{name}' not implemented" in message
+    assert advice in message
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (np.arange(4), "params expects float numbers, got int64[4]: write floats"),
+        (Normal((0,)), "params expects a shape of positive whole numbers, got (0,)"),
+        (np.full(4, np.nan), "params expects finite initial values"),
+        ("x", "params expects float numbers, got a str"),
+        (lambda: np.arange(4), "params expects float numbers, got int64[4]"),
+        ([np.arange(4)], "parameter 0 expects float numbers, got int64[4]"),
+        ({"parameters": np.arange(4)}, "parameter parameters expects float numbers, got int64[4]"),
+    ],
+)
+def test_params_that_are_one_array_are_told_as_params(params, message):
+    assert refused(loss=plain, params=params).startswith(message)
