@@ -66,8 +66,9 @@ class Channel:
         """Somebody said that the shard is at this version; the next fetch shows whether it is so."""
         if (version, fence) != (self.version, self.fence):
             self._dirty = True
-            if self._waiting:
-                self._stirred.set()
+        # Also after a fetch that failed, whatever is announced then.
+        if self._dirty and self._waiting:
+            self._stirred.set()
 
     def close(self) -> None:
         """Ends `follow`."""
@@ -96,7 +97,8 @@ class Channel:
             return
         if (newest.version, newest.fence) != (self.version, self.fence):
             self._adopt(newest)
-            await self._offer()
+        # Also what is not new: who asked meanwhile may have less.
+        await self._offer()
 
     def _adopt(self, newest: Parameters) -> None:
         if newest.version < self.version:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.frames import unpack
 from crowdlearn.protocol import Wait
 from crowdlearn.sharding import Shard
@@ -28,11 +29,13 @@ class Shards:
     """Parameters at `version`, all of that value; counts how often they are read."""
 
     def __init__(self) -> None:
-        self.version, self.fence, self.reads = 0, 1, 0
+        self.version, self.fence, self.reads, self.away = 0, 1, 0, False
         self.diverged = asyncio.Event()
 
     async def parameters(self, run: str, shard: int) -> Parameters:
         self.reads += 1
+        if self.away:
+            raise StoreUnavailableError("no Redis")
         if self.diverged.is_set():
             return Parameters(self.version, self.fence, np.full(4, np.nan, "<f4").tobytes())
         return Parameters(self.version, self.fence, np.full(4, self.version, "<f4").tobytes())
@@ -152,6 +155,31 @@ async def test_who_has_the_newest_waits_for_the_next() -> None:
         shards.version = 5
         channel.announce(5, 1)
         assert (await received(outbox))[0] == 5
+
+
+async def test_who_has_nothing_is_served_also_when_an_announcement_brought_nothing_new() -> None:
+    shards, outbox = Shards(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(outbox, -1)
+        await received(outbox)
+        # An announcement that came late, of a version before that which was read meanwhile.
+        channel.announce(-1, 1)
+        channel.want(outbox, -1)
+        assert await received(outbox) == (0, [0.0] * 4)
+
+
+async def test_who_has_nothing_is_served_after_an_outage_that_brought_nothing_new() -> None:
+    shards, outbox = Shards(), Outbox()
+    async with followed(shards) as channel:
+        channel.want(outbox, -1)
+        await received(outbox)
+        shards.away = True
+        channel.announce(7, 1)
+        channel.want(outbox, -1)
+        await until(lambda: shards.reads == 2)
+        shards.away = False
+        channel.announce(0, 1)
+        assert await received(outbox) == (0, [0.0] * 4)
 
 
 async def test_a_version_that_went_back_is_offered() -> None:
