@@ -174,11 +174,18 @@ def _places(b: Builder, indices: int, geometry: Geometry, *, clip: bool) -> tupl
 
 def start_of(b: Builder, indices: int, geometry: Geometry, number: int) -> int:
     """One element of each index vector, (B, K) int32."""
-    values = b.convert(column(b, indices, geometry, number), "int32")
+    values = signed(b, column(b, indices, geometry, number))
     order = (*geometry.index_batch, *geometry.lookups)
     batches = math.prod(geometry.indices[axis] for axis in geometry.index_batch)
     turned = b.emit("transpose", (values,), permutation=order)
     return b.reshape(turned, (batches, math.prod(geometry.lead) // max(batches, 1)))
+
+
+def signed(b: Builder, indices: int) -> int:
+    """Indices as int32. Of uint32 the largest are too large for it, and lie behind the end all the same."""
+    if b.types[indices].dtype == "uint32":
+        indices = b.emit("min", (indices, b.broadcast(b.constant(np.uint32(2**31 - 1)), b.types[indices].shape)))
+    return b.convert(indices, "int32")
 
 
 def clipped(b: Builder, start: int, most: int) -> int:

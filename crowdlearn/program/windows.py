@@ -260,7 +260,7 @@ def _single(operand: tuple[int, ...], sizes: tuple[int, ...], indexed: Sequence[
 
 
 def _vector(b: Builder, starts: Sequence[int], axes: Sequence[int]) -> int:
-    return b.emit("concatenate", [b.reshape(b.convert(starts[axis], "int32"), (1,)) for axis in axes], dimension=0)
+    return b.emit("concatenate", [b.reshape(indexing.signed(b, starts[axis]), (1,)) for axis in axes], dimension=0)
 
 
 def _fixed_starts(b: Builder, x: int, starts: Sequence[int], sizes: Sequence[int]) -> tuple[list[int], tuple[int, ...]]:

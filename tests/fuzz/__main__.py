@@ -1,27 +1,31 @@
-"""`make fuzz`: compares random losses in a Chromium with JAX, and writes down what is wrong."""
+"""`make fuzz`: compares random losses in Chromiums with JAX, and writes down what is wrong."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import multiprocessing
+import os
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError
 from pathlib import Path
-from random import Random
-from typing import get_args
+from typing import Any, get_args
+
+from pebble import ProcessExpired, ProcessPool
 
 from services.cli.program_page import Backend
-from tests.fuzz.comparison import Outcome, Wrong, compare, failing
-from tests.fuzz.drawing import sample
-from tests.fuzz.loss import RandomLoss
-from tests.fuzz.reference import Prepared, prepare, reason
-from tests.fuzz.shrinking import shrunk
-from tests.fuzz.tabs import Tabs, open_tabs
+from tests.fuzz.comparison import Outcome
 from tests.fuzz.verdict import Verdict
+from tests.fuzz.worker import BATCH, compared, signature
 
-BATCH = 40
-"""Losses in one compilation of JAX and one call of the page."""
+BATCHES = 20
+"""After so many a worker makes room for a fresh one: JAX and Chromium keep what they have compiled."""
+
+MOST_SECONDS = 1800
+"""A batch that takes longer, shrinking included, is given up."""
 
 MOST_FOUND = 200
 """Wrong programs after which a run ends: they are one fault, or a few."""
@@ -35,46 +39,36 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the first batch; each has the next")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which it ends, whatever it has compared")
     parser.add_argument("--found", type=Path, default=Path("fuzz-found"), help="the folder for what is wrong")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, each with a Chromium")
     return parser.parse_args()
 
 
-def batches(seed: int) -> Iterator[list[RandomLoss]]:
-    """Losses without end; the same for the same seed."""
+def outcomes(given: argparse.Namespace, pool: ProcessPool, total: Outcome) -> Iterator[tuple[int, Any]]:
+    """Each batch's seed, and its future when it is done or given up; a few are always under way."""
+    seeds, pending = itertools.count(given.seed), deque[tuple[int, Any]]()
     while True:
-        random = Random(seed)
-        yield [sample(random) for _ in range(BATCH)]
-        seed += 1
+        while len(pending) <= given.workers:
+            seed, seen = next(seeds), {signature(each) for each in total.wrong}
+            task = (seed, given.backend, given.found, seen)
+            pending.append((seed, pool.schedule(compared, args=task, timeout=MOST_SECONDS)))
+        yield pending.popleft()
 
 
-def prepared_batches(seed: int) -> Iterator[Prepared]:
-    """JAX computes the next batch while the browser computes this one."""
-    losses = batches(seed)
-    with ThreadPoolExecutor(1) as jax:
-        ahead = jax.submit(lambda: prepare(next(losses)))
+def run(given: argparse.Namespace, pool: ProcessPool) -> tuple[Outcome, Counter[str]]:
+    """Compares, and prints how it goes. Returns what came out, and why batches were lost."""
+    total, lost, started = Outcome(), Counter[str](), time.monotonic()
+    for seed, batch in outcomes(given, pool, total):
         try:
-            while True:
-                ready = ahead.result()
-                ahead = jax.submit(lambda: prepare(next(losses)))
-                yield ready
-        finally:
-            ahead.cancel()
-
-
-def run(given: argparse.Namespace, tabs: Tabs) -> Outcome:
-    """Compares, and prints how it goes."""
-    total, started, seen = Outcome(), time.monotonic(), set[tuple[str, str]]()
-    for number, prepared in enumerate(prepared_batches(given.seed)):
-        outcome = compare(prepared, tabs)
-        for each in outcome.wrong:
-            if signature(each) not in seen:
-                found(each, given.found, tabs)
-            seen.add(signature(each))
-        total.add(outcome)
+            total.add(batch.result())
+        except TimeoutError:
+            lost[f"took more than {MOST_SECONDS / 60:.0f} minutes"] += 1
+        except ProcessExpired as error:
+            lost[f"ended the process with exit code {error.exitcode}: see what XLA printed"] += 1
         elapsed = time.monotonic() - started
-        print(progress(total, elapsed, given.seed + number), flush=True)
+        print(progress(total, elapsed, seed) + (f", {lost.total()} batches lost" if lost else ""), flush=True)
         if total.compared >= given.programs or elapsed >= 60 * given.minutes or len(total.wrong) >= MOST_FOUND:
             break
-    return total
+    return total, lost
 
 
 def progress(total: Outcome, elapsed: float, seed: int) -> str:
@@ -87,27 +81,17 @@ def progress(total: Outcome, elapsed: float, seed: int) -> str:
     )
 
 
-def signature(wrong: Wrong) -> tuple[str, str]:
-    """What failures of one fault have in common; wrong values are each shrunk."""
-    return wrong.kind, str(wrong.loss) if wrong.kind == "value" else reason(Exception(wrong.said))
-
-
-def found(wrong: Wrong, folder: Path, tabs: Tabs) -> None:
-    """Shrinks a wrong loss and writes it down."""
-    smallest = shrunk(wrong, lambda losses, kind: failing(losses, kind, tabs))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{len(list(folder.glob('*.json'))):03}.json"
-    path.write_text(f"{smallest.loss}\n")
-    print(f"WRONG ({smallest.kind}): {smallest.said}\n  {smallest.loss}\n  of {wrong.loss}\n  in {path}", flush=True)
-
-
 def main() -> int:
     """Returns 1 if anything is wrong."""
     given = arguments()
-    with open_tabs(given.backend) as tabs:
-        total = run(given, tabs)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPool(given.workers, max_tasks=BATCHES, context=spawn) as pool:
+        total, lost = run(given, pool)
+        pool.stop()
     for refusal, count in total.refused.most_common():
         print(f"refused {count:4} times: {refusal}")
+    for why, count in lost.most_common():
+        print(f"lost {count} batches of {BATCH}: {why}")
     if total.wrong:
         print(f"To keep one as a test, add a name and what its file in {given.found}/ holds to tests/fuzz/kept.json.")
     return 1 if total.wrong else 0

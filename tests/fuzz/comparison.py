@@ -11,7 +11,7 @@ import numpy as np
 
 from services.cli.program_page import Answer, Failure
 from tests.fuzz.loss import RandomLoss
-from tests.fuzz.reference import Prepared, moved, prepare, traced_all
+from tests.fuzz.reference import Prepared, eager, moved, prepare, traced_all
 from tests.fuzz.tabs import Tabs
 from tests.fuzz.verdict import Arrays, Verdict, judge
 
@@ -57,7 +57,7 @@ def compare(prepared: Prepared, tabs: Tabs) -> Outcome:
             outcome.wrong.append(Wrong(each.loss, "failure", answer.reason))
             continue
         got = cut(answer, single)
-        judgement = judge(got, single, partial(moved, each))
+        judgement = judge(got, single, partial(moved, each), partial(eager, each))
         outcome.verdicts[judgement.verdict] += 1
         if judgement.verdict is Verdict.WRONG:
             outcome.wrong.append(Wrong(each.loss, "value", said(got, single, judgement.worst)))

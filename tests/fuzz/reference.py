@@ -115,6 +115,13 @@ def _single(batch: Sequence[Traced]) -> list[Arrays]:
     return [[np.asarray(array, np.float64) for array in each] for each in answers]
 
 
+def eager(each: Traced) -> Arrays:
+    """JAX's answer in single precision, each primitive by itself."""
+    with warnings.catch_warnings(action="ignore"):
+        given = [jnp.asarray(x) for x in _with_key(each.loss, each.inputs)]
+        return [np.asarray(x, np.float64) for x in jax.core.eval_jaxpr(each.jaxpr.jaxpr, each.jaxpr.consts, *given)]
+
+
 def moved(each: Traced) -> list[Arrays]:
     """JAX's answers with each of MOVES, each primitive by itself: XLA mistakes some that it compiles together.
 

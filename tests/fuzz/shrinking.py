@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from msgspec.structs import replace
@@ -16,9 +17,14 @@ Try = Callable[[Sequence[RandomLoss], str], list[Wrong]]
 """Which of some losses fail in a way."""
 
 
-def shrunk(wrong: Wrong, fails: Try, rounds: int = 25) -> Wrong:
+SHRINK_SECONDS = 300.0
+"""After so long the smallest so far will do."""
+
+
+def shrunk(wrong: Wrong, fails: Try) -> Wrong:
     """The smallest loss that was found to fail as `wrong` does."""
-    for _ in range(rounds):
+    until = time.monotonic() + SHRINK_SECONDS
+    while time.monotonic() < until:
         smaller = sorted({str(each): each for each in _smaller(wrong.loss)}.values(), key=size)
         for start in range(0, len(smaller), AT_ONCE):
             failing = fails(smaller[start : start + AT_ONCE], wrong.kind)

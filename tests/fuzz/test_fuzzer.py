@@ -96,19 +96,22 @@ def arrays(*numbers: float) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("got", "moved", "verdict"),
+    ("got", "moved", "eager", "verdict"),
     [
-        ((1.00005, 2, 4), [], Verdict.RIGHT),
-        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4)], Verdict.WRONG),
-        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4.0005)], Verdict.RIGHT),
-        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 7)], Verdict.UNDETERMINED),
-        ((np.nan, 2, 4), [(1, 2, 4), (1, 2, 4)], Verdict.WRONG),
-        ((1.0, np.nan, 4), [(1, 2, 4), (1, 2, 4)], Verdict.WRONG),
-        ((np.inf, 2, 4), [(np.inf, 2, 4), (1, 2, 4)], Verdict.UNDETERMINED),
+        ((1.00005, 2, 4), [], None, Verdict.RIGHT),
+        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.WRONG),
+        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4)], (1, 2, 4.001), Verdict.RIGHT),
+        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4.0005)], None, Verdict.RIGHT),
+        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 7)], None, Verdict.UNDETERMINED),
+        ((np.nan, 2, 4), [(1, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.WRONG),
+        ((1.0, np.nan, 4), [(1, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.WRONG),
+        ((np.inf, 2, 4), [(np.inf, 2, 4), (1, 2, 4)], None, Verdict.UNDETERMINED),
     ],
 )
-def test_a_difference_is_wrong_unless_moved_roundings_explain_it(got: Any, moved: Any, verdict: Verdict) -> None:
-    judgement = judge(arrays(*got), arrays(1.0, 2, 4), lambda: [arrays(*each) for each in moved])
+def test_a_difference_is_wrong_unless_roundings_explain_it(got: Any, moved: Any, eager: Any, verdict: Verdict) -> None:
+    judgement = judge(
+        arrays(*got), arrays(1.0, 2, 4), lambda: [arrays(*each) for each in moved], lambda: arrays(*eager)
+    )
     assert judgement.verdict is verdict
 
 

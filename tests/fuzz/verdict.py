@@ -39,13 +39,15 @@ class Judgement:
     worst: float = 0.0
 
 
-def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]]) -> Judgement:
-    """Compares `got` with `single`, and if they differ with what `moved` gives.
+def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]], eager: Callable[[], Arrays]) -> Judgement:
+    """Compares `got` with `single`, and if they differ with what `moved` and `eager` give.
 
     A minibatch is dropped if anything in its answer is not finite: then nothing else in it matters.
 
     Args:
+        single: JAX's answer in single precision, compiled.
         moved: JAX's answers in double precision, then with roundings of single precision, and moved ones.
+        eager: JAX's answer in single precision, each primitive by itself.
     """
     worst = max(map(_excess, got, single))
     if worst <= 1 or not (_is_finite(got) or _is_finite(single)):
@@ -55,6 +57,8 @@ def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]]) ->
     if any(spread > UNCERTAIN * max(_scale(exact), LEAST) for spread, exact in zip(spreads, double, strict=True)):
         return Judgement(Verdict.UNDETERMINED, worst)
     worst = max(_excess(*each) for each in zip(got, double, [4 * spread for spread in spreads], strict=True))
+    if worst > 1:
+        worst = min(worst, max(map(_excess, got, eager())))
     return Judgement(Verdict.WRONG if worst > 1 else Verdict.RIGHT, worst)
 
 
