@@ -135,7 +135,9 @@ class Connection:
     async def require_keeping(self) -> None:
         """Raises SetupError where Redis may remove keys that nobody has asked it to."""
         with self.answering():
-            policies = {str(memory.get("maxmemory_policy", "")) for memory in await self._memory()}
+            # Without a limit memory is never short, whatever the policy.
+            limited = [memory for memory in await self._memory() if int(memory.get("maxmemory", -1))]
+        policies = {str(memory.get("maxmemory_policy", "")) for memory in limited}
         evicting = sorted(policy for policy in policies if policy.startswith("allkeys"))
         if evicting:
             raise SetupError(

@@ -133,10 +133,35 @@ async def test_chunks_whose_sizes_lie_leave_nothing_behind(store_url: str) -> No
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
 async def test_a_redis_that_evicts_what_it_likes_is_refused(store_url: str, policy: str) -> None:
     store = await connect(store_url)
-    await store._connection.call("CONFIG", "SET", "maxmemory-policy", policy)
+    await store._connection.call("CONFIG", "SET", "maxmemory-policy", policy, "maxmemory", 1 << 30)
     with pytest.raises(SetupError, match=f"expects the maxmemory-policy noeviction, got {policy}"):
         await submit(store, small_spec())
     assert await store._connection.call("KEYS", "*") == []
+    await store.close()
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+async def test_a_redis_without_a_limit_evicts_nothing_whatever_its_policy(store_url: str, policy: str) -> None:
+    store = await connect(store_url)
+    await store._connection.call("CONFIG", "SET", "maxmemory-policy", policy, "maxmemory", 0)
+    spec = await submit(store, small_spec())
+    assert await store.jobs.spec(spec.name) == spec
+    await store.close()
+
+
+async def test_of_several_nodes_one_that_may_evict_is_enough(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = {"maxmemory": 0, "maxmemory_policy": "allkeys-lru"}
+    limited = {"maxmemory": 1 << 30, "maxmemory_policy": "noeviction"}
+    store, nodes = await connect(store_url), [unlimited, limited]
+
+    async def memory() -> list[dict[str, object]]:
+        return nodes
+
+    monkeypatch.setattr(store._connection, "_memory", memory)
+    await store._connection.require_keeping()
+    nodes.append({"maxmemory": 1 << 30, "maxmemory_policy": "allkeys-lfu"})
+    with pytest.raises(SetupError, match="got allkeys-lfu"):
+        await store._connection.require_keeping()
     await store.close()
 
 
