@@ -1,11 +1,17 @@
-"""Counts the gradients of a run that were refused since the last one that was applied. Tells nobody by itself."""
+"""Counts the gradients that were refused: of a run since the last one that was applied, of a socket each push once.
+
+Tells nobody by itself.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 
 from crowdlearn.protocol import RejectReason
 from crowdlearn.store.stalls import REFUSALS, SECONDS
+
+REMEMBERED_PUSHES = 64
+"""Of a socket: its frames of one push come close together, for its credit is a few frames a shard."""
 
 
 class Refusals:
@@ -50,3 +56,17 @@ class Refusals:
             return None
         self._warned = True
         return self._counts.most_common(1)[0][0]
+
+
+class RefusedPushes:
+    """The pushes of one socket that were refused: each has a frame for every shard, and counts once a reason."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[int, RejectReason]] = deque(maxlen=REMEMBERED_PUSHES)
+
+    def is_new(self, sequence: int, reason: RejectReason) -> bool:
+        """Whether no other frame of the push was refused for that reason."""
+        if (sequence, reason) in self._known:
+            return False
+        self._known.append((sequence, reason))
+        return True

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from crowdlearn import metrics, protocol
 from crowdlearn.errors import FrameError, MessageError
-from crowdlearn.frames import unpack
+from crowdlearn.frames import Frame, unpack
 from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Ack, Close, Dropped, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
 from crowdlearn.settings import GatewaySettings
@@ -16,6 +16,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store.stalls import REFUSALS
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
 from services.gateway.pace import Bucket
+from services.gateway.refusals import RefusedPushes
 
 BURST_SECONDS = 2.0
 """A socket may send so many seconds' worth at once: after a reconnect a replica resends what was unanswered."""
@@ -66,10 +67,14 @@ class Greet:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Send a gradient's answer. `full`: its shard had no room, so look whether that is still so."""
+    """Send a gradient's answer.
+
+    `full`: its shard had no room, so look whether that is still so. `dropped`: so many minibatches are lost with it.
+    """
 
     ack: Ack
     full: bool = False
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,7 @@ class Session:
         self._greeted = self._closed = self._gave_up = False
         self._run: RunView | None = None
         self._lanes: list[Lane] = []
+        self._refused = RefusedPushes()
         self.replica = ""
         self._birth_seconds = 0
         self._warms_until = -math.inf
@@ -276,10 +282,15 @@ class Session:
             return Append(frame.shard, frame.sequence, data)
         if isinstance(verdict, AskRedis):
             return Ask(frame.shard, frame.sequence)
-        # One shard speaks for the job: a push has a frame for each.
-        if verdict.reason is not None and run.running and frame.shard == 0:
-            run.refused(verdict.reason, 1)
-        return self._answer(verdict, lane, frame.sequence, full=not room)
+        dropped = self._count_refusal(run, verdict.reason, frame)
+        return self._answer(verdict, lane, frame.sequence, full=not room, dropped=dropped)
+
+    def _count_refusal(self, run: RunView, reason: RejectReason | None, frame: Frame) -> int:
+        """Counts a push that is refused, by whichever of its frames comes first; the minibatches that are lost so."""
+        if reason is None or not run.running or not self._refused.is_new(frame.sequence, reason):
+            return 0
+        run.refused(reason, 1)
+        return frame.minibatches if reason == "not-finite" else 0
 
     def _conditions(self, run: RunView, lane: Lane, shard: int, room: bool, asked: bool, now: float) -> Conditions:
         pause = 0.0 if asked else self._frames.take(now)
@@ -293,14 +304,14 @@ class Session:
             retry_seconds=max(pause, self._settings.busy_retry_seconds),
         )
 
-    def _answer(self, ack: Ack, lane: Lane, sequence: int, *, full: bool) -> Action:
+    def _answer(self, ack: Ack, lane: Lane, sequence: int, *, full: bool, dropped: int) -> Action:
         if ack.status != "busy":
             lane.forgive(sequence)
         elif sequence not in lane.flying:
             lane.refuse(sequence)
             if len(lane.refused) > MAX_REFUSED:
                 return self._hang_up(Close.FLOODING, f"{len(lane.refused)} busy frames were not sent again")
-        return Answer(ack, full=full and ack.status == "busy")
+        return Answer(ack, full=full and ack.status == "busy", dropped=dropped)
 
     def _hang_up(self, code: Close, message: str) -> HangUp:
         self._closed = True

@@ -160,7 +160,7 @@ class ReplicaSocket:
             case actions.Append():
                 self._append(action)
             case actions.Answer(full=False):
-                self._answer(action.ack)
+                self._answer(action.ack, action.dropped)
             case actions.HangUp():
                 self.hang_up(action.code, action.message)
             case actions.Ignore():
@@ -228,16 +228,16 @@ class ReplicaSocket:
         self._gateway.intake.offer(entry, action.sequence, self)
 
     async def _refuse(self, action: actions.Answer) -> None:
-        self._answer(action.ack)
+        self._answer(action.ack, action.dropped)
         if self._run is not None:
             with self._gateway.outage.survived():
                 await self._gateway.runs.measure(self._run)
 
-    def _answer(self, ack: Ack) -> None:
+    def _answer(self, ack: Ack, dropped: int = 0) -> None:
         metrics.FRAMES.labels(ack.status, ack.reason or "").inc()
-        if ack.reason == "not-finite" and ack.shard == 0:
+        if dropped:
             # Good replicas drop these themselves, and say so.
-            self._leases.drop(1)
+            self._leases.drop(dropped)
         self.outbox.say(ack)
 
     def _want(self, have: list[int]) -> None:

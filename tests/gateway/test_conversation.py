@@ -95,17 +95,21 @@ async def test_a_socket_claims_no_more_dropped_minibatches_than_its_leases_have(
     assert (await store.data.progress(job)).dropped == 68
 
 
-async def test_a_gradient_that_is_refused_as_not_finite_is_a_dropped_minibatch(
+async def test_a_push_that_is_refused_as_not_finite_drops_what_it_sums_whichever_shard_is_refused(
     store: Store, job: JobSpec, service: Service
 ) -> None:
     async with ScriptedReplica("small", service.url) as replica:
-        for shard, size in enumerate((1024, 1000)):
-            payload = np.full(1, np.nan, "<f4").tobytes() + bytes(size)
-            await replica.send(pack(Frame(Kind.GRADIENT, 2, shard, size, 1, 0, 1.0, 2, 1, payload)))
-            assert (await replica.expect(Ack)).reason == "not-finite"
+        for sequence, shards, minibatches in ((1, (0, 1), 3), (2, (1,), 4)):
+            for shard in shards:
+                size = (1024, 1000)[shard]
+                payload = np.full(1, np.nan, "<f4").tobytes() + bytes(size)
+                await replica.send(
+                    pack(Frame(Kind.GRADIENT, 2, shard, size, sequence, 0, 1.0, 2, minibatches, payload))
+                )
+                assert (await replica.expect(Ack)).reason == "not-finite"
         await replica.say(Lease(count=1))
         await replica.expect(Leased)
-    assert (await store.data.progress(job)).dropped == 1
+    assert (await store.data.progress(job)).dropped == 7
 
 
 async def test_frames_of_a_shard_keep_their_order(store: Store, job: JobSpec, service: Service) -> None:

@@ -102,14 +102,30 @@ def test_requests_become_what_they_ask_for() -> None:
     assert session.text('{"type":"release","leases":[4,5]}', 0.0) == GiveBack([4, 5])
 
 
-def test_what_is_refused_for_good_is_counted_for_one_shard() -> None:
+def refused(session: Session, shard: int, sequence: int, minibatches: int = 1, version: int = 10) -> int:
+    """The minibatches that are dropped with a frame of NaN."""
+    not_a_number = np.full(4, np.nan, "<f4").tobytes()
+    frame = Frame(Kind.GRADIENT, 0, shard, 4, sequence, version, 0.5, 2, minibatches, not_a_number)
+    action = session.frame(pack(frame), 0.0, asked=True)
+    assert isinstance(action, Answer)
+    assert action.ack.status == "rejected"
+    return action.dropped
+
+
+def test_a_push_that_is_refused_counts_once_and_all_its_minibatches_whichever_shard_is_refused() -> None:
     run = Run()
     session = opened(run)
-    for shard in (0, 1):
-        not_a_number = np.full(4, np.nan, "<f4").tobytes()
-        data = pack(Frame(Kind.GRADIENT, 0, shard, 4, 1, 10, 0.5, 2, 1, not_a_number))
-        assert isinstance(session.frame(data, 0.0), Answer)
-    assert run.refusals == [("not-finite", 1)]
+    assert [refused(session, shard, 1, minibatches=5) for shard in (0, 1)] == [5, 0]
+    assert [refused(session, shard, 2, minibatches=3) for shard in (1, 0)] == [3, 0]
+    assert refused(session, 1, 3, minibatches=2) == 2  # shard 0 of it is finite
+    assert run.refusals == [("not-finite", 1)] * 3
+
+
+def test_a_push_of_a_version_that_does_not_exist_is_refused_and_not_dropped() -> None:
+    run = Run()
+    session = opened(run)
+    assert [refused(session, shard, 1, minibatches=5, version=11) for shard in (1, 0)] == [0, 0]
+    assert run.refusals == [("future-version", 1)]
 
 
 def test_a_replica_that_gives_up_counts_for_what_it_has_not_sent() -> None:
