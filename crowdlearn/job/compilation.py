@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
@@ -50,18 +50,43 @@ class CompiledJob:
     """Whether the loss draws in Python: traced again, it would be another than the program."""
 
 
+class _Parts(NamedTuple):
+    """What a job is made of."""
+
+    parameters: Parameters
+    train: Chunks
+    held_out: Chunks | None
+    model: CompiledModel
+
+
 def compile_job(job: Job, run: str, now: float) -> CompiledJob:
     """See `Job.compile`, which fills in `run` and `now`."""
+    parts = _parts(job)
+    spec, model = _spec(job, run, now, parts), parts.model
+    _require_headline(spec, model)
+    return CompiledJob(
+        spec=spec,
+        program=model.program,
+        metrics=model.scored.data if model.scored else None,
+        parameters=parts.parameters.flat,
+        train=parts.train,
+        held_out=parts.held_out or (),
+        warnings=model.warnings,
+        draws_anew=model.draws_anew,
+    )
+
+
+def _parts(job: Job) -> _Parts:
     parameters = initialise(job.params, job.seed)
     train = _train(job)
     held_out = _held_out(job, train.table)
-    model = (
-        modules.compile_module(job, parameters, train, held_out)
-        if job.model
-        else _model(job, parameters, train, held_out)
-    )
-    scored = model.scored
-    spec = JobSpec(
+    compiled = modules.compile_module if job.model else _model
+    return _Parts(parameters, train, held_out, compiled(job, parameters, train, held_out))
+
+
+def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
+    parameters, train, held_out, model = parts
+    return JobSpec(
         name=job.name,
         run=run,
         created_seconds=now,
@@ -79,22 +104,11 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         held_out_rows=held_out.table.rows if held_out else 0,
         held_out_chunk_rows=held_out.chunk_rows if held_out else 1,
         held_out_arrays=tuple(held_out.table.arrays) if held_out else (),
-        metrics=scored.names if scored else (),
+        metrics=model.scored.names if model.scored else (),
         until=_target(job, model),
         patience=job.patience,
         min_improvement=job.min_improvement,
         initial_loss=model.initial_loss,
-    )
-    _require_headline(spec, model)
-    return CompiledJob(
-        spec=spec,
-        program=model.program,
-        metrics=scored.data if scored else None,
-        parameters=parameters.flat,
-        train=train,
-        held_out=held_out or (),
-        warnings=model.warnings,
-        draws_anew=model.draws_anew,
     )
 
 

@@ -5,22 +5,54 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from crowdlearn import codecs
 from crowdlearn.divergence import divergence
 from crowdlearn.frames import HEADER_BYTES
-from crowdlearn.spec import CurvePoint, JobSpec, JobStatus
+from crowdlearn.spec import CurvePoint, Divergence, JobSpec, JobStatus
 
 if TYPE_CHECKING:
     from crowdlearn.store import Store
     from crowdlearn.store.data import Progress
+    from crowdlearn.store.jobs import State
+    from crowdlearn.store.scorings import Scores
+    from crowdlearn.store.shard_state import Manifest
 
 RATE_SECONDS = 10.0
 """Updates a second are averaged over so long: long enough to be steady, short enough to follow a replica that joins."""
 
 RECENT_POINTS = 200
 """Fifty seconds of the curve: holds the newest training and held-out points unless the evaluator is away."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the store knows of a run beside its spec."""
+
+    state: State
+    manifests: list[Manifest]
+    progress: Progress
+    recent: list[CurvePoint]
+    """The newest points of the curve."""
+    replicas: list[int]
+    """Of each gateway."""
+    backlog: list[int]
+    """Of each shard."""
+    scores: Scores
+    first_loss: float | None
+
+    @property
+    def is_running(self) -> bool:
+        return self.state.state == "running"
+
+    @property
+    def version(self) -> int:
+        """The first shard's."""
+        return self.manifests[0].version
 
 
 async def status(store: Store, name: str, after: int = 0, with_curve: bool = True) -> JobStatus:
@@ -30,6 +62,23 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         UnknownJobError: no job has that name.
     """
     spec = await store.jobs.spec(name)
+    run, found = spec.run, await _found(store, spec)
+    return msgspec.structs.replace(
+        _in_short(spec, found),
+        gateways=len(found.replicas),
+        minibatches=minibatches(spec, found.progress, found.version),
+        dropped=found.progress.dropped,
+        scorings=found.scores.scorings,
+        best=found.scores.best,
+        met=found.scores.met,
+        patience=spec.patience,
+        diverging=_divergence(spec, found),
+        stalled=await store.stalls.read(run, found.version, time.time()) if found.is_running else None,
+        curve=await store.curve.points(run, after) if with_curve else [],
+    )
+
+
+async def _found(store: Store, spec: JobSpec) -> _Found:
     run, shards = spec.run, len(spec.shards)
     state, manifests, progress, recent, replicas, backlog = await asyncio.gather(
         store.jobs.state(run),
@@ -41,43 +90,40 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
     )
     # gather tells the types of six.
     scores, first_loss = await asyncio.gather(store.scorings.read(spec), _first_loss(store, spec))
-    held_out, scored = _newest(recent, "held_out"), [point.values for point in recent if point.kind == "held_out"]
-    training = [point.values["loss"] for point in recent if point.kind == "train" and "loss" in point.values]
-    now = spec.age_seconds(state.finished_seconds or time.time())
+    return _Found(state, manifests, progress, recent, replicas, backlog, scores, first_loss)
+
+
+def _in_short(spec: JobSpec, found: _Found) -> JobStatus:
+    now = spec.age_seconds(found.state.finished_seconds or time.time())
+    rate = updates_per_second(found.recent, found.version, now, spec.first_version) if found.is_running else 0.0
     return JobStatus(
         job=spec.name,
-        run=run,
-        state=state.state,
-        reason=state.reason,
+        run=spec.run,
+        state=found.state.state,
+        reason=found.state.reason,
         created_seconds=spec.created_seconds,
         parameters=spec.size,
-        shards=shards,
+        shards=len(spec.shards),
         bytes_per_push=bytes_per_push(spec),
         rows=spec.train_rows,
         epochs=spec.epochs,
         batch_rows=spec.batch.rows,
         optimizer=spec.optimizer.name,
         until=str(spec.until) if spec.until else None,
-        versions=[manifest.version for manifest in manifests],
-        updates_per_second=updates_per_second(recent, manifests[0].version, now, spec.first_version)
-        if state.state == "running"
-        else 0.0,
-        replicas=sum(replicas),
-        gateways=len(replicas),
-        minibatches=minibatches(spec, progress, manifests[0].version),
-        dropped=progress.dropped,
-        backlog=sum(backlog),
-        epoch=progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
-        loss=(_newest(recent, "train") or {}).get("loss"),
-        metrics=held_out or None,
-        scorings=scores.scorings,
-        best=scores.best,
-        met=scores.met,
-        patience=spec.patience,
-        diverging=divergence(spec, first_loss, training, scored, scores.best),
-        stalled=await store.stalls.read(run, manifests[0].version, time.time()) if state.state == "running" else None,
-        curve=await store.curve.points(run, after) if with_curve else [],
+        versions=[manifest.version for manifest in found.manifests],
+        updates_per_second=rate,
+        replicas=sum(found.replicas),
+        backlog=sum(found.backlog),
+        epoch=found.progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
+        loss=(_newest(found.recent, "train") or {}).get("loss"),
+        metrics=_newest(found.recent, "held_out") or None,
     )
+
+
+def _divergence(spec: JobSpec, found: _Found) -> Divergence | None:
+    scored = [point.values for point in found.recent if point.kind == "held_out"]
+    training = [point.values["loss"] for point in found.recent if point.kind == "train" and "loss" in point.values]
+    return divergence(spec, found.first_loss, training, scored, found.scores.best)
 
 
 def minibatches(spec: JobSpec, progress: Progress, version: int) -> int:

@@ -40,34 +40,39 @@ from services.embedded import EmbeddedService, embedded
 REFRESH_SECONDS = 0.5
 """How often the progress is read: fast enough to look alive, slow enough to cost nothing."""
 
-
 LAST_CHECKPOINT_SECONDS = 60.0
 """How long the folder of checkpoints is waited for in the end."""
+
+Browsers = Annotated[int, typer.Option(min=0, help="Start so many headless Chromium replicas.")]
+PythonReplicas = Annotated[int, typer.Option(min=0, help="Start so many replicas in Python, which compute with JAX.")]
+PagePort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="The page's port. \\[default: 8000, or a free one]")
+]
+KeptIn = Annotated[str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")]
+CheckpointFolder = Annotated[
+    str | None, typer.Option(help="Write checkpoints into this folder, once a minute.", metavar="PATH")
+]
+WeightsOut = Annotated[
+    str | None, typer.Option(help="Where to write the weights. \\[default: NAME.safetensors]", metavar="FILE")
+]
+LeaveAtEnd = Annotated[
+    bool,
+    typer.Option("--exit", help="End when the job ends, also in a terminal, where the page stays up otherwise."),
+]
 
 
 def up(
     job_file: JobFile,
-    browsers: Annotated[int, typer.Option(min=0, help="Start so many headless Chromium replicas.")] = 0,
-    replicas: Annotated[int, typer.Option(min=0, help="Start so many replicas in Python, which compute with JAX.")] = 0,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The page's port. \\[default: 8000, or a free one]")
-    ] = None,
-    redis: Annotated[
-        str | None, typer.Option(help="Keep everything in this Redis instead of in memory.", metavar="URL")
-    ] = None,
+    browsers: Browsers = 0,
+    replicas: PythonReplicas = 0,
+    port: PagePort = None,
+    redis: KeptIn = None,
     weights: WeightsFile = None,
     checkpoint: CheckpointAddress = None,
-    checkpoints: Annotated[
-        str | None, typer.Option(help="Write checkpoints into this folder, once a minute.", metavar="PATH")
-    ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Where to write the weights. \\[default: NAME.safetensors]", metavar="FILE")
-    ] = None,
+    checkpoints: CheckpointFolder = None,
+    out: WeightsOut = None,
     last: LastWeights = False,
-    leave: Annotated[
-        bool,
-        typer.Option("--exit", help="End when the job ends, also in a terminal, where the page stays up otherwise."),
-    ] = False,
+    leave: LeaveAtEnd = False,
     check: CheckFirst = True,
     as_json: AsJson = False,
     log_level: LogLevel = "warning",
