@@ -116,6 +116,16 @@ def test_modules_have_no_cycles() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
 
 
+def test_no_function_has_more_than_forty_lines() -> None:
+    functions = [
+        (f"{module}.{node.name}", (node.end_lineno or 0) - node.lineno + 1)
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [f"{name} has {lines}" for name, lines in functions if lines > 40] == []
+
+
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_a_library_stays_where_it_belongs(library: str) -> None:
     users = {a for a, b in edges() if within(b, library)}

@@ -46,9 +46,12 @@ async def run(
         await evaluator.look()
         await evaluator.look()
         return
+    await _look_until(stop or asyncio.Event(), evaluator, store, settings)
+
+
+async def _look_until(stop: asyncio.Event, evaluator: Evaluator, store: Store, settings: EvaluatorSettings) -> None:
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     log.info("scores held-out data as %s, for Redis at %s", name, store.address)
-    stop = stop or asyncio.Event()
     news = asyncio.Event()
     companions = (
         asyncio.create_task(_listen(store, news), name="evaluator announcements"),
