@@ -18,6 +18,7 @@ from crowdlearn.job.parameters import Parameters, initialise
 from crowdlearn.program import Program, encode, origin, traced
 from crowdlearn.program.draws import LATER_SECONDS, Forward, beginning, drawn_note
 from crowdlearn.program.effects import Quiet
+from crowdlearn.program.finite import line_of_loss
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.signature import call_of
 from crowdlearn.program.trace import arranged
@@ -27,6 +28,11 @@ from crowdlearn.spec import JobSpec, Target, parse_target
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
+
+LOOK_FOR = (
+    "look for logarithms and quotients of 0, roots and logarithms of negative numbers, exponentials that overflow, and "
+    "NaN or infinity in the data"
+)
 
 
 @dataclass(frozen=True)
@@ -168,10 +174,11 @@ def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, 
         with beginning(1, LATER_SECONDS) as drawn:
             quiet = Quiet(arranged(call, parameters.tree), *inputs)
         loss = float(jax.jit(quiet.run)(*inputs))
+        line = None if math.isfinite(loss) else line_of_loss(quiet.closed, inputs)
     if not math.isfinite(loss):
-        line = origin.line_of_function(job.loss)
-        raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}")
-    return loss, Forward(quiet.traced, drawn.shared)
+        line = line or origin.line_of_function(job.loss)
+        raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}: {LOOK_FOR}")
+    return loss, Forward(quiet.closed, drawn.shared)
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:

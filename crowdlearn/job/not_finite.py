@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from crowdlearn.job.idle import listed
 from crowdlearn.job.native import Differentiated, NativeStep
-from crowdlearn.program import origin
+from crowdlearn.program.finite import REMEDY, line_of_loss
 from crowdlearn.program.jax_import import import_jax
-from crowdlearn.program.lower import CALLS
 from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import ParameterArray
-
-REMEDY = (
-    "roots, norms, logarithms and quotients have no finite derivative at 0, and exponentials overflow: write "
-    "jnp.sqrt(x + 1e-6), jnp.maximum(x, 1e-6) and the like, inside of jnp.where too"
-)
 
 
 def not_finite_words(
@@ -47,42 +40,6 @@ def _part(array: ParameterArray) -> slice:
 
 
 def _line(known: Differentiated) -> str | None:
-    """The user's line of the first equation that makes of finite numbers one that is not."""
     jax = import_jax()
     with as_browsers(jax), jax.default_device(jax.devices("cpu")[0]):
-        closed = jax.make_jaxpr(known.function)(*known.inputs)
-        found: list[Any] = []
-        try:
-            _walk(closed.jaxpr, closed.consts, jax.tree.leaves(known.inputs), found)
-        except Exception:  # a primitive that cannot be run by itself: the sentence does without a line
-            return None
-    return next((line for line in map(origin.line_of, found) if line), None)
-
-
-def _walk(jaxpr: Any, constants: Sequence[Any], given: Sequence[Any], found: list[Any]) -> list[Any]:
-    values = dict(zip(jaxpr.constvars, constants, strict=True))
-    values.update(zip(jaxpr.invars, given, strict=True))
-
-    def read(var: Any) -> Any:
-        return np.asarray(var.val, var.aval.dtype) if hasattr(var, "val") else values[var]
-
-    for equation in jaxpr.eqns:
-        operands = [read(var) for var in equation.invars]
-        outputs = _outputs(equation, operands, found)
-        if not all(map(_is_finite, outputs)) and all(map(_is_finite, operands)):
-            found.append(equation)
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return [read(var) for var in jaxpr.outvars]
-
-
-def _outputs(equation: Any, operands: list[Any], found: list[Any]) -> list[Any]:
-    name, params = equation.primitive.name, equation.params
-    if name in CALLS:
-        body = params[CALLS[name]]
-        return _walk(getattr(body, "jaxpr", body), getattr(body, "consts", ()), operands, found)
-    outputs = equation.primitive.bind(*operands, **params)
-    return list(outputs) if equation.primitive.multiple_results else [outputs]
-
-
-def _is_finite(value: Any) -> bool:
-    return str(value.dtype) != "float32" or bool(np.isfinite(value).all())
+        return line_of_loss(jax.make_jaxpr(known.function)(*known.inputs), known.inputs)

@@ -70,7 +70,7 @@ class Forward:
     """A loss traced once, without its gradient."""
 
     closed: Any
-    """A closed jaxpr of JAX."""
+    """A closed jaxpr of JAX, without what only a host does: checks have numbers of their own in every trace."""
     drew_shared: bool
 
 

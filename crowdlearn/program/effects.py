@@ -18,20 +18,19 @@ class Quiet:
     """A function for arguments of some shapes, without its effects. It returns one array."""
 
     def __init__(self, function: Callable[..., Any], *shapes: Any) -> None:
-        self.traced = import_jax().make_jaxpr(function)(*shapes)
-        """The closed jaxpr, with everything."""
-        self._closed = _quiet(self.traced)
+        self.closed = quiet(import_jax().make_jaxpr(function)(*shapes))
+        """As a closed jaxpr."""
 
     @property
     def callback(self) -> tuple[str, str | None] | None:
         """A callback whose result is needed, and so had to stay, with the user's line; None if there is none."""
-        return _callback(self._closed.jaxpr)
+        return _callback(self.closed.jaxpr)
 
     def run(self, *arguments: Any) -> Any:
         """What the function returns."""
         from jax.extend.core import jaxpr_as_fun
 
-        (result,) = jaxpr_as_fun(self._closed)(*import_jax().tree.leaves(arguments))
+        (result,) = jaxpr_as_fun(self.closed)(*import_jax().tree.leaves(arguments))
         return result
 
 
@@ -46,7 +45,7 @@ def _callback(jaxpr: Any) -> tuple[str, str | None] | None:
     return None
 
 
-def _quiet(closed: Any) -> Any:
+def quiet(closed: Any) -> Any:
     """A closed jaxpr without equations that nobody reads, in everything that it calls too."""
     jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
     read = {var for var in jaxpr.outvars if not hasattr(var, "val")}
@@ -75,7 +74,7 @@ def _mapped(value: Any) -> Any:
         parts = [_mapped(part) for part in value]
         # A linear solve keeps its jaxprs in a named tuple.
         return value._make(parts) if hasattr(value, "_make") else type(value)(parts)
-    return _quiet(value) if _inner(value) is not None else value
+    return quiet(value) if _inner(value) is not None else value
 
 
 def _parts(params: dict[str, Any]) -> list[Any]:

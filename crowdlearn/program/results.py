@@ -14,12 +14,13 @@ def returned(jax: Any, function: Callable[..., Any], *shapes: Any) -> Any:
 
 
 def forward(jax: Any, function: Callable[..., Any], *shapes: Any) -> tuple[Any, Any]:
-    """What `function` returns, and all that it computes, as a closed jaxpr without results."""
+    """What `function` returns, and how that is computed, as a closed jaxpr of the arrays in it."""
     kept: list[Any] = []
 
-    def probe(*arguments: Any) -> None:
-        # Not returned: JAX refuses what is no array, and could not say in which of our functions it was.
+    def probe(*arguments: Any) -> list[Any]:
         kept.append(function(*arguments))
+        # Not all of it: JAX refuses what is no array, and could not say in which of our functions it was.
+        return [leaf for leaf in jax.tree.leaves(kept[0]) if isinstance(leaf, jax.Array)]
 
     closed = jax.make_jaxpr(probe)(*shapes)
     return kept[0], closed

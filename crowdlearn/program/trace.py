@@ -8,6 +8,7 @@ from typing import Any
 from crowdlearn.errors import JobError
 from crowdlearn.program import draws, origin
 from crowdlearn.program.builder import Builder
+from crowdlearn.program.effects import quiet
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.lower import Lowering
 from crowdlearn.program.model import Program, ValueType
@@ -50,7 +51,7 @@ def traced(
         names = names_and_shapes(jax, parameters if tree is None else tree(parameters), batch)
         with origin.blamed_on("the loss", names, loss), draws.beginning(0) as drawn:
             result, closed = forward(jax, compute, parameters, batch, *key)
-        first = draws.Forward(closed, drawn.shared)
+        first = draws.Forward(quiet(closed), drawn.shared)
         _require_scalar(jax, loss, result)
         with origin.blamed_on("the gradient of the loss", names, loss):
             closed = jax.make_jaxpr(jax.value_and_grad(compute))(parameters, batch, *key)

@@ -117,6 +117,7 @@ def job(loss, metrics=None):
 def test_what_reaches_only_the_host_leaves_no_trace_in_training_or_scoring(loss):
     flat = np.array([1, 2, 3], np.float32)
     compiled = job(loss, lambda p, b: {"again": loss(p, b)}).compile()
+    assert compiled.warnings == ()  # the numbers of checks are no draws
     score = Scorer(compiled.metrics).score(flat, compiled.held_out)
     expected = float(plain({"w": flat}, {"x": X[4:]}))
     assert score["loss"] == pytest.approx(expected, rel=1e-6)
