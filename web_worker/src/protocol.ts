@@ -19,7 +19,7 @@ export const Close = {
   FLOODING: 4006,
 } as const;
 
-const replicaId = text({ pattern: /^[0-9a-f]{16}$/ });
+const replicaId = text({ pattern: /^([0-9a-f]{16}|[0-9a-f]{32})$/ });
 const runId = text({ pattern: /^[0-9a-f]{12}$/ });
 const natural = integer(0);
 const codec = oneOf("f32", "f16", "int8");

@@ -110,7 +110,7 @@ function safeDivisor(y: np.Array): { safe: np.Array; isZero: np.Array; isMinusOn
 const dividesPlainly = (x: np.Array, { uniforms }: Site): boolean =>
   isFloat(x) || (typeof uniforms[1] === "number" && uniforms[1] !== 0 && uniforms[1] !== -1);
 
-/** lax.div: towards zero for integers, of which x / 0 is -1, all bits set. jax-js multiplies floats by the reciprocal. */
+/** lax.div: towards zero for integers, of which x / 0 is -1, all bits set. */
 const divide: Rule = binary((x, y, site) => {
   if (dividesPlainly(x, site)) return x.div(y);
   const { safe, isZero, isMinusOne } = safeDivisor(y);
