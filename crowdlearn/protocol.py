@@ -13,7 +13,8 @@ from crowdlearn.errors import MessageError
 T = TypeVar("T")
 
 VERSION = 1
-REPLICA_ID = r"^[0-9a-f]{16}$"
+REPLICA_ID = r"^([0-9a-f]{16}|[0-9a-f]{32})$"
+"""As gateways give it: an id, signed unless its run was submitted before ids were."""
 RUN_ID = r"^[0-9a-f]{12}$"
 
 Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]

@@ -111,6 +111,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=JOB_NAME)]
     run: str
     created_seconds: float
+    secret: str = ""
+    """The key that gateways sign this run's replica ids with; a run submitted before ids were signed has none."""
     model: ModelKind = "program"
     """What replicas run: a traced program, or the user's ES module."""
     parameters: tuple[ParameterArray, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -95,6 +96,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
     return JobSpec(
         name=job.name,
         run=run,
+        secret=secrets.token_hex(16),
         created_seconds=now,
         model=model.kind,
         parameters=parameters.arrays,

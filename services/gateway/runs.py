@@ -15,7 +15,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Announcement, GatewayReport, JobChanged, Manifest, State, Store, VersionAnnounced
 from crowdlearn.store.outage import Outage
 from services.gateway.broadcast import Channel
-from services.gateway.identity import credible, issue
+from services.gateway.identity import bare, credible, issue
 from services.gateway.intake import Intake
 from services.gateway.recent import Recent
 from services.gateway.run import Member, Run
@@ -85,17 +85,17 @@ class Runs:
                 channel.close()
 
     async def past(self, run: Run, hello: Hello, now_seconds: float) -> tuple[str, list[int]]:
-        """The id and committed sequence numbers that a replica goes on with: its own, if still remembered."""
-        shards = len(run.spec.shards)
+        """The signed id and committed sequence numbers that a replica goes on with: its own, if still remembered."""
+        shards, secret = len(run.spec.shards), run.spec.secret
         known = hello.replica is not None and hello.run == run.spec.run
-        if known and hello.replica is not None and credible(hello.replica, now_seconds):
-            applied = await self._store.shards.applied(run.spec.run, shards, hello.replica)
+        if known and hello.replica is not None and credible(hello.replica, now_seconds, secret):
+            applied = await self._store.shards.applied(run.spec.run, shards, bare(hello.replica))
             # Read last: if a shard forgets the replica between the two, admission knows it.
             run.looked(await self._store.shards.manifests(run.spec.run, shards))
             birth = birth_seconds(hello.replica)
             if all(sequence or birth > run.forgotten(shard) for shard, sequence in enumerate(applied)):
                 return hello.replica, applied
-        return issue(now_seconds), [0] * shards
+        return issue(now_seconds, secret), [0] * shards
 
     async def ask(self, run: Run, shard: int, replica: str) -> bool:
         """Reads the shard's manifest; returns whether the shard still knows what it applied of the replica."""

@@ -20,6 +20,7 @@ from crowdlearn.store.outage import Outage
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
 from services.gateway.door import CROWDED_SECONDS, CrowdedError, Door
+from services.gateway.identity import bare
 from services.gateway.intake import Intake
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
@@ -202,10 +203,11 @@ class ReplicaSocket:
         except UnknownJobError:
             self.hang_up(Close.UNKNOWN_JOB, f"no job is named {self._job!r}")
             return
-        replica, applied = await gateway.runs.past(run, hello, gateway.unix_time())
+        signed, applied = await gateway.runs.past(run, hello, gateway.unix_time())
+        replica = bare(signed)
         self._session.open(run, replica, applied)
         self._leases.replica = replica
-        self.outbox.say(welcome(run, replica, applied, gateway.settings))
+        self.outbox.say(welcome(run, signed, applied, gateway.settings))
         log.info("joined job=%s run=%s replica=%s backend=%r", run.spec.name, run.spec.run, replica, hello.backend)
         if run.reason is not None:
             self.finish(run.reason)

@@ -7,13 +7,13 @@ from crowdlearn.settings import GatewaySettings
 from services.gateway.run import Run
 
 
-def welcome(run: Run, replica: str, applied: list[int], settings: GatewaySettings) -> Welcome:
-    """The answer to a hello; `applied` are the replica's committed sequence numbers, one a shard."""
+def welcome(run: Run, signed: str, applied: list[int], settings: GatewaySettings) -> Welcome:
+    """The answer to a hello: the replica's signed id; `applied` are its committed sequence numbers, one a shard."""
     spec = run.spec
     return Welcome(
         job=spec.name,
         run=spec.run,
-        replica=replica,
+        replica=signed,
         state="running" if run.running else "finished",
         program=f"/jobs/{spec.name}/{spec.run}/program",
         model=spec.model,

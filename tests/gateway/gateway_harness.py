@@ -33,6 +33,10 @@ SETTINGS = GatewaySettings(
 """Whoever is cut for being slow is cut by a test that says so: the machine may be slow."""
 
 
+SECRET = "00112233445566778899aabbccddeeff"
+"""What gateways sign the ids of these runs with."""
+
+
 def make_spec(name: str = "small", parameters: int = 2024, run: str = "3f0c5a9d2b11", **changes: Any) -> JobSpec:
     """A job of two shards, 1,024 and 1,000 values, with 4 chunks of 2 rows in each of 3 epochs."""
     training = ReplicaTraining(
@@ -49,6 +53,7 @@ def make_spec(name: str = "small", parameters: int = 2024, run: str = "3f0c5a9d2
         name=name,
         run=run,
         created_seconds=time.time(),
+        secret=SECRET,
         parameters=(ParameterArray("W", (parameters,), 0),),
         shards=cut(parameters, 1024),
         batch=BatchLayout(2, (BatchArray("x", "uint8", (3,)),)),

@@ -16,9 +16,10 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Store, resume
 from services import aggregator
 from services.gateway.bundle import Bundle
+from services.gateway.identity import bare, issue
 from services.gateway.run import Run
 from services.gateway.runs import Runs
-from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit
+from tests.gateway.gateway_harness import SECRET, Service, commit, make_spec, serve, submit
 from tests.patience import PATIENCE_SECONDS, until
 from tests.scripted_replica import ScriptedReplica
 
@@ -44,7 +45,7 @@ async def test_a_pushed_gradient_is_in_the_streams_when_it_is_acknowledged(
     entries = await store.streams.read({(job.run, 0): "0-0", (job.run, 1): "0-0"}, 10)
     assert [unpack(entry.frame).sequence for entry in entries[job.run, 0]] == [sequence]
     assert [unpack(entry.frame).count for entry in entries[job.run, 1]] == [1000]
-    assert entries[job.run, 0][0].replica == replica.replica
+    assert entries[job.run, 0][0].replica == bare(replica.replica or "")
 
 
 async def test_a_replica_that_gives_up_stalls_its_job_in_the_status(
@@ -202,7 +203,7 @@ async def test_a_replica_that_comes_back_goes_on_where_redis_is(store: Store, jo
         for _ in range(3):
             await replica.push(ONES)
         await replica.settle()
-        await apply(store, job.run, replica.welcome.replica, sequence=3)
+        await apply(store, job.run, bare(replica.welcome.replica), sequence=3)
         await replica.socket.close()
         welcome = await replica.connect()
         assert welcome.applied == [3, 3]
@@ -212,12 +213,41 @@ async def test_a_replica_that_comes_back_goes_on_where_redis_is(store: Store, jo
 
 async def test_an_identity_of_another_run_or_of_the_future_is_not_continued(job: JobSpec, service: Service) -> None:
     replica = ScriptedReplica("small", service.url)
-    replica.replica, replica.run = "00000001a1b2c3d4", "000000000000"
-    async with replica:
-        assert replica.welcome.replica != "00000001a1b2c3d4"
-    replica.replica, replica.run = "fffffff0a1b2c3d4", job.run
-    async with replica:
-        assert replica.welcome.replica != "fffffff0a1b2c3d4"
+    for signed, run in ((issue(1, SECRET), "000000000000"), (issue(0xFFFFFFF0, SECRET), job.run)):
+        replica.replica, replica.run = signed, run
+        async with replica:
+            assert replica.welcome.replica != signed
+
+
+async def test_an_id_without_its_code_is_a_new_replica_and_its_owner_goes_on(
+    store: Store, job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as owner, ScriptedReplica("small", service.url) as other:
+        await owner.push(ONES)
+        await owner.settle()
+        stolen = bare(owner.welcome.replica)
+        for forged in (stolen, stolen + "0" * 16, stolen + other.welcome.replica[16:]):
+            thief = ScriptedReplica("small", service.url)
+            thief.replica, thief.run, thief.sequence = forged, job.run, 2**53 - 2
+            async with thief:
+                assert bare(thief.welcome.replica) != stolen
+                await thief.push(ONES)
+                await thief.settle()
+        await owner.push(ONES)
+        await owner.settle()
+        entries = await store.streams.read({(job.run, 0): "0-0"}, 100)
+        sequences = [unpack(each.frame).sequence for each in entries[job.run, 0] if each.replica == stolen]
+        assert sequences == [1, 2]
+
+
+async def test_the_ids_of_a_run_of_before_they_were_signed_are_continued(store: Store, service: Service) -> None:
+    job = await submit(store, make_spec(name="of-before", run="00000000beef", secret=""))
+    async with ScriptedReplica("of-before", service.url) as replica:
+        first = replica.welcome.replica
+        assert (len(first), job.secret) == (16, "")
+        await apply(store, job.run, first, sequence=3)
+        await replica.socket.close()
+        assert (await replica.connect()).applied == [3, 3]
 
 
 async def test_a_forgotten_replica_gets_a_new_identity_and_is_refused_under_the_old(
@@ -225,7 +255,7 @@ async def test_a_forgotten_replica_gets_a_new_identity_and_is_refused_under_the_
 ) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         old = replica.welcome.replica
-        await apply(store, job.run, old, sequence=0, forgotten=1 << 32)
+        await apply(store, job.run, bare(old), sequence=0, forgotten=1 << 32)
         # A version that is not there makes the gateway read the manifest.
         replica.versions = [2, 2]
         await replica.push(ONES)
@@ -364,7 +394,7 @@ async def test_a_full_stream_makes_replicas_wait_until_it_is_trimmed(
         await replica.push(ONES)
         ack = await replica.expect(Ack)
         assert (ack.sequence, ack.status, ack.retry_seconds) == (3, "busy", 0.02)
-        await apply(store, job.run, replica.welcome.replica, sequence=2)
+        await apply(store, job.run, bare(replica.welcome.replica), sequence=2)
         replica.flying[ack.shard].discard(3)
         replica.retry_at[ack.shard] = asyncio.get_running_loop().time()
         await replica.settle()

@@ -9,6 +9,7 @@ from crowdlearn.protocol import Ack, Lease, Leased, Wait
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, data
 from services.gateway.bundle import Bundle
+from services.gateway.identity import bare
 from tests.gateway.gateway_harness import Service, commit, make_spec, serve, submit
 from tests.patience import until
 from tests.scripted_replica import ScriptedReplica
@@ -92,7 +93,7 @@ async def test_a_replica_whose_gateway_died_goes_on_at_another_one(
         await ask(first)
         await first.push(ONES)
         await first.settle()
-        await store.data.warm_up(job.run, first.replica or "")
+        await store.data.warm_up(job.run, bare(first.replica or ""))
         # As after a kill: the right is still the replica's, and no gateway has given it back.
         await first.connect()
         async with ScriptedReplica("small", other.url) as second:
