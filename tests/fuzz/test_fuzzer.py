@@ -101,11 +101,11 @@ def arrays(*numbers: float) -> list[np.ndarray]:
         ((1.00005, 2, 4), [], None, Verdict.RIGHT),
         ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.WRONG),
         ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4)], (1, 2, 4.001), Verdict.RIGHT),
-        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4.0005)], None, Verdict.RIGHT),
-        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 7)], None, Verdict.UNDETERMINED),
+        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 4.0005)], (1, 2, 4), Verdict.RIGHT),
+        ((1.0, 2, 4.001), [(1, 2, 4), (1, 2, 7)], (1, 2, 4), Verdict.UNDETERMINED),
         ((np.nan, 2, 4), [(1, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.WRONG),
         ((1.0, np.nan, 4), [(1, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.WRONG),
-        ((np.inf, 2, 4), [(np.inf, 2, 4), (1, 2, 4)], None, Verdict.UNDETERMINED),
+        ((np.inf, 2, 4), [(np.inf, 2, 4), (1, 2, 4)], (1, 2, 4), Verdict.UNDETERMINED),
     ],
 )
 def test_a_difference_is_wrong_unless_roundings_explain_it(got: Any, moved: Any, eager: Any, verdict: Verdict) -> None:

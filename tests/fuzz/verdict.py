@@ -40,7 +40,7 @@ class Judgement:
 
 
 def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]], eager: Callable[[], Arrays]) -> Judgement:
-    """Compares `got` with `single`, and if they differ with what `moved` and `eager` give.
+    """Compares `got` with `single`, and if they differ with what `eager` gives, and then with `moved`.
 
     A minibatch is dropped if anything in its answer is not finite: then nothing else in it matters.
 
@@ -52,13 +52,13 @@ def judge(got: Arrays, single: Arrays, moved: Callable[[], Sequence[Arrays]], ea
     worst = max(map(_excess, got, single))
     if worst <= 1 or not (_is_finite(got) or _is_finite(single)):
         return Judgement(Verdict.RIGHT, worst)
+    if (excess := max(map(_excess, got, eager()))) <= 1:
+        return Judgement(Verdict.RIGHT, excess)
     double, *others = moved()
     spreads = [_spread(exact, [each[i] for each in others]) for i, exact in enumerate(double)]
     if any(spread > UNCERTAIN * max(_scale(exact), LEAST) for spread, exact in zip(spreads, double, strict=True)):
         return Judgement(Verdict.UNDETERMINED, worst)
     worst = max(_excess(*each) for each in zip(got, double, [4 * spread for spread in spreads], strict=True))
-    if worst > 1:
-        worst = min(worst, max(map(_excess, got, eager())))
     return Judgement(Verdict.WRONG if worst > 1 else Verdict.RIGHT, worst)
 
 
