@@ -8,4 +8,7 @@ BIRTH_DIGITS = 8
 
 def birth_seconds(replica: str) -> int:
     """When an id was issued, in Unix seconds; raises ValueError if it is no id."""
+    # int() takes signs, spaces and underscores, and what lists ids sets them apart by spaces.
+    if not replica.isalnum():
+        raise ValueError(f"expected an id of letters and digits, got {replica!r}")
     return int(replica[:BIRTH_DIGITS], 16)

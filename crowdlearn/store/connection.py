@@ -164,10 +164,20 @@ class Connection:
             return StoreUnavailableError(f"Redis at {self.address} does not answer {said}")
         message = f"Redis at {self.address} refuses us {said}"
         # Some callers wait for an outage to pass without a word. This one passes when somebody acts.
+        self._tell(message)
+        return StoreUnavailableError(message)
+
+    def tell_unannounced(self, refused: Sequence[bytes]) -> None:
+        """Logs once why a script could not announce what it has done: others find it when they look."""
+        for reason in refused:
+            said = exceptions.ResponseError(reason.decode(errors="replace"))
+            self._tell(f"Redis at {self.address} did what we asked, and refuses to announce it ({said}): "
+                       f"{advice(said, self.address)}")  # fmt: skip
+
+    def _tell(self, message: str) -> None:
         if message not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(message)
             log.error("%s", message)
-        return StoreUnavailableError(message)
 
     @contextmanager
     def answering(self) -> Iterator[None]:

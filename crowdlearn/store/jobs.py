@@ -184,7 +184,9 @@ class Jobs:
         """
         announcement = (keys.JOBS_CHANNEL, f"{run} finished")
         arguments = (reason, time.time(), *announcement, "" if resumed is None else resumed)
-        return bool(await self._connection.run(scripts.FINISH_JOB, (keys.state(run),), *arguments))
+        ended, *refused = await self._connection.run(scripts.FINISH_JOB, (keys.state(run),), *arguments)
+        self._connection.tell_unannounced(refused)
+        return bool(ended)
 
     async def go_on(self, before: JobSpec, after: JobSpec) -> bool:
         """Lets an ended run go on with another spec, and announces it; False if it was resumed meanwhile.
@@ -195,12 +197,13 @@ class Jobs:
         names = (keys.state(before.run), keys.spec(before.run))
         announcement = (keys.JOBS_CHANNEL, f"{before.run} running")
         arguments = (before.resumed, after.resumed, encode_spec(after), *announcement)
-        went_on = bool(await self._connection.run(scripts.RESUME_JOB, names, *arguments))
+        went_on, *refused = await self._connection.run(scripts.RESUME_JOB, names, *arguments)
+        self._connection.tell_unannounced(refused)
         # Looked at last: a submission that came between ends the run too, whichever of the two is later.
         if await self._newest_run(before.name) != before.run:
             await self.finish(before.run, "stopped")
             raise JobError(f"job {before.name} was submitted anew: what ended before cannot be resumed")
-        return went_on
+        return bool(went_on)
 
 
 def _readable(data: bytes | None) -> JobSpec | None:

@@ -90,12 +90,29 @@ def read_manifest(raw: Sequence[bytes | None], run: str, shard: int) -> Manifest
     return Manifest(int(version), offset.decode(), int(fence), blob.decode(), int(forgotten or 0))
 
 
-def read_state(manifest: Manifest, parameters: bytes, slots: bytes, applied: Sequence[bytes]) -> ShardState:
-    """The state of what Redis keeps: the blobs, and the replicas with what was applied of them."""
+def read_state(
+    manifest: Manifest, parameters: bytes, slots: bytes, applied: Sequence[bytes], unwritten: bytes = b""
+) -> ShardState:
+    """The state of what Redis keeps: the blobs, and the replicas with what was applied of them.
+
+    `unwritten` are the changes of a commit that became visible with its manifest, and was then refused.
+    """
     vector = np.frombuffer(parameters, "<f4").astype(np.float32)
     rows = np.frombuffer(slots, "<f4").astype(np.float32).reshape(-1, vector.size)
     replicas = zip(applied[::2], applied[1::2], strict=True)
-    return ShardState(manifest, vector, list(rows), {key.decode(): read_applied(raw) for key, raw in replicas})
+    known = {key.decode(): read_applied(raw) for key, raw in replicas}
+    for change in unwritten.split():
+        replica, _, raw = change.partition(b"=")
+        known.pop(replica.decode(), None)
+        if raw:
+            known[replica.decode()] = read_applied(raw)
+    return ShardState(manifest, vector, list(rows), known)
+
+
+def written_changes(applied: Mapping[str, Applied], forget: Sequence[str]) -> str:
+    """The replicas that a commit changes, as its script and `read_state` read them."""
+    changed = [f"{replica}={each.sequence}:{each.milliseconds}" for replica, each in applied.items()]
+    return " ".join([*changed, *forget])
 
 
 def read_applied(raw: bytes) -> Applied:

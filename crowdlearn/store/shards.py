@@ -23,6 +23,7 @@ from crowdlearn.store.shard_state import (
     read_applied,
     read_manifest,
     read_state,
+    written_changes,
 )
 from crowdlearn.store.streams import START, following
 
@@ -123,7 +124,8 @@ class Shards:
         """A consistent copy of the shard's state."""
         for _ in range(READ_ATTEMPTS):
             names = (keys.manifest(run, shard), keys.applied(run, shard))
-            raw, applied = await self._connection.run(scripts.READ_SHARD, names, *MANIFEST_FIELDS)
+            read = await self._connection.run(scripts.READ_SHARD, names, *MANIFEST_FIELDS, "unwritten")
+            (*raw, unwritten), applied = read
             manifest = read_manifest(raw, run, shard)
             parameters, slots = await self._connection.batch(
                 [
@@ -132,7 +134,7 @@ class Shards:
                 ]
             )
             if parameters is not None and slots is not None:
-                return read_state(manifest, parameters, slots, applied)
+                return read_state(manifest, parameters, slots, applied, unwritten or b"")
         raise _lost_blob(run, shard)
 
     async def commit(self, run: str, shard: int, commit: Commit) -> Manifest:
@@ -156,6 +158,7 @@ class Shards:
             answer = await self._connection.run(scripts.COMMIT, names, *arguments)
         if answer[0] != b"committed":
             raise _refused(run, shard, commit.base, answer)
+        self._connection.tell_unannounced(answer[1:])
         return after
 
     async def _keep_blobs(self, run: str, shard: int, commit: Commit) -> None:
@@ -193,10 +196,7 @@ def _commit_arguments(
     fixed += [following(after.offset), _milliseconds(old_seconds)]
     # An ordinary PUBLISH would go to every node of a cluster, a hundred times a second.
     fixed += ["SPUBLISH", keys.versions_channel(run, shard)] if clustered else ["PUBLISH", keys.VERSIONS_CHANNEL]
-    fixed += [f"{run} {shard} {after.version} {after.fence}", len(commit.applied)]
-    for replica, applied in commit.applied.items():
-        fixed += [replica, f"{applied.sequence}:{applied.milliseconds}"]
-    return [*fixed, *commit.forget]
+    return [*fixed, f"{run} {shard} {after.version} {after.fence}", written_changes(commit.applied, commit.forget)]
 
 
 def _refused(run: str, shard: int, base: Manifest, answer: Sequence[bytes]) -> OutdatedError:

@@ -8,5 +8,7 @@ end
 if redis.call('EXISTS', KEYS[2]) == 0 then
   return nil
 end
+-- Before the lease: a fence that nobody holds costs nothing, a lease without one would keep all others out.
+local fence = redis.call('HINCRBY', KEYS[2], 'fence', 1)
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return redis.call('HINCRBY', KEYS[2], 'fence', 1)
+return fence

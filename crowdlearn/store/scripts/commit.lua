@@ -2,8 +2,10 @@
 -- Makes one commit of a shard visible, or nothing of it.
 -- KEYS: manifest, applied, stream, new parameters, new slots, old parameters, old slots
 -- ARGV: expected fence, expected version, version, offset, blob, forgotten, MINID to trim to, TTL of the old blobs (ms),
---       PUBLISH or SPUBLISH, channel, announcement, n, n pairs of replica and sequence:milliseconds, then replicas to forget
-local held = redis.call('HMGET', KEYS[1], 'fence', 'version')
+--       PUBLISH or SPUBLISH, channel, announcement, replicas with spaces between: REPLICA=SEQUENCE:MILLISECONDS of each that
+--       changed, REPLICA of each to forget
+-- Returns 'outdated' or 'expired'; or 'committed', and why it could not be announced if it could not.
+local held = redis.call('HMGET', KEYS[1], 'fence', 'version', 'unwritten')
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
   return {'outdated', held[1] or 'none', held[2] or 'none'}
 end
@@ -11,22 +13,35 @@ end
 if redis.call('EXISTS', KEYS[4], KEYS[5]) ~= 2 then
   return {'expired'}
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[3], 'offset', ARGV[4], 'blob', ARGV[5], 'forgotten', ARGV[6])
+local function write(changes)
+  for replica, applied in string.gmatch(changes, '([^ =]+)=?([^ ]*)') do
+    if applied ~= '' then
+      redis.call('HSET', KEYS[2], replica, applied)
+    else
+      redis.call('HDEL', KEYS[2], replica)
+    end
+  end
+end
+-- What cannot be written, because its key is of another type, is refused while nothing is.
+redis.call('HGET', KEYS[2], '')
+redis.call('XLEN', KEYS[3])
+-- What a commit before this one made visible, and could not write.
+write(held[3] or '')
 -- The same names mean the same version: every gradient was dropped, and only the offset moves.
-if KEYS[4] ~= KEYS[6] then
+local moved = KEYS[4] ~= KEYS[6]
+if moved then
   redis.call('PERSIST', KEYS[4])
   redis.call('PERSIST', KEYS[5])
+end
+-- One command makes version, offset and sequence numbers visible: who loads the shard reads what is unwritten as written.
+redis.call('HSET', KEYS[1], 'version', ARGV[3], 'offset', ARGV[4], 'blob', ARGV[5], 'forgotten', ARGV[6],
+           'unwritten', ARGV[12])
+write(ARGV[12])
+redis.call('HDEL', KEYS[1], 'unwritten')
+if moved then
   -- The old blobs live on for a moment: a reader may have seen the old manifest just now.
   redis.call('PEXPIRE', KEYS[6], ARGV[8])
   redis.call('PEXPIRE', KEYS[7], ARGV[8])
-  redis.call(ARGV[9], ARGV[10], ARGV[11])
-end
-local last = 12 + 2 * tonumber(ARGV[12])
-for i = 13, last, 2 do
-  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
-end
-for i = last + 1, #ARGV do
-  redis.call('HDEL', KEYS[2], ARGV[i])
 end
 -- A run that was replaced goes with its manifest, even if it is committed to once more.
 local left = redis.call('PTTL', KEYS[1])
@@ -36,4 +51,5 @@ if left > 0 then
   end
 end
 redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[7])
-return {'committed'}
+local announced = moved and redis.pcall(ARGV[9], ARGV[10], ARGV[11])
+return {'committed', type(announced) == 'table' and announced.err or nil}

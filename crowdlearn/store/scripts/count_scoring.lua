@@ -10,7 +10,10 @@ if not state[1] or (state[2] or '0') ~= ARGV[1] then
   redis.call('DEL', KEYS[4])
   return {state[1] and 'outdated' or 'gone'}
 end
-local held = redis.call('HMGET', KEYS[2], 'resumed', 'last', 'values', 'reference')
+local function whole(number)
+  return string.format('%.0f', tonumber(number))
+end
+local held = redis.call('HMGET', KEYS[2], 'resumed', 'last', 'values', 'reference', 'scorings', 'met', 'since', 'epoch')
 local sign, value = tonumber(ARGV[4]), tonumber(ARGV[5])
 local kept = held[3] and tonumber(string.match(held[3], '"' .. ARGV[3] .. '":([-+.%w]+)') or '')
 local best = value and (not kept or sign * value > sign * kept)
@@ -23,30 +26,29 @@ if best then
   end
 end
 -- A resumed run is judged anew: by what it comes to from now on, and by a target that may be another.
+local met, since, reference, epoch = held[6] or 0, held[7] or 0, held[4] or '', held[8] or ARGV[8]
+local scorings, last = held[5] or 0, held[2]
 if held[1] ~= ARGV[1] then
-  redis.call('HSET', KEYS[2], 'resumed', ARGV[1], 'met', 0, 'since', 0)
-  redis.call('HDEL', KEYS[2], 'reference', 'epoch')
-  held[2], held[4] = false, false
+  met, since, reference, epoch, last = 0, 0, '', ARGV[8], false
 end
 -- Another evaluator, or the one before this one, may have counted these very parameters.
-if held[2] ~= ARGV[2] then
-  redis.call('HSET', KEYS[2], 'last', ARGV[2])
-  redis.call('HINCRBY', KEYS[2], 'scorings', 1)
-  redis.call('HINCRBY', KEYS[2], 'met', ARGV[7])
-  local reference = held[4] and tonumber(held[4])
-  local gained = value and reference and sign * (value - reference)
-  if value and (not reference or (gained > 0 and gained >= tonumber(ARGV[9]))) then
-    redis.call('HSET', KEYS[2], 'reference', ARGV[5], 'epoch', ARGV[8], 'since', 0)
-  else
-    redis.call('HINCRBY', KEYS[2], 'since', 1)
-    redis.call('HSETNX', KEYS[2], 'epoch', ARGV[8])
+if last ~= ARGV[2] then
+  scorings, met, since = scorings + 1, met + tonumber(ARGV[7]), since + 1
+  local before = tonumber(reference)
+  local gained = value and before and sign * (value - before)
+  if value and (not before or (gained > 0 and gained >= tonumber(ARGV[9]))) then
+    reference, epoch, since = ARGV[5], ARGV[8], 0
   end
 end
+-- The parameters, and then one command that makes the scoring and what they are visible.
 if best then
   redis.call('PERSIST', KEYS[4])
   redis.call('RENAME', KEYS[4], KEYS[3])
-  redis.call('HSET', KEYS[2], 'versions', ARGV[2], 'values', ARGV[6])
-else
+end
+redis.call('HSET', KEYS[2], 'resumed', ARGV[1], 'last', ARGV[2], 'scorings', whole(scorings), 'met', whole(met),
+           'since', whole(since), 'reference', reference, 'epoch', epoch,
+           unpack(best and {'versions', ARGV[2], 'values', ARGV[6]} or {}))
+if not best then
   redis.call('DEL', KEYS[4])
 end
 -- A run that was replaced goes with its state, even if it is scored once more.
@@ -55,5 +57,4 @@ if left > 0 then
   redis.call('PEXPIRE', KEYS[2], left)
   redis.call('PEXPIRE', KEYS[3], left)
 end
-local standing = redis.call('HMGET', KEYS[2], 'scorings', 'since', 'epoch')
-return {'counted', standing[1], standing[2], standing[3]}
+return {'counted', whole(scorings), whole(since), epoch}

@@ -6,13 +6,9 @@
 -- Redis's clock and not the callers': gateways need not agree on the time.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if ARGV[4] ~= '' then
-  local owner = redis.call('GET', KEYS[3])
-  if not owner then
-    redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[5])
-  elseif owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
-    return {-2}
-  end
+local owner = ARGV[4] ~= '' and redis.call('GET', KEYS[3])
+if owner and owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
+  return {-2}
 end
 local count, total = tonumber(ARGV[1]), tonumber(ARGV[2])
 local ordinals = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count)
@@ -21,12 +17,16 @@ local fresh = math.min(count - #ordinals, total - following)
 for i = 1, fresh do
   ordinals[#ordinals + 1] = string.format('%.0f', following + i - 1)
 end
-if fresh > 0 then
-  redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh))
+if ARGV[4] ~= '' and not owner then
+  redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[5])
 end
 local expiry = string.format('%.0f', now + tonumber(ARGV[3]))
 for _, ordinal in ipairs(ordinals) do
   redis.call('ZADD', KEYS[2], expiry, ordinal)
+end
+-- After the leases: ordinals that are passed over would never be trained, and those outstanding are leased again.
+if fresh > 0 then
+  redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh))
 end
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local answer = {-1}
