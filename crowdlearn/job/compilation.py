@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
@@ -17,7 +17,7 @@ from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
 from crowdlearn.program import Program, encode, origin, traced
-from crowdlearn.program.draws import LATER_SECONDS, Forward, beginning, drawn_note
+from crowdlearn.program.draws import another_time, drawn_note
 from crowdlearn.program.effects import Quiet
 from crowdlearn.program.finite import line_of_loss
 from crowdlearn.program.jax_import import import_jax
@@ -154,7 +154,7 @@ def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | N
     return CompiledModel("program", encode(program), scored, notes, loss, draws_anew=drawn is not None)
 
 
-def _trace(job: Job, parameters: Parameters, train: Table) -> tuple[Program, Forward]:
+def _trace(job: Job, parameters: Parameters, train: Table) -> tuple[Program, Any]:
     shape = import_jax().ShapeDtypeStruct
     batch = {array.name: shape((job.batch_size, *array.shape), array.dtype) for array in train.layout}
     assert job.loss is not None
@@ -162,7 +162,7 @@ def _trace(job: Job, parameters: Parameters, train: Table) -> tuple[Program, For
     return traced(job.loss, leaves, batch, parameters.tree)
 
 
-def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, Forward]:
+def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, Any]:
     """Computes one loss: replicas drop gradients that are not finite, and such a job would never end.
 
     It is traced anew, from another seed and at another time, which tells whether it draws in Python.
@@ -173,14 +173,14 @@ def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, 
     batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
     with as_browsers(jax), origin.blamed_on("the loss of the first minibatch", function=job.loss):
         inputs = (parameters.leaves(parameters.flat), batch, *scoring.keys_of(jax, call, job.seed))
-        with beginning(1, LATER_SECONDS) as drawn:
+        with another_time(1):
             quiet = Quiet(arranged(call, parameters.tree), *inputs)
         loss = float(jax.jit(quiet.run)(*inputs))
         line = None if math.isfinite(loss) else line_of_loss(quiet.closed, inputs)
     if not math.isfinite(loss):
         line = line or origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}: {LOOK_FOR}")
-    return loss, Forward(quiet.closed, drawn.shared)
+    return loss, quiet.closed
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:

@@ -6,7 +6,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,72 +17,52 @@ LATER_SECONDS = 1e6
 """What a second trace takes the time to be later: seen also in whole seconds, and in float32 of Unix seconds."""
 
 
-@dataclass
-class Drawn:
-    """Whether something was drawn from the generators that a whole process shares; known when the block is left."""
-
-    shared: bool = False
-
-
 @contextmanager
-def beginning(seed: int, later_seconds: float = 0.0) -> Iterator[Drawn]:
-    """Within it `random` and `numpy.random` begin from `seed`, and it is later; both go on afterwards as before."""
-    drawn, of_random, of_numpy = Drawn(), random.getstate(), np.random.get_state(legacy=False)
+def beginning(seed: int) -> Iterator[None]:
+    """Within it `random` and `numpy.random` begin from `seed`; both go on afterwards as before."""
+    of_random, of_numpy = random.getstate(), np.random.get_state(legacy=False)
     random.seed(seed)
     # Whoever has given numpy.random another generator keeps it: only this kind has seeds.
     if of_numpy["bit_generator"] == "MT19937":
         np.random.seed(seed)
-    begun = _states()
     try:
-        with _later_by(later_seconds):
-            yield drawn
-        drawn.shared = _states() != begun
+        yield
     finally:
         random.setstate(of_random)
         np.random.set_state(of_numpy)
 
 
-def _states() -> tuple[Any, Any]:
-    return random.getstate(), _comparable(np.random.get_state(legacy=False))
-
-
-def _comparable(state: Any) -> Any:
-    if isinstance(state, Mapping):
-        return {name: _comparable(value) for name, value in state.items()}
-    return state.tobytes() if isinstance(state, np.ndarray) else state
+@contextmanager
+def another_time(seed: int) -> Iterator[None]:
+    """The same, later, and for JAX on a device that was named: it traces anew what `jit` has kept."""
+    jax = import_jax()
+    # Of what functions are traced anew for, this changes nothing in the trace.
+    with beginning(seed), _later_by(LATER_SECONDS), jax.default_device(jax.devices("cpu")[0]):
+        yield
 
 
 @contextmanager
 def _later_by(seconds: float) -> Iterator[None]:
     now, now_ns = time.time, time.time_ns
-    if seconds:
-        time.time = lambda: now() + seconds
-        time.time_ns = lambda: now_ns() + int(1e9 * seconds)
+    time.time = lambda: now() + seconds
+    time.time_ns = lambda: now_ns() + int(1e9 * seconds)
     try:
         yield
     finally:
         time.time, time.time_ns = now, now_ns
 
 
-@dataclass(frozen=True)
-class Forward:
-    """A loss traced once, without its gradient."""
-
-    closed: Any
-    """A closed jaxpr of JAX, without what only a host does: checks have numbers of their own in every trace."""
-    drew_shared: bool
-
-
-def drawn_note(first: Forward, second: Forward, function: Callable[..., Any]) -> str | None:
+def drawn_note(first: Any, second: Any, function: Callable[..., Any]) -> str | None:
     """A sentence where two traces of a loss, from different seeds and at different times, are not the same.
 
-    Under `jit` JAX keeps the first trace: then only draws from generators that a whole process shares are seen.
+    Args:
+        first, second: closed jaxprs, without what only a host does: checks have numbers of their own in every trace.
+        function: the loss.
     """
-    found = next(_differences(first.closed, second.closed), None)
-    is_cached = first.drew_shared and not second.drew_shared
-    if found is None and not is_cached:
+    found = next(_differences(first, second), None)
+    if found is None:
         return None
-    line = (origin.line_of(found) if found else None) or origin.line_of_function(function)
+    line = origin.line_of(found) or origin.line_of_function(function)
     return (
         f"the loss uses numbers at {line} that Python draws anew at every call (numpy.random, random, the time): a "
         "trace keeps the first ones, so that every minibatch gets the same; for noise take `rng` as the third "

@@ -29,10 +29,8 @@ def trace(loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | No
     return traced(loss, parameters, batch, tree)[0]
 
 
-def traced(
-    loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | None = None
-) -> tuple[Program, draws.Forward]:
-    """The program of `jax.value_and_grad(loss)`, and the loss as it was traced before.
+def traced(loss: Loss, parameters: Any, batch: Mapping[str, Any], tree: Tree | None = None) -> tuple[Program, Any]:
+    """The program of `jax.value_and_grad(loss)`, and the closed jaxpr of the loss, which was traced before.
 
     Args:
         loss: `loss(parameters, batch)`, or with a key of JAX as `signature` tells; a scalar float32.
@@ -49,9 +47,9 @@ def traced(
     with as_browsers(jax):
         key = (jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")),) if call.takes_key else ()
         names = names_and_shapes(jax, parameters if tree is None else tree(parameters), batch)
-        with origin.blamed_on("the loss", names, loss), draws.beginning(0) as drawn:
+        with origin.blamed_on("the loss", names, loss), draws.beginning(0):
             result, closed = forward(jax, compute, parameters, batch, *key)
-        first = draws.Forward(quiet(closed), drawn.shared)
+        first = quiet(closed)
         _require_scalar(jax, loss, result)
         with origin.blamed_on("the gradient of the loss", names, loss):
             closed = jax.make_jaxpr(jax.value_and_grad(compute))(parameters, batch, *key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import random
 import re
@@ -40,7 +41,7 @@ def pythons(p: Any, b: Any) -> Any:
 
 
 def a_mask(p: Any, b: Any) -> Any:
-    return plain({"w": jnp.where(np.random.rand(4) < 0.5, p["w"], 0.0)}, b)
+    return plain({"w": jnp.where(np.random.rand(4) < 0.5, p["w"], 0.1 * p["w"])}, b)
 
 
 def from_the_system(p: Any, b: Any) -> Any:
@@ -89,7 +90,7 @@ LOSSES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", [*LOSSES, jax.jit(numpys), jax.jit(pythons)], ids=str)
+@pytest.mark.parametrize("loss", [*LOSSES, *map(jax.jit, LOSSES)], ids=str)
 def test_a_number_that_python_draws_anew_is_said_with_the_line_and_what_to_write(loss: Any) -> None:
     (note,) = warnings_of(loss)
     assert re.match(r"the loss uses numbers at \S*test_draws\.py:\d+ that Python draws anew at every call", note)
@@ -106,6 +107,17 @@ def test_the_line_is_the_one_where_the_number_is_used() -> None:
     assert f"test_draws.py:{added.__code__.co_firstlineno + 2} that Python draws" in note
 
 
+@jax.jit
+def drawn_within(x: Any) -> Any:
+    scaled = x * 2
+    return scaled + np.random.default_rng().normal()
+
+
+def test_a_draw_in_a_function_under_jit_has_its_own_line() -> None:
+    (note,) = warnings_of(lambda p, b: plain(p, b, drawn_within(p["w"][0])))
+    assert f"test_draws.py:{inspect.unwrap(drawn_within).__code__.co_firstlineno + 3} that Python draws" in note
+
+
 def seeded(p: Any, b: Any) -> Any:
     np.random.seed(3)
     return plain(p, b, np.random.normal(size=len(b["x"])) + np.random.default_rng(4).normal())
@@ -120,7 +132,8 @@ def with_nan(p: Any, b: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "loss", [plain, jax.jit(plain), functools.partial(plain, noise=FIXED), seeded, with_a_key, with_nan]
+    "loss",
+    [plain, jax.jit(plain), jax.jit(seeded), functools.partial(plain, noise=FIXED), seeded, with_a_key, with_nan],
 )
 def test_constants_and_noise_of_a_key_are_nothing_to_say(loss: Any) -> None:
     assert warnings_of(loss) == ()
