@@ -39,6 +39,14 @@ class StoreFullError(StoreUnavailableError):
     """Redis has no memory left for this."""
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """Redis answered, and does not let us in or not do what we ask. It was logged; it passes when an operator acts."""
+
+
+class NoSuchStoreError(StoreUnavailableError):
+    """What answers at the address is no Redis, or one without the database that the address names."""
+
+
 class OutdatedError(CrowdLearnError):
     """A commit came from an old owner of a shard, or from an unexpected version. Reload the shard."""
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from crowdlearn.errors import SetupError
 
 FRAMES = Counter("crowdlearn_frames_total", "Gradient frames by the gateway's answer", ["status", "reason"])
 FRAME_BYTES = Counter("crowdlearn_frame_bytes_total", "Bytes of gradient frames received")
@@ -26,6 +30,15 @@ EVALUATIONS = Counter("crowdlearn_evaluations_total", "Times the held-out data w
 REDIS_OUTAGES = Counter("crowdlearn_redis_outages_total", "Times Redis stopped answering")
 
 
-def serve(port: int) -> None:
-    """Exposes the metrics at http://0.0.0.0:`port`/metrics, for the operator's network only."""
-    start_http_server(port)
+def serve(port: int, host: str = "127.0.0.1") -> None:
+    """Exposes the metrics at http://`host`:`port`/metrics, for the operator's network only.
+
+    Raises:
+        SetupError: the port is taken or may not be used.
+    """
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SetupError(f"port {port} is taken: choose another with --metrics-port") from error
+        raise SetupError(f"metrics cannot listen on {host} port {port}: {error.strerror}") from error

@@ -13,6 +13,7 @@ from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.connection import Connection
 from crowdlearn.store.curve import Curve
 from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Progress, WarmingUp
+from crowdlearn.store.first_look import first_look
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.resumption import resume
@@ -87,6 +88,18 @@ class Store:
         """Raises StoreUnavailableError when Redis does not answer."""
         await self._connection.call("PING")
 
+    async def now(self) -> float:
+        """Redis's time in Unix seconds, the same for all hosts; Redis is asked once a minute."""
+        return await self._connection.now()
+
+    async def first_look(self) -> list[str]:
+        """What an operator should know of this Redis before a service works with it: see crowdlearn.store.first_look.
+
+        Raises:
+            NoSuchStoreError: what answers there is no Redis, or has no such database.
+        """
+        return await first_look(self._connection)
+
     async def roster(self) -> Roster:
         """Which gateways, aggregators and evaluators are at work, and what each of them has."""
         return await read_roster(self._connection)
@@ -118,6 +131,10 @@ class Store:
         parameters, versions = await self.shards.flat(spec)
         return Result(parameters, versions, None, (await self.scorings.read(spec)).scorings)
 
+    def log_refusals(self, *, on: bool) -> None:
+        """Whether what Redis refuses is logged, once, beside the error that is raised."""
+        self._connection.logs_refusals = on
+
     async def close(self) -> None:
         """Closes the connections."""
         await self.streams.close()
@@ -133,22 +150,27 @@ def open_store(url: str) -> Store:
     return Store(open_connection(url))
 
 
-async def connect(url: str, *, wait_seconds: float = 0.0) -> Store:
+async def connect(url: str, *, wait_seconds: float = 0.0, logs_refusals: bool = True) -> Store:
     """Opens the Redis at `url` and waits up to `wait_seconds` (may be infinite) until it answers.
 
     `url` is `redis://`, `rediss://` or `unix://` as redis-py reads them; `redis+cluster://HOST:PORT,HOST:PORT` or
     `rediss+cluster://` for a cluster, of which any hosts are named; or `fake://NAME`: a fakeredis in this process.
 
+    Args:
+        logs_refusals: a command that Redis refuses is logged, once, beside the error that it raises.
     Raises:
         SetupError: `url` is not such an address.
         StoreUnavailableError: Redis does not answer.
     """
     store = open_store(url)
+    # What is refused now is raised by this very call.
+    store.log_refusals(on=False)
     backoff = Backoff()
     deadline = time.monotonic() + wait_seconds
     while True:
         try:
             await store.ping()
+            store.log_refusals(on=logs_refusals)
             return store
         except StoreUnavailableError:
             if time.monotonic() >= deadline:

@@ -52,11 +52,23 @@ def open_connection(url: str) -> Connection:
         server = fake_server(urlsplit(url).netloc)
         return FakeConnection(_fake_client(server), _fake_client(server), url)
     try:
+        _require_database(url)
         if scheme.endswith(CLUSTER):
             return ClusterConnection(_cluster(url), _cluster(url), without_password(url))
         return Connection(_client(url), _client(url), without_password(url))
     except ValueError as error:
         raise SetupError(f"a Redis address is like redis://HOST:6379/0, got {without_password(url)!r}") from error
+
+
+def _require_database(url: str) -> None:
+    """Raises SetupError where the path is no number: redis-py reads `/abc` as 0, and `/1/2` as 12."""
+    path, shown = "" if url.startswith("unix:") else urlsplit(url).path.strip("/"), without_password(url)
+    if "@" in path:
+        raise SetupError(f"a password in a Redis address expects %2F for each / in it, got a / before @{shown!r}")
+    if path and not (path.isascii() and path.isdigit()):
+        raise SetupError(f"a Redis address ends with the number of a database, such as /0, got {path!r} in {shown!r}")
+    if url.partition("://")[0].endswith(CLUSTER) and int(path or 0):
+        raise SetupError(f"a cluster has database 0 alone, got {path} in {shown!r}")
 
 
 class FakeConnection(Connection):
@@ -68,8 +80,9 @@ class FakeConnection(Connection):
         """0: there is no limit."""
         return 0.0
 
-    async def require_keeping(self) -> None:
-        """Nothing is evicted."""
+    async def evicting(self) -> str | None:
+        """None: nothing is evicted."""
+        return None
 
 
 def fake_server(name: str) -> Any:

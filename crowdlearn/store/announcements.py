@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio.client import PubSub
 
-from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.errors import StoreRefusedError, StoreUnavailableError
 from crowdlearn.store import keys
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.cluster import ClusterConnection
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 LISTEN_SECONDS = 15.0
 """How long one look at the socket lasts."""
+
+LASTING_SECONDS = 1.0
+"""A connection that held for so long was one: a Redis that lets nobody in takes a SUBSCRIBE, and refuses it later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +76,25 @@ class Announcements:
         """Yields announcements for ever, a Resync after each connection; connects again when Redis is back."""
         backoff = Backoff()
         while True:
+            began_seconds = time.monotonic()
             try:
-                async with aclosing(self._listen(versions, backoff.reset)) as events:
+                async with aclosing(self._listen(versions)) as events:
                     async for event in events:
                         yield event
             except StoreUnavailableError as error:
-                if backoff.fresh:
+                if time.monotonic() - began_seconds >= LASTING_SECONDS:
+                    backoff.reset()
+                if backoff.fresh and not isinstance(error, StoreRefusedError):  # that has been logged where it came
                     log.warning("announcements are interrupted: %s", error)
                 await backoff.wait()
 
-    def _listen(self, versions: bool, connected: Callable[[], None]) -> AsyncGenerator[Announcement]:
+    def _listen(self, versions: bool) -> AsyncGenerator[Announcement]:
         if isinstance(self._connection, ClusterConnection):
-            return self._listen_to_cluster(self._connection, versions, connected)
+            return self._listen_to_cluster(self._connection, versions)
         channels = (keys.JOBS_CHANNEL, keys.VERSIONS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
-        return _listen_to_node(self._connection, channels, connected)
+        return _listen_to_node(self._connection, channels)
 
-    async def _listen_to_cluster(
-        self, connection: ClusterConnection, versions: bool, connected: Callable[[], None]
-    ) -> AsyncGenerator[Announcement]:
+    async def _listen_to_cluster(self, connection: ClusterConnection, versions: bool) -> AsyncGenerator[Announcement]:
         changed = asyncio.Event()
         self._changed.add(changed)
         channels = ShardChannels(connection, keys.JOBS_CHANNEL)
@@ -97,7 +102,6 @@ class Announcements:
             await channels.open()
             while True:
                 if await channels.want(self._channels() if versions else set()):
-                    connected()
                     yield Resync()
                 changed.clear()
                 while not changed.is_set():
@@ -116,14 +120,11 @@ class Announcements:
             changed.set()
 
 
-async def _listen_to_node(
-    connection: Connection, channels: tuple[str, ...], connected: Callable[[], None]
-) -> AsyncGenerator[Announcement]:
+async def _listen_to_node(connection: Connection, channels: tuple[str, ...]) -> AsyncGenerator[Announcement]:
     subscriber = connection.subscriber()
     try:
         with connection.answering():
             await subscriber.subscribe(*channels)
-            connected()
             yield Resync()
             while True:
                 message = await _next(subscriber)

@@ -21,8 +21,9 @@ MAX_NODE_CONNECTIONS = 1 << 16
 """redis-py refuses beyond this where a pool of one node would wait; MAX_COMMANDS is what bounds them. Of blocking reads
 there is one a shard."""
 
-KEYLESS = frozenset({"PING", "PUBLISH"})
-"""Any master may answer these: the bus of the cluster carries a PUBLISH to all nodes."""
+KEYLESS = frozenset({"PING", "PUBLISH", "TIME"})
+"""Any master may answer these: the bus of the cluster carries a PUBLISH to all nodes, and keeps their clocks together
+as little as anything else does."""
 
 REDIRECTED = (exceptions.AskError, exceptions.TryAgainError, exceptions.ExecAbortError, exceptions.WatchError)
 """The slot is with another node, or on its way there."""
@@ -40,7 +41,8 @@ class ClusterConnection(Connection):
         self._blocking_cluster = blocking
         self._room = asyncio.Semaphore(MAX_COMMANDS)
         self._outdated = False
-        self._told = set()
+        self.logs_refusals = True
+        self._told = {}
         self.address = address
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -15,8 +16,14 @@ import redis.asyncio
 from redis import exceptions
 from redis.asyncio.client import PubSub
 
-from crowdlearn.errors import SetupError, StoreFullError, StoreUnavailableError
-from crowdlearn.store.refusals import advice, is_refusal
+from crowdlearn.errors import (
+    NoSuchStoreError,
+    SetupError,
+    StoreFullError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from crowdlearn.store.refusals import advice, is_elsewhere, is_refusal, told
 from crowdlearn.store.scripts import Script
 
 log = logging.getLogger(__name__)
@@ -37,12 +44,22 @@ UNAVAILABLE = (
     exceptions.TryAgainError,
     exceptions.ClusterError,
     exceptions.SlotNotCoveredError,
+    exceptions.InvalidResponse,
     OSError,
 )
 """What passes by itself, or when the operator acts; everything else is a mistake of ours."""
 
 MAX_TOLD = 100
 """Different refusals that are logged: one a command and script at most."""
+
+ASK_TIME_SECONDS = 60.0
+"""Redis is asked for its time so often; in between this host counts."""
+
+CLOCK_JUMP_SECONDS = 1.0
+"""When this host's clock was set, or it slept, Redis is asked at once."""
+
+TOLD_SECONDS = 60.0
+"""A refusal that did not come for so long is logged again: in between somebody had acted."""
 
 UNAVAILABLE_CODES = ("MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
 """The same, told apart by the first word: a full disk, too few replicas, a script that runs long, a failover."""
@@ -58,13 +75,18 @@ class Connection:
     """Whether keys are spread over several nodes: one command then names keys of one slot only."""
     knows_script_flags: ClassVar[bool] = True
     """Whether scripts may say in their first line what they are allowed."""
+    _asked: tuple[float, float, float] | None = None
+    """When Redis was last asked for its time: by this host's wall clock, by its monotonic clock, and by Redis's."""
 
     def __init__(self, commands: redis.asyncio.Redis, blocking: redis.asyncio.Redis, address: str) -> None:
         self._commands = commands
         # Readers that wait must not take the connections that commands need.
         self._blocking = blocking
         self.address = address
-        self._told: set[str] = set()
+        self.logs_refusals = True
+        """Whether a refusal is logged, once: some callers wait for an outage to pass without a word."""
+        self._told: dict[str, float] = {}
+        """When each refusal came last, in monotonic seconds."""
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -127,6 +149,20 @@ class Connection:
                     raise result
         return results
 
+    async def now(self) -> float:
+        """Redis's time in Unix seconds: the same for all hosts, whatever their clocks say."""
+        wall, steady = time.time(), time.monotonic()
+        if self._asked is not None:
+            passed_wall, passed = wall - self._asked[0], steady - self._asked[1]
+            if passed < ASK_TIME_SECONDS and abs(passed_wall - passed) < CLOCK_JUMP_SECONDS:
+                return self._asked[2] + passed
+        seconds, microseconds = await self.call("TIME")
+        after = time.monotonic()
+        # It was read half way between the question and the answer.
+        redis_seconds = int(seconds) + int(microseconds) / 1e6 + (after - steady) / 2
+        self._asked = (wall + after - steady, after, redis_seconds)
+        return redis_seconds
+
     async def memory_in_use(self) -> float:
         """The part of its maxmemory that Redis uses, of the fullest master; 0 where there is no limit."""
         with self.answering():
@@ -134,17 +170,23 @@ class Connection:
 
     async def require_keeping(self) -> None:
         """Raises SetupError where Redis may remove keys that nobody has asked it to."""
+        if words := await self.evicting():
+            raise SetupError(words)
+
+    async def evicting(self) -> str | None:
+        """A sentence where Redis may remove keys that nobody has asked it to, or None."""
         with self.answering():
             # Without a limit memory is never short, whatever the policy.
             limited = [memory for memory in await self._memory() if int(memory.get("maxmemory", -1))]
         policies = {str(memory.get("maxmemory_policy", "")) for memory in limited}
         evicting = sorted(policy for policy in policies if policy.startswith("allkeys"))
-        if evicting:
-            raise SetupError(
-                f"Redis at {self.address} expects the maxmemory-policy noeviction, got {evicting[0]}, which removes "
-                "parameters and data when memory is short: redis-cli CONFIG SET maxmemory-policy noeviction, and the "
-                "same in its configuration"
-            )
+        if not evicting:
+            return None
+        return (
+            f"Redis at {self.address} expects the maxmemory-policy noeviction, got {evicting[0]}, which removes "
+            "parameters and data when memory is short: redis-cli CONFIG SET maxmemory-policy noeviction, and the "
+            "same in its configuration"
+        )
 
     async def _memory(self) -> Sequence[Mapping[str, Any]]:
         return [await self.call("INFO", "memory")]
@@ -159,13 +201,14 @@ class Connection:
             return StoreFullError(
                 f"Redis at {self.address} has no memory left ({error}): give it a larger maxmemory; gradients wait"
             )
-        said = f"({str(error) or type(error).__name__}): {advice(error, self.address)}"
+        said = f"({told(error)}): {advice(error, self.address)}"
+        if is_elsewhere(error):
+            return NoSuchStoreError(f"{self.address} is not the Redis that was meant {said}")
         if not is_refusal(error):
             return StoreUnavailableError(f"Redis at {self.address} does not answer {said}")
         message = f"Redis at {self.address} refuses us {said}"
-        # Some callers wait for an outage to pass without a word. This one passes when somebody acts.
         self._tell(message)
-        return StoreUnavailableError(message)
+        return StoreRefusedError(message)
 
     def tell_unannounced(self, refused: Sequence[bytes]) -> None:
         """Logs once why a script could not announce what it has done: others find it when they look."""
@@ -175,8 +218,11 @@ class Connection:
                        f"{advice(said, self.address)}")  # fmt: skip
 
     def _tell(self, message: str) -> None:
-        if message not in self._told and len(self._told) < MAX_TOLD:
-            self._told.add(message)
+        now, last = time.monotonic(), self._told.get(message)
+        if not self.logs_refusals or (last is None and len(self._told) >= MAX_TOLD):
+            return
+        self._told[message] = now
+        if last is None or now - last >= TOLD_SECONDS:
             log.error("%s", message)
 
     @contextmanager
@@ -191,7 +237,7 @@ class Connection:
         except UNAVAILABLE as error:
             raise self.unavailable(error) from error
         except exceptions.ResponseError as error:
-            if not (str(error).startswith(UNAVAILABLE_CODES) or is_refusal(error)):
+            if not (str(error).startswith(UNAVAILABLE_CODES) or is_refusal(error) or is_elsewhere(error)):
                 raise
             raise self.unavailable(error) from error
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from crowdlearn import metrics
-from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.errors import StoreRefusedError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ class Outage:
         self._failed_seconds = self._clock()
         if self._began_seconds is None:
             self._began_seconds = self._failed_seconds
-            log.warning("waits for Redis: %s", error)
+            if not isinstance(error, StoreRefusedError):  # a refusal has been logged where it came
+                log.warning("waits for Redis: %s", error)
             metrics.REDIS_OUTAGES.inc()
 
     def over(self) -> None:

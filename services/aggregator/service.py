@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.errors import StoreRefusedError, StoreUnavailableError
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, JobChanged, Resync, Store
@@ -80,7 +80,8 @@ class Aggregator:
             await reading
             await self._ownership.settle()
         except StoreUnavailableError as error:
-            log.warning("ends without giving its leases back: %s", error)
+            if not isinstance(error, StoreRefusedError):  # it never had any
+                log.warning("ends without giving its leases back: %s", error)
         finally:
             reading.cancel()
             listening.cancel()

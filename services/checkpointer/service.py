@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crowdlearn import checkpoint, files
-from crowdlearn.errors import FileError, StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import FileError, StoreRefusedError, StoreUnavailableError, UnknownJobError
 from crowdlearn.files import Where
 from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec
@@ -100,7 +100,7 @@ class Checkpointer:
         try:
             done = await self.look(job)
         except (StoreUnavailableError, FileError) as error:
-            if not self._away:
+            if not self._away and not isinstance(error, StoreRefusedError):  # that has been logged where it came
                 log.warning("%s; checkpoints go on when that is over", error)
             self._away = True
             return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from io import TextIOWrapper
 
 import typer
 
@@ -22,8 +24,26 @@ register(app)
 
 def main() -> None:
     """The entry point. An error of ours is one sentence on standard error and exit code 1; any other is a traceback."""
+    _print_what_others_cannot_show()
     try:
         app()
-    except CrowdLearnError as error:
-        typer.secho(f"crowdlearn: {error}", fg=typer.colors.RED, err=True)
+    except* CrowdLearnError as errors:
+        for error in _each(errors):
+            typer.secho(f"crowdlearn: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
+
+
+def _each(errors: BaseExceptionGroup[CrowdLearnError]) -> Iterator[BaseException]:
+    """The errors of groups within groups: a service's tasks may fail one after the other."""
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _each(error)
+        else:
+            yield error
+
+
+def _print_what_others_cannot_show() -> None:
+    """In a terminal of ASCII or Latin-1 a bar or a name is shown with question marks, rather than ended by an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -54,6 +54,17 @@ MetricsPort = Annotated[
         "--metrics-port",
         envvar="CROWDLEARN_METRICS_PORT",
         help="Expose Prometheus metrics on this port.",
+        min=0,
+        max=65535,
         metavar="PORT",
+    ),
+]
+MetricsHost = Annotated[
+    str,
+    typer.Option(
+        "--metrics-host",
+        envvar="CROWDLEARN_METRICS_HOST",
+        help="The address that the metrics' port listens on; containers use 0.0.0.0.",
+        metavar="HOST",
     ),
 ]

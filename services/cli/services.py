@@ -8,6 +8,7 @@ import gc
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -23,11 +24,24 @@ from crowdlearn.settings import (
 from crowdlearn.store import Store, open_store
 from services.cli import loop
 from services.cli.durations import seconds
-from services.cli.options import LogLevel, MetricsPort, RedisUrl
+from services.cli.options import LogLevel, MetricsHost, MetricsPort, RedisUrl
+from services.cli.stores import looked_at
 
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 """Of a gateway. With Python's own (700, 10, 10) a broadcast to thousands of sockets looks for garbage many times, also
 through what sockets hold: a fifth of its processor time. What gathers instead is some 5 MB."""
+
+
+LOOPBACK = "127.0.0.1"
+"""What is for operators is published by them alone."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where a service exposes its metrics; nowhere without a port."""
+
+    port: int | None = None
+    host: str = LOOPBACK
 
 
 def gateway(
@@ -38,6 +52,7 @@ def gateway(
     ] = None,
     log_level: LogLevel = "info",
     metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
 ) -> None:
     """Serve the page, the sockets and the data to browsers. Further settings: docs/settings.md."""
     settings = from_environment(GatewaySettings, os.environ, host=host, port=port)
@@ -49,7 +64,7 @@ def gateway(
 
         await service.run(store, settings, stop=stop)
 
-    _run(redis, log_level, metrics_port, serve)
+    _run(redis, log_level, Metrics(metrics_port, metrics_host), serve)
 
 
 def _allow_many_sockets() -> None:
@@ -64,7 +79,10 @@ def _allow_many_sockets() -> None:
 
 
 def aggregator(
-    redis: RedisUrl = DEFAULT_REDIS_URL, log_level: LogLevel = "info", metrics_port: MetricsPort = None
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    log_level: LogLevel = "info",
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
 ) -> None:
     """Apply gradients to the parameters. Run several: they share the shards. Further settings: docs/settings.md."""
     settings = from_environment(AggregatorSettings, os.environ)
@@ -74,11 +92,14 @@ def aggregator(
 
         await service.run(store, settings, stop=stop)
 
-    _run(redis, log_level, metrics_port, serve)
+    _run(redis, log_level, Metrics(metrics_port, metrics_host), serve)
 
 
 def evaluator(
-    redis: RedisUrl = DEFAULT_REDIS_URL, log_level: LogLevel = "info", metrics_port: MetricsPort = None
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    log_level: LogLevel = "info",
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
 ) -> None:
     """Score held-out data on new versions and end jobs that reach their target. Needs JAX."""
     settings = from_environment(EvaluatorSettings, os.environ)
@@ -88,7 +109,7 @@ def evaluator(
 
         await service.run(store, settings, stop=stop)
 
-    _run(redis, log_level, metrics_port, serve)
+    _run(redis, log_level, Metrics(metrics_port, metrics_host), serve)
 
 
 def checkpoint(
@@ -113,23 +134,21 @@ def checkpoint(
     async def serve(store: Store, stop: asyncio.Event) -> None:
         await service.run(store, to, plan, job=job, stop=stop)
 
-    _run(redis, log_level, None, serve)
+    _run(redis, log_level, Metrics(), serve)
 
 
 def _run(
-    redis: str | None,
-    log_level: str,
-    metrics_port: int | None,
-    serve: Callable[[Store, asyncio.Event], Awaitable[None]],
+    redis: str | None, log_level: str, exposed: Metrics, serve: Callable[[Store, asyncio.Event], Awaitable[None]]
 ) -> None:
     logs.configure(log_level)
-    if metrics_port is not None:
-        metrics.serve(metrics_port)
+    if exposed.port is not None:
+        metrics.serve(exposed.port, exposed.host)
 
     async def main(stop: asyncio.Event) -> None:
         store = open_store(redis or DEFAULT_REDIS_URL)
         try:
-            await serve(store, stop)
+            async with looked_at(store):
+                await serve(store, stop)
         finally:
             await store.close()
 

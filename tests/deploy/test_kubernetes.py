@@ -24,7 +24,7 @@ NOT_MANIFESTS = {"kustomization.yaml", "prometheus-adapter.yaml"}
 BY_HAND = {"checkpointer.yaml", "checkpointer-to-bucket.yaml", "submit.yaml"}
 VERSIONS = ("1.31.0", "1.34.1", "1.37.0")
 SETTINGS = {"gateway": GatewaySettings, "aggregator": AggregatorSettings, "evaluator": EvaluatorSettings}
-OPTIONS = {"CROWDLEARN_REDIS", "CROWDLEARN_METRICS_PORT", "CROWDLEARN_LOG_LEVEL"}
+OPTIONS = {"CROWDLEARN_REDIS", "CROWDLEARN_METRICS_PORT", "CROWDLEARN_METRICS_HOST", "CROWDLEARN_LOG_LEVEL"}
 
 Manifest = dict[str, Any]
 
@@ -149,6 +149,12 @@ def test_a_gateway_listens_where_its_ports_say() -> None:
         "metrics": int(variables["CROWDLEARN_METRICS_PORT"]),
     }
     assert gateway["spec"]["template"]["metadata"]["annotations"]["prometheus.io/port"] == "9000"
+
+
+def test_whoever_has_a_metrics_port_is_reached_there_from_another_pod() -> None:
+    exposed = [(name, environment(container)) for name, container in containers()]
+    hosts = {name: each["CROWDLEARN_METRICS_HOST"] for name, each in exposed if "CROWDLEARN_METRICS_PORT" in each}
+    assert hosts == {"gateway": "0.0.0.0", "aggregator": "0.0.0.0", "evaluator": "0.0.0.0"}
 
 
 def test_a_selector_finds_the_pods_of_its_name() -> None:

@@ -47,7 +47,10 @@ def test_the_rules_are_rules() -> None:
 def test_a_setting_that_is_spoken_of_is_one() -> None:
     known = {f"CROWDLEARN_{field.name.upper()}" for cls in (GatewaySettings, AggregatorSettings, EvaluatorSettings)
              for field in fields(cls)}  # fmt: skip
-    assert set(re.findall(r"CROWDLEARN_[A-Z_]+", PAGE)) <= known | {"CROWDLEARN_METRICS_PORT"}
+    assert set(re.findall(r"CROWDLEARN_[A-Z_]+", PAGE)) <= known | {
+        "CROWDLEARN_METRICS_PORT",
+        "CROWDLEARN_METRICS_HOST",
+    }
 
 
 def test_the_plan_follows_from_its_formulas() -> None:
