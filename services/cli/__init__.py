@@ -25,11 +25,14 @@ register(app)
 def main() -> None:
     """The entry point. An error of ours is one sentence on standard error and exit code 1; any other is a traceback."""
     _print_what_others_cannot_show()
+    failures = list[BaseException]()
     try:
         app()
     except* CrowdLearnError as errors:
-        for error in _each(errors):
-            typer.secho(f"crowdlearn: {error}", fg=typer.colors.RED, err=True)
+        failures.extend(_each(errors))  # what is raised here would be grouped again
+    for error in failures:
+        typer.secho(f"crowdlearn: {error}", fg=typer.colors.RED, err=True)
+    if failures:
         sys.exit(1)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
+from crowdlearn.errors import SetupError
+from services import cli
 from services.cli.commands import COMMANDS, load
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,3 +84,25 @@ def test_no_brackets_of_a_help_text_are_taken_for_a_style(command: str) -> None:
     for parameter in load(command).params:
         if parameter.help is not None:
             assert Text.from_markup(parameter.help).plain == parameter.help.replace("\\[", "[")
+
+
+def test_errors_of_ours_that_tasks_raise_together_are_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ExceptionGroup("tasks", [SetupError("one"), ExceptionGroup("others", [SetupError("two")])])
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines() == ["crowdlearn: one", "crowdlearn: two"]
+
+
+def test_an_error_that_is_not_ours_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(KeyError):
+        cli.main()
