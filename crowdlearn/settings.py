@@ -27,7 +27,8 @@ class GatewaySettings:
     port: int = 8000
     """The port to listen on; 0 takes a free one."""
     allowed_origins: tuple[str, ...] = ()
-    """Origins whose pages may open sockets, such as `https://example.org`. Empty allows every origin."""
+    """Origins besides the gateway's own whose pages may use it, such as `https://example.org`; `*` allows all. On a
+    loopback address, also the public name under which a proxy on the same machine asks."""
     cross_origin_isolation: bool = True
     """Serve the page so that browsers allow shared memory, which multi-threaded WebAssembly needs."""
     max_frame_bytes: int = MAX_FRAME_BYTES

@@ -12,8 +12,9 @@ from starlette.websockets import WebSocket
 
 from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from services.gateway.bundle import Bundle
-from services.gateway.headers import ResponseHeaders, origin_allowed
+from services.gateway.headers import ResponseHeaders
 from services.gateway.health import Health
+from services.gateway.origins import OwnHost, origin_allowed
 from services.gateway.pages import Pages
 from services.gateway.responses import error
 from services.gateway.socket import Gateway, ReplicaSocket
@@ -55,7 +56,8 @@ def build(gateway: Gateway, health: Health, bundle: Bundle) -> Starlette:
         ResponseHeaders, allowed_origins=settings.allowed_origins, isolated=settings.cross_origin_isolation
     )
     failures = {UnknownJobError: _not_found, StoreUnavailableError: _away, HTTPException: _refused}
-    return Starlette(routes=routes, middleware=[headers], exception_handlers=failures)
+    own_host = Middleware(OwnHost, allowed_origins=settings.allowed_origins)
+    return Starlette(routes=routes, middleware=[headers, own_host], exception_handlers=failures)
 
 
 async def _not_found(request: Request, failure: Exception) -> Response:

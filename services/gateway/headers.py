@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway.origins import EVERY, origin_allowed
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -38,21 +39,6 @@ ISOLATION = {
 }
 
 
-def origin_allowed(headers: Headers, allowed: Sequence[str]) -> bool:
-    """Whether a page of the request's origin may use the service.
-
-    Programs send no Origin and may. The gateway's own page may: it comes from the host that it asks. A proxy in front
-    may speak another scheme, so only host and port are compared.
-    """
-    origin = headers.get("origin")
-    if not allowed or origin is None or origin in allowed:
-        return True
-    try:
-        return urlsplit(origin).netloc == headers.get("host")
-    except ValueError:  # such as "http://[", which no browser sends
-        return False
-
-
 class ResponseHeaders:
     """ASGI middleware; touches no websocket."""
 
@@ -76,7 +62,7 @@ class ResponseHeaders:
     def _add(self, response: MutableHeaders, request: Headers) -> None:
         for name, value in self._fixed.items():
             response[name] = value
-        if not self._allowed:
+        if EVERY in self._allowed:
             response["Access-Control-Allow-Origin"] = "*"
             return
         response.add_vary_header("Origin")

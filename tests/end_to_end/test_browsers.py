@@ -108,15 +108,17 @@ def test_a_page_says_which_line_of_a_module_failed(
 @pytest.mark.parametrize(
     ("example", "changes"), [("digits", {}), ("mnist_module", {"model": str(ROOT / "examples" / "mnist_module.js")})]
 )
-def test_a_page_of_another_origin_can_embed_a_replica(
+def test_a_page_of_an_allowed_origin_can_embed_a_replica(
     example: str, changes: dict[str, str], redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
 ) -> None:
     name = f"embedded-{example.replace('_', '-')}"
     crowdlearn("submit", variant(tmp_path, example, name, **changes), "--redis", redis_server.url)
-    gateway = Gateway(redis_server.url, log=logs / "gateway.log")
-    aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
     (tmp_path / "index.html").write_text("<!doctype html><title>Somebody else's page</title>")
-    with running(gateway, aggregator), serving(tmp_path) as other, chromium.new_context() as context:
+    aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")
+    with serving(tmp_path) as other, running(aggregator), chromium.new_context() as context, ExitStack() as stack:
+        origin = other.rstrip("/")
+        gateway = Gateway(redis_server.url, log=logs / "gateway.log", CROWDLEARN_ALLOWED_ORIGINS=origin)
+        stack.enter_context(running(gateway))
         page = context.new_page()
         page.goto(other)
         pushed = page.evaluate(

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -209,6 +210,27 @@ async def fetch_for_ever(replica: ScriptedReplica) -> None:
     while True:
         await replica.say(Fetch(have=[-1] * 16))
         await asyncio.sleep(0)
+
+
+async def test_pages_of_other_origins_open_no_socket_unless_all_may(store: Store, job: JobSpec, bundle: Bundle) -> None:
+    evil = "https://evil.example"
+    async with serve(store, bundle) as running:
+        port = urlsplit(running.url).port
+        with pytest.raises(InvalidStatus, match="403"):
+            await open_socket(running.url, "small", origin=evil)
+        # Of one origin with what it asks, as its name leads here.
+        with pytest.raises(InvalidStatus, match="403"):
+            await open_socket("http://evil.example", "small", origin="http://evil.example", host="127.0.0.1", port=port)
+        proxied = {"X-Forwarded-Host": "evil.example"}
+        async with await open_socket(running.url, "small", origin=evil, additional_headers=proxied) as socket:
+            await socket.send(HELLO)
+            assert "welcome" in str(await socket.recv())
+    async with (
+        serve(store, bundle, allowed_origins=("*",)) as running,
+        await open_socket(running.url, "small", origin=evil) as socket,
+    ):
+        await socket.send(HELLO)
+        assert "welcome" in str(await socket.recv())
 
 
 async def test_other_origins_are_refused_before_they_are_accepted(store: Store, job: JobSpec, bundle: Bundle) -> None:

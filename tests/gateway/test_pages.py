@@ -38,7 +38,6 @@ async def test_the_bundle_is_compressed_and_revalidated(http: httpx.AsyncClient)
     assert first.headers["content-type"] == "text/javascript; charset=utf-8"
     assert first.headers["content-encoding"] == "gzip"
     assert first.headers["cache-control"] == "no-cache"
-    assert first.headers["access-control-allow-origin"] == "*"
     assert first.headers["cross-origin-resource-policy"] == "cross-origin"
     again = await http.get("/worker.js", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -78,7 +77,6 @@ async def test_a_program_and_its_chunks_never_change(job: JobSpec, http: httpx.A
     assert chunk.content == bytes([3] * 6)
     assert chunk.headers["content-type"] == "application/octet-stream"
     assert chunk.headers["cache-control"] == "public, max-age=31536000, immutable"
-    assert chunk.headers["access-control-allow-origin"] == "*"
 
 
 async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncClient) -> None:
@@ -86,7 +84,6 @@ async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncCli
     module = await http.get(f"/jobs/small/{RUN}/program")
     assert module.headers["content-type"] == "text/javascript; charset=utf-8"
     assert module.headers["cache-control"] == "public, max-age=31536000, immutable"
-    assert module.headers["access-control-allow-origin"] == "*"
     assert module.headers["x-content-type-options"] == "nosniff"
 
 
@@ -147,6 +144,27 @@ async def test_jobs_are_listed_newest_first(store: Store, job: JobSpec, http: ht
 async def test_a_gateway_is_alive_and_ready(http: httpx.AsyncClient) -> None:
     assert (await http.get("/healthz")).json() == {"alive": True}
     assert (await http.get("/readyz")).json() == {"ready": True}
+
+
+async def test_other_origins_may_not_read_unless_all_are_allowed(store: Store, job: JobSpec, bundle: Bundle) -> None:
+    evil = {"Origin": "https://evil.example"}
+    async with serve(store, bundle) as running, httpx.AsyncClient(base_url=running.url) as http:
+        assert "access-control-allow-origin" not in (await http.get("/jobs", headers=evil)).headers
+    async with serve(store, bundle, allowed_origins=("*",)) as running, httpx.AsyncClient(base_url=running.url) as http:
+        assert (await http.get("/jobs", headers=evil)).headers["access-control-allow-origin"] == "*"
+
+
+async def test_a_name_that_leads_to_this_machine_does_not_open_it(store: Store, job: JobSpec, bundle: Bundle) -> None:
+    async with (
+        serve(store, bundle, allowed_origins=("https://ours.example",)) as running,
+        httpx.AsyncClient(base_url=running.url) as http,
+    ):
+        for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[", "10.0.0.1"):
+            refused = await http.get("/jobs", headers={"Host": host})
+            assert (refused.status_code, "CROWDLEARN_ALLOWED_ORIGINS" in refused.json()["error"]) == (403, True)
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "ours.example"):
+            assert (await http.get("/jobs", headers={"Host": host})).status_code == 200
+        assert (await http.get("/readyz", headers={"Host": "balancer"})).status_code == 200
 
 
 async def test_only_allowed_origins_may_read(store: Store, job: JobSpec, bundle: Bundle) -> None:
