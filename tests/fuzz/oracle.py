@@ -1,7 +1,8 @@
 """What JAX makes of a loss in double precision, with the roundings of single precision or with moved ones.
 
 The jaxpr of the loss and its gradient is computed in float64. Each result that single precision does not hold exactly
-is left as it is, or rounded, or moved by up to three units in its last place, by an amount that its operands decide.
+is left as it is, or rounded, or moved by up to three units in its last place (a sum in that of its terms together), by
+an amount that its operands decide.
 As far as the answer then moves, single precision does not determine it; what is equal stays equal (Parker 1997, Monte
 Carlo arithmetic).
 """
@@ -20,6 +21,9 @@ sign floor ceil round reduce_max reduce_min sort clamp split expand_dims dynamic
 stack stop_gradient unstack tile cummax cummin top_k reduce_window_max reduce_window_min copy_p optimization_barrier"""
 EXACT_MOVES = frozenset(EXACT.split())
 """What gives nothing that was not there before."""
+
+SUMS = frozenset({"dot_general", "reduce_sum", "cumsum", "conv_general_dilated", "reduce_window_sum"})
+"""Every backend adds in an order of its own, and what cancels takes digits with it."""
 
 CALLS = {
     "jit": "jaxpr",
@@ -85,16 +89,25 @@ class Doubled:
         wide = {key: DOUBLE if _is_single(value) else value for key, value in params.items()}
         outputs = equation.primitive.bind(*inputs, **wide)
         outputs = outputs if equation.primitive.multiple_results else [outputs]
-        outputs = outputs if name in EXACT_MOVES else [self._moved(each, inputs) for each in outputs]
+        if name in SUMS and self.move > ROUNDED:
+            magnitude = equation.primitive.bind(*(jnp.abs(x) if x.dtype == DOUBLE else x for x in inputs), **wide)
+            outputs = [self._moved(outputs[0], inputs, magnitude)]
+        elif name not in EXACT_MOVES:
+            outputs = [self._moved(each, inputs) for each in outputs]
         return outputs if self.move == EXACTLY else [self._without_signs(each) for each in outputs]
 
-    def _moved(self, y: Any, operands: Sequence[Any]) -> Any:
+    def _moved(self, y: Any, operands: Sequence[Any], magnitude: Any = None) -> Any:
+        """`y` as this move has it; of a sum `magnitude` is that of its terms, which has the digits that are lost."""
         if y.dtype != DOUBLE:
             return y
         single = y.astype(np.float32).astype(np.float64)
         if self.move == ROUNDED:
             return single
-        moved = y if self.move == EXACTLY else y * (1 + UNITS * _noise(y, operands, self.move))
+        moved = (
+            y
+            if self.move == EXACTLY
+            else y + (y if magnitude is None else magnitude) * UNITS * _noise(y, operands, self.move)
+        )
         return jnp.where((y != single) & (jnp.abs(y) <= GREATEST), moved, single)
 
     def _without_signs(self, y: Any) -> Any:

@@ -125,7 +125,7 @@ def test_jax_in_double_precision_is_what_moved_roundings_start_from() -> None:
     jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(x)
     with jax.enable_x64(True):
         exact = jax.value_and_grad(loss)(x.astype(np.float64))
-        for move, error in ((EXACTLY, 1e-14), (ROUNDED, 1e-6), (1, 1e-6)):
+        for move, error in ((EXACTLY, 1e-14), (ROUNDED, 1e-6), (1, 5e-6)):
             got = Doubled(move).closed(jaxpr, [x.astype(np.float64)])
             np.testing.assert_allclose(got[1], exact[1], rtol=error)
             assert bool(abs(got[1] - exact[1]).max() > 1e-10) is (move != EXACTLY)
