@@ -10,6 +10,7 @@ import typer
 
 from crowdlearn.errors import CrowdLearnError
 from services.cli.commands import Commands, register
+from services.cli.interrupts import end_if_interrupted, raise_what_was_dropped
 
 app = typer.Typer(
     name="crowdlearn",
@@ -24,7 +25,16 @@ register(app)
 
 def main() -> None:
     """The entry point. An error of ours is one sentence on standard error and exit code 1; any other is a traceback."""
+    try:
+        _run()
+    except SystemExit as ended:
+        end_if_interrupted(ended)
+        raise
+
+
+def _run() -> None:
     _print_what_others_cannot_show()
+    raise_what_was_dropped()
     failures = list[BaseException]()
     try:
         app()

@@ -20,10 +20,13 @@ from crowdlearn.program.survey import survey
 from crowdlearn.store.status import bytes_per_push
 from services.cli.check_table import show
 from services.cli.first_gradient import FIRST_STEP_SECONDS, TIMED_SECONDS, Reference, advice, on_backend, reference
+from services.cli.interrupts import ended_by_ctrl_c
 from services.cli.options import AsJson, JobFile
 from services.cli.verdict import TOLERANCE, UNFIT, BackendReport, Report, judge, notes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from services.cli.program_page import Backend
 
 Backends = Annotated[
@@ -46,10 +49,22 @@ def check(
 
     Exits with 0 when it fits browsers, with 3 when what they get differs from JAX, and with 1 when it cannot be traced.
     """
+    wanted = _backends(backend)
+    with ended_by_ctrl_c():
+        report = _report(job_file, wanted, backend or [], steps, seconds, browser=browser)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+    else:
+        show(report, Console())
+    raise typer.Exit(0 if report.fit else UNFIT)
+
+
+def _report(
+    job_file: Path, wanted: tuple[Backend, ...], asked: list[str], steps: int, seconds: float, *, browser: bool
+) -> Report:
     console = Console(stderr=True)
     from services.cli.program_page import require_chromium  # only this needs the bundle
 
-    wanted = _backends(backend)
     with console.status(f"Tracing {job_file}"):
         job = load(job_file)
         compiled = job.compile()
@@ -59,12 +74,8 @@ def check(
         with console.status(f"Running a step in {report.reference}"):
             expected = reference(job, compiled, steps)
             lost = expected.not_finite()
-        report = _lost(report, lost) if lost else _measured(report, expected, wanted, backend or [], steps, seconds)
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    else:
-        show(report, Console())
-    raise typer.Exit(0 if report.fit else UNFIT)
+        report = _lost(report, lost) if lost else _measured(report, expected, wanted, asked, steps, seconds)
+    return report
 
 
 def _backends(given: list[str] | None) -> tuple[Backend, ...]:

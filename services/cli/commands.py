@@ -9,6 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from services.cli.interrupts import ended_by_ctrl_c
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -84,7 +86,8 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """The real command, with its options; imports its module."""
-    module = importlib.import_module(f"services.cli.{COMMANDS[name].module}")
+    with ended_by_ctrl_c():
+        module = importlib.import_module(f"services.cli.{COMMANDS[name].module}")
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     alone.command(name)(getattr(module, name))
     return typer.main.get_command(alone)

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -21,6 +22,7 @@ from crowdlearn.store.addresses import without_password
 from crowdlearn.weights import load as load_weights
 from services.cli import loop
 from services.cli.first_check import check_first_gradient
+from services.cli.interrupts import STATUS, ended_by_ctrl_c
 from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile, RedisUrl, WeightsFile
 from services.cli.output import in_words, print_json
 from services.cli.stores import opened
@@ -46,7 +48,8 @@ def submit(
             return await _unless(stop, upload(store, compiled, console, past))
 
     if not loop.run(main):
-        raise JobError(f"job {compiled.spec.name} was not submitted: stopped; nothing of it was left in Redis")
+        console.print(f"Job {compiled.spec.name} was not submitted. Nothing of it was left in Redis.", highlight=False)
+        raise typer.Exit(STATUS)
     if as_json:
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
@@ -76,8 +79,15 @@ def compiled_job(
 ) -> tuple[CompiledJob, Snapshot | None]:
     """Traces a job file that begins with the file `weights`, or goes on from a `checkpoint`: what it goes on from.
 
-    With `check` its first gradient is tried in a browser, where there is one.
+    With `check` its first gradient is tried in a browser, where there is one. Ctrl-C ends it at any point.
     """
+    with ended_by_ctrl_c():
+        return _compiled_job(job_file, weights, checkpoint, console, check=check)
+
+
+def _compiled_job(
+    job_file: Path, weights: str | None, checkpoint: str | None, console: Console, *, check: bool
+) -> tuple[CompiledJob, Snapshot | None]:
     if weights is not None and checkpoint is not None:
         raise JobError("a job begins with --weights or goes on from --checkpoint, got both")
     with console.status(f"Tracing {job_file}"):
