@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
 
 POINT_SECONDS = 0.25
 """At most four points a second: as many as an eye can follow."""
@@ -11,25 +15,28 @@ POINT_SECONDS = 0.25
 DECAY = 0.95
 """The weight that a minibatch leaves to those before it: about twenty are averaged."""
 
+REMEMBERED = 64
+"""Gradients whose losses are looked at: the weight of older ones is under a twentieth."""
+
+FENCES = 3.0
+"""A loss so many interquartile ranges beyond the quartiles is left out (Tukey 1977: far out). Replicas are strangers, and one
+of them may say anything."""
+
 
 class TrainingCurve:
-    """An exponential average of the loss over minibatches."""
+    """An exponential average of the loss over minibatches, without what is far out of the others' range."""
 
     def __init__(self) -> None:
-        self._sum = 0.0
-        self._weight = 0.0
+        self._losses: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)
         self._fresh = False
         self._last_seconds = -math.inf
 
     def add(self, losses: Iterable[tuple[float, int]]) -> None:
         """Adds (mean loss, minibatches) of gradients; a loss that is not finite is left out."""
         for loss, minibatches in losses:
-            if not math.isfinite(loss):
-                continue
-            keep = DECAY**minibatches
-            self._sum = keep * self._sum + (1 - keep) * loss
-            self._weight = keep * self._weight + (1 - keep)
-            self._fresh = True
+            if math.isfinite(loss):
+                self._losses.append((loss, minibatches))
+                self._fresh = True
 
     def point(self, now_seconds: float, *, last: bool = False) -> float | None:
         """The smoothed loss if a point is due; the `last` one is due if there is anything new."""
@@ -37,4 +44,23 @@ class TrainingCurve:
             return None
         self._fresh = False
         self._last_seconds = now_seconds
-        return self._sum / self._weight
+        return self._mean()
+
+    def _mean(self) -> float:
+        losses = np.array([loss for loss, _ in self._losses])
+        counts = np.array([minibatches for _, minibatches in self._losses], float)
+        inside = _inside(losses / 16)  # four ranges of floats are more than a float holds
+        newer = np.cumsum(counts[::-1])[::-1] - counts
+        weights = (DECAY**newer - DECAY ** (newer + counts)) * inside
+        return float(np.dot(weights / weights.sum(), losses))
+
+
+def _inside(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which lie within the fences; where the quartiles are equal, those of a wider range that is none."""
+    for share in (25, 10, 5, 0):
+        low, high = np.percentile(values, [share, 100 - share])
+        if low < high:
+            break
+    reach = FENCES * (high - low)
+    inside: NDArray[np.bool_] = (values >= low - reach) & (values <= high + reach)
+    return inside

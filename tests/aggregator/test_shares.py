@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from services.aggregator.shares import fair_share, surplus, to_claim
@@ -62,3 +63,23 @@ def test_a_loss_that_is_not_finite_is_left_out_of_the_curve() -> None:
     curve = TrainingCurve()
     curve.add([(float("nan"), 1), (3.0, 1), (float("inf"), 1)])
     assert curve.point(0.0) == pytest.approx(3.0)
+
+
+def test_a_stranger_among_nine_says_what_he_likes_of_his_loss() -> None:
+    random = np.random.default_rng(0)
+    curve, honest = TrainingCurve(), TrainingCurve()
+    for step in range(300):
+        loss = 2.0 * 0.99**step * random.uniform(0.5, 1.5)
+        honest.add([(loss, 1)])
+        curve.add([(loss, 1)] if step % 9 else [((-1.0) ** step * 1e30, 8), (1.7e308, 1)])
+        told, right = curve.point(step), honest.point(step)
+        assert told is not None
+        assert right is not None
+        if step > 20:
+            assert 0.5 * right < told < 2 * right
+
+
+def test_rare_losses_count_where_most_are_equal() -> None:
+    curve = TrainingCurve()
+    curve.add([(0.0 if step % 10 else 5.0, 1) for step in range(64)])
+    assert curve.point(0.0) == pytest.approx(0.5, rel=0.3)
