@@ -19,8 +19,10 @@ REMEMBERED = 64
 """Gradients whose losses are looked at: the weight of older ones is under a twentieth."""
 
 FENCES = 3.0
-"""A loss so many interquartile ranges beyond the quartiles is left out (Tukey 1977: far out). Replicas are strangers, and one
-of them may say anything."""
+"""A loss so many interquartile ranges beyond the quartiles is left out (Tukey 1977: far out).
+
+Replicas are strangers, and one of them may say anything.
+"""
 
 
 class TrainingCurve:
