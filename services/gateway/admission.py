@@ -152,11 +152,14 @@ def admit(frame: Frame, codec: Codec, lane: Lane, conditions: Conditions) -> Ver
         return reject(frame, "expired") if conditions.asked else ASK_REDIS
     if frame.version > conditions.newest:
         return reject(frame, "future-version") if conditions.asked else ASK_REDIS
-    if not conditions.may_train:
-        return busy(frame.shard, frame.sequence, WARMUP_RETRY_SECONDS) if conditions.asked else ASK_REDIS
     if not conditions.room:
         return busy(frame.shard, frame.sequence, conditions.retry_seconds)
-    return ADMIT if _finite(frame, codec) else reject(frame, "not-finite")
+    if not _finite(frame, codec):
+        return reject(frame, "not-finite")
+    # Last: the right to warm the run up is for a gradient that can be applied.
+    if not conditions.may_train:
+        return busy(frame.shard, frame.sequence, WARMUP_RETRY_SECONDS) if conditions.asked else ASK_REDIS
+    return ADMIT
 
 
 def reject(frame: Frame, reason: RejectReason) -> Ack:

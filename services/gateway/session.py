@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from crowdlearn import metrics, protocol
@@ -90,7 +90,8 @@ class Append:
 class Ask:
     """Ask Redis for the shard's manifest, call `Session.vouch` if it remembers the replica, then `Session.frame` again.
 
-    While the run is warmed up, ask for the right to do that too, and call `Session.warm` if the replica has it.
+    While the run is warmed up and `Session.may_warm_up`, ask for the right to do that too, and call `Session.warm` if
+    the replica has it.
 
     When Redis does not answer call `Session.postpone`.
     """
@@ -225,6 +226,15 @@ class Session:
             return self._gradient(self._run, data, now, asked)
         except FrameError as error:
             return self._hang_up(Close.MALFORMED_FRAME, str(error))
+
+    def may_warm_up(self, data: bytes, now: float) -> bool:
+        """Whether nothing but the warm-up keeps a frame out that Redis was asked about: others do not take the right."""
+        frame = unpack(data)
+        assert self._run is not None
+        codec, lane = require_fit(frame, self._run.spec), self._lanes[frame.shard]
+        room = self._run.has_room(frame.shard, len(data))
+        conditions = self._conditions(self._run, lane, frame.shard, room, asked=True, now=now)
+        return isinstance(admit(frame, codec, lane, replace(conditions, may_train=True)), Admit)
 
     def landed(self, shard: int, sequence: int, backlog_entries: int) -> Ack:
         """The frame is in the stream, which has so many entries now."""

@@ -217,7 +217,8 @@ class ReplicaSocket:
         now = self._gateway.monotonic
         if await self._gateway.runs.ask(self._run, shard, self._session.replica):
             self._session.vouch(shard, now())
-        if self._run.warming and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
+        warms = self._run.warming and self._session.may_warm_up(data, now())
+        if warms and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
             self._session.warm(now())
         action = self._session.frame(data, now(), asked=True)
         if not self._performed(action):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from crowdlearn.frames import pack, unpack
 from crowdlearn.protocol import Ack, Lease, Leased, Wait
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, data
@@ -70,6 +73,21 @@ async def test_a_gradient_of_another_replica_is_busy_during_the_warm_up(job: Job
         await first.push(ONES)
         await first.settle()
     assert first.accepted == [{1, 2}, {1, 2}]
+
+
+async def test_who_sends_what_cannot_be_applied_does_not_keep_others_from_warming_the_run_up(
+    job: JobSpec, service: Service
+) -> None:
+    stranger, honest = ScriptedReplica("small", service.url), ScriptedReplica("small", service.url)
+    async with stranger, honest:
+        good = unpack(stranger.frames(ONES, 1)[0])
+        for spoilt in (replace(good, loss=float("nan")), replace(good, version=99)):
+            await stranger.send(pack(spoilt))
+        answers = [await stranger.expect(Ack) for _ in range(2)]
+        assert [ack.reason for ack in answers] == ["not-finite", "future-version"]
+        await honest.push(ONES)
+        await honest.settle()
+        assert honest.accepted == [{1}, {1}]
 
 
 async def test_when_the_replica_leaves_another_warms_the_run_up(job: JobSpec, service: Service) -> None:
