@@ -228,7 +228,7 @@ class Session:
             return self._hang_up(Close.MALFORMED_FRAME, str(error))
 
     def may_warm_up(self, data: bytes, now: float) -> bool:
-        """Whether nothing but the warm-up keeps a frame out that Redis was asked about: others do not take the right."""
+        """Whether nothing but the warm-up keeps a frame out that Redis was asked about: others take no right."""
         frame = unpack(data)
         assert self._run is not None
         codec, lane = require_fit(frame, self._run.spec), self._lanes[frame.shard]
