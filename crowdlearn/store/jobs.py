@@ -210,6 +210,6 @@ def _readable(data: bytes | None) -> JobSpec | None:
     # One job that an older version left behind must not end every service.
     try:
         return decode_spec(data) if data is not None else None
-    except msgspec.ValidationError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         log.debug("a job's specification cannot be read: %s", error)
         return None

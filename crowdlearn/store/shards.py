@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,8 @@ class Shards:
     async def commit(self, run: str, shard: int, commit: Commit) -> Manifest:
         """Makes the next state visible, trims the stream and announces the version; returns the new manifest.
 
+        Its offset is START where the commit's lay in the future: the stream, all of it applied, begins anew.
+
         Raises:
             OutdatedError: another owner has claimed the shard, or its version is not the base's; nothing has changed.
             StoreUnavailableError: the outcome is unknown. Claim the shard again before anything else is committed: the
@@ -158,8 +161,8 @@ class Shards:
             answer = await self._connection.run(scripts.COMMIT, names, *arguments)
         if answer[0] != b"committed":
             raise _refused(run, shard, commit.base, answer)
-        self._connection.tell_unannounced(answer[1:])
-        return after
+        self._connection.tell_unannounced(answer[2:])
+        return replace(after, offset=answer[1].decode())
 
     async def _keep_blobs(self, run: str, shard: int, commit: Commit) -> None:
         blob = commit.manifest.blob

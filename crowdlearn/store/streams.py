@@ -14,6 +14,9 @@ from crowdlearn.store.slot_reads import SlotReads
 START = "0-0"
 """The offset before the first entry of a stream."""
 
+LAST = 2**64 - 1
+"""The greatest number in either half of a stream id."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -35,7 +38,7 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """A gradient frame as read. `id` is `milliseconds-number`, increasing within a stream."""
+    """A gradient frame as read, which may be anything. `id` is `milliseconds-number`, increasing within a stream."""
 
     id: str
     replica: str
@@ -59,9 +62,11 @@ def position(stream_id: str) -> tuple[int, int]:
 
 
 def following(stream_id: str) -> str:
-    """The smallest id after `stream_id`."""
+    """The smallest id after `stream_id`; itself if it is the last of all."""
     milliseconds, number = position(stream_id)
-    return f"{milliseconds}-{number + 1}"
+    if number < LAST:
+        return f"{milliseconds}-{number + 1}"
+    return stream_id if milliseconds == LAST else f"{milliseconds + 1}-0"
 
 
 class Streams:
@@ -139,4 +144,10 @@ class Streams:
 
 
 def _entries(raw: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[StreamEntry]:
-    return [StreamEntry(entry_id.decode(), fields[b"r"].decode(), fields[b"f"]) for entry_id, fields in raw]
+    return [_entry(entry_id.decode(), fields) for entry_id, fields in raw]
+
+
+def _entry(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry:
+    # Whoever may append may append anything: it must arrive as something that is no gradient.
+    replica = fields.get(b"r", b"").decode(errors="replace")
+    return StreamEntry(entry_id, replica, fields.get(b"f", b""))

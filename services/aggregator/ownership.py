@@ -14,15 +14,20 @@ from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobEr
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import START, ShardState, Store, position
+from crowdlearn.store.faults import Faults
 from services.aggregator.reader import Inbox, Reader
+from services.aggregator.set_aside import SetAside
 from services.aggregator.shard_work import ShardWork
-from services.aggregator.shard_writer import ShardWriter
+from services.aggregator.shard_writer import EntryError, ShardWriter
 from services.aggregator.shares import ShardKey, fair_share, surplus, to_claim
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 5.0
 """A shard that cannot be worked on is left alone for so long: a message now and then, not a flood."""
+
+RETRY_SECONDS = 1.0
+"""And one of whose entries raised, for so long."""
 
 
 class Ownership:
@@ -40,6 +45,8 @@ class Ownership:
         self._last_versions: dict[ShardKey, int] = {}
         self._opened: dict[ShardKey, asyncio.Event] = {}
         self._settling = False
+        self._aside = SetAside()
+        self._faults = Faults()
 
     async def tick(self, wanted: dict[ShardKey, JobSpec], *, share: int | None = None) -> None:
         """Says that it lives, renews its leases, gives up what it should not have and claims what it should.
@@ -60,6 +67,7 @@ class Ownership:
                 break
             await self._claim(key, wanted[key])
         metrics.SHARDS_OWNED.set(len(self._tasks))
+        self._aside.keep(wanted)
         for memory in (self._last_versions, self._paused_until):
             for gone in memory.keys() - wanted.keys():
                 del memory[gone]
@@ -99,7 +107,10 @@ class Ownership:
         self._arithmetic.shutdown(wait=False)
 
     async def _renew(self, key: ShardKey) -> None:
-        if await self._store.shards.renew(*key, self._member, self._settings.lease_seconds):
+        renewed = False
+        with self._faults.contained(f"to renew the lease of run={key[0]} shard={key[1]}"):
+            renewed = await self._store.shards.renew(*key, self._member, self._settings.lease_seconds)
+        if renewed:
             return
         # A shard without an inbox is being released, or not even loaded.
         if key in self._inboxes:
@@ -110,7 +121,9 @@ class Ownership:
     async def _claim(self, key: ShardKey, spec: JobSpec) -> None:
         if self._paused_until.get(key, 0.0) > time.monotonic():
             return
-        fence = await self._store.shards.claim(*key, self._member, self._settings.lease_seconds)
+        fence = None
+        with self._faults.contained(f"to claim job={spec.name} run={key[0]} shard={key[1]}"):
+            fence = await self._store.shards.claim(*key, self._member, self._settings.lease_seconds)
         if fence is not None:
             # Loading takes its time, and leases must be renewed meanwhile.
             self._opened[key] = asyncio.Event()
@@ -122,7 +135,8 @@ class Ownership:
         self._opened[key].set()
         if self._settling:
             inbox.close()
-        writer = ShardWriter(spec, key[1], state, self._settings.remember_seconds)
+        aside = self._aside.of(key, state.manifest.offset)
+        writer = ShardWriter(spec, key[1], state, self._settings.remember_seconds, aside)
         log.info("owns job=%s run=%s shard=%d version=%d fence=%d", spec.name, *key, state.manifest.version, fence)
         return ShardWork(self._store, self._settings, spec, key[1], writer, inbox, self._arithmetic)
 
@@ -158,18 +172,28 @@ class Ownership:
             else:
                 # Redis answered the claim a moment ago: rather than away, it may have lost the shard's values.
                 log.warning("cannot load run=%s shard=%d: %s", *key, error)
-                self._pause(key)
+                self._pause(key, PAUSE_SECONDS)
+        except EntryError as error:
+            self._note(key, spec, error)
         except Exception:
             log.exception("job=%s run=%s shard=%d failed", spec.name, *key)
-            self._pause(key)
+            self._pause(key, PAUSE_SECONDS)
         finally:
             self._reader.remove(key)
             self._inboxes.pop(key, None)
             self._opened.pop(key).set()
             del self._tasks[key]
 
-    def _pause(self, key: ShardKey) -> None:
-        self._paused_until[key] = time.monotonic() + PAUSE_SECONDS
+    def _note(self, key: ShardKey, spec: JobSpec, error: EntryError) -> None:
+        """An entry raised: it is tried again, and after some attempts passed over."""
+        if self._aside.raised(key, error.entry_id):
+            log.exception("job=%s run=%s shard=%d sets aside what raises: %s", spec.name, *key, error, exc_info=error)
+            return
+        log.warning("job=%s run=%s shard=%d tries again what raised: %s (%r)", spec.name, *key, error, error.__cause__)
+        self._pause(key, PAUSE_SECONDS if self._aside.full(key) else RETRY_SECONDS)
+
+    def _pause(self, key: ShardKey, seconds: float) -> None:
+        self._paused_until[key] = time.monotonic() + seconds
 
     async def _work(self, key: ShardKey, work: ShardWork) -> None:
         try:

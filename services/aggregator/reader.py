@@ -18,13 +18,15 @@ BUSY_SECONDS = 0.005
 READ_BYTES = 32 << 20
 """What one read may bring, over all shards, however many there are."""
 
+Batches = dict[ShardKey, list[StreamEntry]]
+
 
 class Inbox:
     """The batches of one shard: one at work, one waiting, and no more."""
 
     def __init__(self, changed: asyncio.Event, offset: str, frame_bytes: int) -> None:
         self._changed = changed
-        self._batches: asyncio.Queue[list[StreamEntry] | None] = asyncio.Queue()
+        self._batches: asyncio.Queue[list[StreamEntry] | Exception | None] = asyncio.Queue()
         self._closed = False
         self.offset = offset
         self.frame_bytes = frame_bytes
@@ -39,6 +41,17 @@ class Inbox:
         if not self._closed:
             self._batches.put_nowait(batch)
             self.offset = batch[-1].id
+
+    def restart(self, offset: str) -> None:
+        """The stream has begun anew, after everything that was put here."""
+        self.offset = offset
+        self._changed.set()
+
+    def fail(self, error: Exception) -> None:
+        """The stream cannot be read: `get` raises the error, and no further batch is let in."""
+        if not self._closed:
+            self._closed = True
+            self._batches.put_nowait(error)
 
     def close(self) -> None:
         """Lets no further batch in; the last `get` returns None."""
@@ -59,6 +72,8 @@ class Inbox:
         except TimeoutError:
             return []
         self._changed.set()
+        if isinstance(batch, Exception):
+            raise batch
         return batch
 
 
@@ -120,12 +135,39 @@ class Reader:
             return False
         seconds = IDLE_SECONDS if len(wanting) == len(self._inboxes) else BUSY_SECONDS
         offsets = {key: inbox.offset for key, inbox in wanting.items()}
-        batches = await self._store.streams.read(offsets, self._count(wanting), seconds if block else 0)
+        batches = await self._read_streams(offsets, self._count(wanting), seconds if block else 0)
         for key, batch in batches.items():
             # A shard that was lost and claimed again meanwhile has another inbox, at another offset.
             if self._inboxes.get(key) is wanting[key]:
                 wanting[key].put(batch)
         return bool(batches)
+
+    async def _read_streams(self, offsets: dict[ShardKey, str], count: int, seconds: float) -> Batches:
+        try:
+            return await self._store.streams.read(offsets, count, seconds)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            found, failures = await self._read_each(offsets, count)
+            if not failures:
+                raise
+        # A stream that cannot be read is its shard's own trouble.
+        for key, failure in failures.items():
+            if key in self._inboxes:
+                self._inboxes[key].fail(failure)
+        return found
+
+    async def _read_each(self, offsets: dict[ShardKey, str], count: int) -> tuple[Batches, dict[ShardKey, Exception]]:
+        found: Batches = {}
+        failures: dict[ShardKey, Exception] = {}
+        for key, offset in offsets.items():
+            try:
+                found |= await self._store.streams.read({key: offset}, count)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:
+                failures[key] = error
+        return found, failures
 
     def _count(self, wanting: dict[ShardKey, Inbox]) -> int:
         one_each = sum(inbox.frame_bytes for inbox in wanting.values())

@@ -14,6 +14,7 @@ from crowdlearn.errors import StoreRefusedError, StoreUnavailableError
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, JobChanged, Resync, Store
+from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
 from services.aggregator.completion import finish_trained
 from services.aggregator.ownership import Ownership
@@ -48,6 +49,7 @@ class Aggregator:
         self._reader = Reader(store, settings.read_count)
         self._ownership = Ownership(store, settings, self.member, self._reader)
         self._work_list = WorkList(store)
+        self._faults = Faults()
         self._wanted: dict[ShardKey, JobSpec] = {}
         self._look_seconds = 0.0
         self._out_of_sight = False
@@ -114,7 +116,8 @@ class Aggregator:
             await self._ownership.drop()
         if time.monotonic() >= self._look_seconds:
             self._wanted = await self._work_list.wanted()
-            await finish_trained(self._store, {spec.run: spec for spec in self._wanted.values()}.values())
+            specs = {spec.run: spec for spec in self._wanted.values()}
+            await finish_trained(self._store, specs.values(), self._faults)
             self._look_seconds = time.monotonic() + self._settings.poll_seconds
         await self._ownership.tick(self._wanted)
 

@@ -18,6 +18,9 @@ from services.aggregator.training_curve import TrainingCurve
 
 log = logging.getLogger(__name__)
 
+FUTURE_SECONDS = 86400.0
+"""An id so far ahead of the clock was not made by Redis; clocks of two machines may differ by hours."""
+
 
 class ShardWork:
     """One shard between claim and release.
@@ -42,6 +45,7 @@ class ShardWork:
         self._writer = writer
         self._inbox = inbox
         self._arithmetic = arithmetic
+        self._told_malformed = False
         self._committing: asyncio.Task[None] | None = None
         self.committed_version = writer.version
         self._last_commit_seconds = 0.0
@@ -58,6 +62,7 @@ class ShardWork:
         try:
             while (batch := await self._next_batch()) is not None:
                 if batch:
+                    self._writer.latest_milliseconds = 1000 * (time.time() + FUTURE_SECONDS)
                     absorb = asyncio.get_running_loop().run_in_executor(self._arithmetic, self._writer.absorb, batch)
                     self._count(await absorb)
                 if self._commit_due():
@@ -116,7 +121,7 @@ class ShardWork:
     async def _commit(self, commit: Commit) -> None:
         try:
             with metrics.COMMIT_SECONDS.time():
-                await self._store.shards.commit(self._spec.run, self._shard, commit)
+                committed = await self._store.shards.commit(self._spec.run, self._shard, commit)
         except OutdatedError:
             metrics.COMMITS.labels("outdated").inc()
             raise
@@ -125,11 +130,24 @@ class ShardWork:
             raise
         metrics.COMMITS.labels("committed").inc()
         self.committed_version = commit.version
+        if committed.offset != commit.offset:
+            log.warning(
+                "job=%s run=%s shard=%d: the stream had an id of the future, %s, and begins anew",
+                self._spec.name, self._spec.run, self._shard, commit.offset,
+            )  # fmt: skip
+            self._inbox.restart(committed.offset)
         await self._record_point()
 
     def _count(self, absorbed: Absorbed) -> None:
         for outcome, number in absorbed.outcomes.items():
             metrics.GRADIENTS.labels(outcome).inc(number)
+        if absorbed.malformed is not None and not self._told_malformed:
+            self._told_malformed = True
+            log.warning(
+                "job=%s run=%s shard=%d: entry %s of its stream is no gradient of it and is skipped: %s. Further ones "
+                'are only counted, as crowdlearn_gradients_total{outcome="malformed"}. Who else may append?',
+                self._spec.name, self._spec.run, self._shard, *absorbed.malformed,
+            )  # fmt: skip
         for staleness in absorbed.staleness:
             metrics.STALENESS.observe(staleness)
         if self._curve is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -26,6 +27,8 @@ class Outcome(StrEnum):
     EXPIRED = "expired"
     NOT_FINITE = "not-finite"
     MALFORMED = "malformed"
+    SET_ASIDE = "set-aside"
+    """Raised each time it was absorbed: a mistake of ours."""
     DIVERGED = "diverged"
     """Came after the shard had diverged; those that made it diverge were counted as applied."""
 
@@ -37,12 +40,25 @@ class Absorbed:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     staleness: list[int] = field(default_factory=list)
     losses: list[tuple[float, int]] = field(default_factory=list)
+    malformed: tuple[str, str] | None = None
+    """The first entry that is no gradient of the shard: its id, and why."""
+
+
+class EntryError(Exception):
+    """An entry raised while it was absorbed; what was absorbed since the last commit is void."""
+
+    def __init__(self, entry: StreamEntry) -> None:
+        super().__init__(f"entry {entry.id} of replica {entry.replica}, {len(entry.frame):,} bytes")
+        self.entry_id = entry.id
 
 
 class ShardWriter:
     """The state of one shard between commits. Not thread-safe: absorb and take take turns."""
 
-    def __init__(self, spec: JobSpec, shard: int, state: ShardState, remember_seconds: float) -> None:
+    def __init__(
+        self, spec: JobSpec, shard: int, state: ShardState, remember_seconds: float, aside: Collection[str] = ()
+    ) -> None:
+        """`aside` are ids of entries to pass over."""
         self._spec = spec
         self._shard = shard
         self._size = spec.shards[shard].size
@@ -51,20 +67,30 @@ class ShardWriter:
         self._base = state.manifest
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
+        self._aside = aside
+        self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
         self._gradient = np.empty(self._size, np.float32)
         self.version = state.manifest.version
         self.offset = state.manifest.offset
         self.pending = 0
+        self.latest_milliseconds = math.inf
+        """Ids after that were made up: they tell no time, and nobody is forgotten for them."""
         self.diverged = False
         """Whether `take` found values that are not finite. From then on only offsets and sequence numbers move."""
 
     def absorb(self, entries: Sequence[StreamEntry]) -> Absorbed:
-        """Applies entries that follow `offset` in their order."""
+        """Applies entries that follow `offset` in their order.
+
+        Raises:
+            EntryError: one of them raised; load the shard again.
+        """
         absorbed = Absorbed()
         for entry in entries:
-            absorbed.outcomes[self._absorb(entry, absorbed)] += 1
+            if entry.milliseconds <= self.latest_milliseconds:
+                self._now = entry.milliseconds
+            absorbed.outcomes[self._try(entry, absorbed)] += 1
             # After it was heard: whoever ends its own silence is still known, and the gateway told it `accepted`.
-            self._remembered.forget_silent(entry.milliseconds)
+            self._remembered.forget_silent(self._now)
             self.offset = entry.id
             self.pending += 1
         return absorbed
@@ -93,19 +119,37 @@ class ShardWriter:
         self.pending = 0
         return commit
 
+    def _try(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
+        if entry.id in self._aside:
+            return Outcome.SET_ASIDE
+        try:
+            return self._absorb(entry, absorbed)
+        except MemoryError:
+            # Not the entry's fault, however often it happens.
+            raise
+        except Exception as error:
+            raise EntryError(entry) from error
+
     def _absorb(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
         try:
             frame = self._read(entry)
             if self._remembered.refuses(entry.replica):
                 return Outcome.EXPIRED
-        except (FrameError, ValueError):
-            return Outcome.MALFORMED
+        except (FrameError, ValueError) as error:
+            return self._malformed(entry, error, absorbed)
         # From here on its number is used up: a replica is told that it need not send it again.
-        if not self._remembered.hear(entry.replica, frame.sequence, entry.milliseconds):
+        if not self._remembered.hear(entry.replica, frame.sequence, self._now):
             return Outcome.DUPLICATE
         if self.diverged:
             return Outcome.DIVERGED
-        return self._weigh_and_apply(frame, absorbed)
+        try:
+            return self._weigh_and_apply(frame, absorbed)
+        except FrameError as error:
+            return self._malformed(entry, error, absorbed)
+
+    def _malformed(self, entry: StreamEntry, error: Exception, absorbed: Absorbed) -> Outcome:
+        absorbed.malformed = absorbed.malformed or (entry.id, str(error))
+        return Outcome.MALFORMED
 
     def _read(self, entry: StreamEntry) -> Frame:
         frame = frames.unpack(entry.frame)
@@ -130,8 +174,6 @@ class ShardWriter:
         except NotFiniteError:
             # The gateway refuses these; once more, because a single NaN in the parameters would be there for ever.
             return Outcome.NOT_FINITE
-        except FrameError:
-            return Outcome.MALFORMED
         codec.decode(frame.payload, self._gradient)
         step = self.version + 1
         # A model that diverges overflows; `take` sees what came of it.

@@ -7,6 +7,7 @@ import time
 from crowdlearn.errors import UnknownJobError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
+from crowdlearn.store.faults import Faults
 from services.aggregator.shares import ShardKey
 
 LINGER_SECONDS = 5.0
@@ -22,6 +23,7 @@ class WorkList:
         self._specs: dict[str, JobSpec] = {}
         self._drained: set[str] = set()
         self._changed: set[str] = set()
+        self._faults = Faults()
 
     def look_again(self, run: str | None = None) -> None:
         """A run has changed, or anything may have: what had ended may have been resumed."""
@@ -40,7 +42,9 @@ class WorkList:
             del self._specs[gone]
         wanted: dict[ShardKey, JobSpec] = {}
         for run in sorted(runs - self._drained):
-            spec = await self._live_spec(run)
+            spec = None
+            with self._faults.contained(f"to look at run={run}"):
+                spec = await self._live_spec(run)
             if spec is not None:
                 wanted.update({(run, shard): spec for shard in range(len(spec.shards))})
         return wanted

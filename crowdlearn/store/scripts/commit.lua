@@ -4,7 +4,7 @@
 -- ARGV: expected fence, expected version, version, offset, blob, forgotten, MINID to trim to, TTL of the old blobs (ms),
 --       PUBLISH or SPUBLISH, channel, announcement, replicas with spaces between: REPLICA=SEQUENCE:MILLISECONDS of each that
 --       changed, REPLICA of each to forget
--- Returns 'outdated' or 'expired'; or 'committed', and why it could not be announced if it could not.
+-- Returns 'outdated' or 'expired'; or 'committed', the offset, and why it could not be announced if it could not.
 local held = redis.call('HMGET', KEYS[1], 'fence', 'version', 'unwritten')
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
   return {'outdated', held[1] or 'none', held[2] or 'none'}
@@ -50,6 +50,18 @@ if left > 0 then
     redis.call('PEXPIRE', KEYS[i], left)
   end
 end
-redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[7])
+-- After an id of the future a stream counts on from there, and after the last possible one it takes none: with nothing
+-- unread it begins anew.
+local offset, newest = ARGV[4], nil
+if tonumber(string.match(offset, '^%d+')) > redis.call('TIME')[1] * 1000 + 86400000 then
+  newest = redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+end
+if newest and (not newest[1] or newest[1][1] == offset) then
+  offset = '0-0'
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[1], 'offset', offset)
+else
+  redis.call('XTRIM', KEYS[3], 'MINID', '=', ARGV[7])
+end
 local announced = moved and redis.pcall(ARGV[9], ARGV[10], ARGV[11])
-return {'committed', type(announced) == 'table' and announced.err or nil}
+return {'committed', offset, type(announced) == 'table' and announced.err or nil}

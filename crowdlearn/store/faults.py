@@ -1,0 +1,41 @@
+"""Keeps a mistake in the work on one run from ending the work on all others: logs it once, lets it be tried again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from crowdlearn.errors import StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+MAX_TOLD = 1000
+"""Faults that are remembered as told; further ones are told each time."""
+
+
+class Faults:
+    """The mistakes that were told and are not over."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    @contextmanager
+    def contained(self, work: str) -> Iterator[None]:
+        """Logs an exception of `work` (what is done and of which run) with its traceback, once until it is over.
+
+        A Redis that is away is everybody's, and not contained.
+        """
+        try:
+            yield
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            if work in self._told:
+                log.debug("failed again, and will be tried again: %s", work, exc_info=True)
+                return
+            if len(self._told) < MAX_TOLD:
+                self._told.add(work)
+            log.exception("failed, and will be tried again: %s", work)
+        else:
+            self._told.discard(work)
