@@ -50,6 +50,7 @@ def submit(
     if not loop.run(main):
         console.print(f"Job {compiled.spec.name} was not submitted. Nothing of it was left in Redis.", highlight=False)
         raise typer.Exit(STATUS)
+    say_where_it_begins(console, past, checkpoint)
     if as_json:
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
@@ -101,11 +102,16 @@ def _compiled_job(
     past = None
     if checkpoint is not None:
         past = read_checkpoint(checkpoint).continued_by(compiled.spec)
-        console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
         compiled = replace(compiled, spec=past.spec, parameters=past.parameters)
     if check:
         check_first_gradient(job, compiled, console, is_new=past is None)
     return compiled, past
+
+
+def say_where_it_begins(console: Console, past: Snapshot | None, checkpoint: str | None) -> None:
+    """Says of a job that is in Redis what it goes on from. Before, its gradient or Redis may refuse it."""
+    if past is not None:
+        console.print(f"Goes on from {in_words(past.versions)} of {checkpoint}.", highlight=False, soft_wrap=True)
 
 
 async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:

@@ -34,7 +34,7 @@ from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile,
 from services.cli.outcome import Outcome
 from services.cli.output import print_json
 from services.cli.progress import TrainingProgress
-from services.cli.submission import compiled_job, upload
+from services.cli.submission import compiled_job, say_where_it_begins, upload
 from services.embedded import EmbeddedService, embedded
 
 REFRESH_SECONDS = 0.5
@@ -95,7 +95,9 @@ def up(
     compiled, past = compiled_job(job_file, weights, checkpoint, console, check=check)
     stay = console.is_terminal and not leave and not as_json
     file = out or f"{compiled.spec.name}.safetensors"
-    session = Session(compiled, past, console, browsers, replicas, port, redis, file, last, checkpoints, stay)
+    session = Session(
+        compiled, past, console, browsers, replicas, port, redis, file, last, checkpoints, stay, checkpoint
+    )
     outcome = loop.run(session.run)
     if as_json:
         print_json(outcome.told)
@@ -117,6 +119,7 @@ class Session:
     last: bool
     checkpoints: str | None
     stay: bool
+    checkpoint: str | None
 
     async def run(self, stop: asyncio.Event) -> Outcome:
         """Trains until the job ends or `stop` is set; writes the weights in either case."""
@@ -125,6 +128,7 @@ class Session:
         started = time.monotonic()
         try:
             await upload(store, self.compiled, self.console, self.past)
+            say_where_it_begins(self.console, self.past, self.checkpoint)
             async with AsyncExitStack() as stack:
                 service = await self._start(store, stack)
                 page = f"{service.url}/?job={spec.name}"

@@ -145,6 +145,10 @@ def test_a_job_goes_on_from_a_checkpoint(redis_server: RedisServer, tmp_path: Pa
     assert again.returncode == 0, again.stderr
     assert "Goes on from version 0" in again.stderr
     assert said("stop", "kept", *redis).returncode == 0
+    assert said("submit", str(file), *redis).returncode == 0
+    running = said("submit", str(file), "--checkpoint", place, *redis)
+    assert (running.returncode, "is running" in running.stderr, "Goes on" in running.stderr) == (1, True, False)
+    assert said("stop", "kept", *redis).returncode == 0
     refused = said("submit", str(file), "--checkpoint", str(tmp_path), *redis)
     assert (refused.returncode, "expects a checkpoint" in refused.stderr) == (1, True)
     assert "Traceback" not in refused.stderr
