@@ -16,6 +16,7 @@ from crowdlearn.job import modules, scoring
 from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
+from crowdlearn.job.reach import unreachable
 from crowdlearn.program import Program, encode, origin, traced
 from crowdlearn.program.draws import another_time, drawn_note
 from crowdlearn.program.effects import Quiet
@@ -78,7 +79,7 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         parameters=parts.parameters.flat,
         train=parts.train,
         held_out=parts.held_out or (),
-        warnings=model.warnings,
+        warnings=(*model.warnings, *unreachable(job, spec.until, parts.parameters, parts.held_out)),
         draws_anew=model.draws_anew,
     )
 
