@@ -95,21 +95,27 @@ def up(
     compiled, past = compiled_job(job_file, weights, checkpoint, console, check=check)
     stay = console.is_terminal and not leave and not as_json
     file = out or f"{compiled.spec.name}.safetensors"
-    session = Session(
-        compiled, past, console, browsers, replicas, port, redis, file, last, checkpoints, stay, checkpoint
-    )
-    outcome = loop.run(session.run)
+    begins = Beginning(compiled, past, checkpoint)
+    outcome = loop.run(Session(begins, console, browsers, replicas, port, redis, file, last, checkpoints, stay).run)
     if as_json:
         print_json(outcome.told)
     raise typer.Exit((TOO_MANY_EXIT if too_many(outcome.status) else 0) if outcome.reached else 3)
 
 
 @dataclass(frozen=True)
-class Session:
-    """One `crowdlearn up`, from the first connection to the written weights."""
+class Beginning:
+    """A job, and the checkpoint at an address that it goes on from, if any."""
 
     compiled: CompiledJob
     past: Snapshot | None
+    checkpoint: str | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """One `crowdlearn up`, from the first connection to the written weights."""
+
+    begins: Beginning
     console: Console
     browsers: int
     replicas: int
@@ -119,16 +125,15 @@ class Session:
     last: bool
     checkpoints: str | None
     stay: bool
-    checkpoint: str | None
 
     async def run(self, stop: asyncio.Event) -> Outcome:
         """Trains until the job ends or `stop` is set; writes the weights in either case."""
-        spec = self.compiled.spec
+        spec = self.begins.compiled.spec
         store = await connect(self.redis or f"fake://{spec.run}")
         started = time.monotonic()
         try:
-            await upload(store, self.compiled, self.console, self.past)
-            say_where_it_begins(self.console, self.past, self.checkpoint)
+            await upload(store, self.begins.compiled, self.console, self.begins.past)
+            say_where_it_begins(self.console, self.begins.past, self.begins.checkpoint)
             async with AsyncExitStack() as stack:
                 service = await self._start(store, stack)
                 page = f"{service.url}/?job={spec.name}"
@@ -165,7 +170,9 @@ class Session:
             yield
             return
         plan = checkpointer.Plan(poll_seconds=REFRESH_SECONDS)
-        writing = asyncio.create_task(checkpointer.run(store, self.checkpoints, plan, job=self.compiled.spec.name))
+        writing = asyncio.create_task(
+            checkpointer.run(store, self.checkpoints, plan, job=self.begins.compiled.spec.name)
+        )
         try:
             yield
             await asyncio.wait({writing}, timeout=LAST_CHECKPOINT_SECONDS)
@@ -179,8 +186,8 @@ class Session:
     async def _watch(
         self, store: Store, service: EmbeddedService, taking_part: asyncio.Task[State] | None, stop: asyncio.Event
     ) -> None:
-        name = self.compiled.spec.name
-        with TrainingProgress(self.console, self.compiled.spec.epochs) as progress:
+        name = self.begins.compiled.spec.name
+        with TrainingProgress(self.console, self.begins.compiled.spec.epochs) as progress:
             away = False
             while True:
                 service.raise_failure()
@@ -214,7 +221,11 @@ class Session:
         if state.name != "failed":
             return
         # Nobody else would say so, and `up` would wait for ever. What was trained before is not thrown away.
-        if not self.browsers and not status.replicas and max(status.versions) == self.compiled.spec.first_version:
+        if (
+            not self.browsers
+            and not status.replicas
+            and max(status.versions) == self.begins.compiled.spec.first_version
+        ):
             raise JobError(f"the replicas in Python cannot take part: {state.message}")
         self.console.print(
             f"The replicas in Python left: {state.message}", style="yellow", markup=False, soft_wrap=True
@@ -222,7 +233,7 @@ class Session:
 
     async def _finish(self, store: Store, seconds: float) -> Outcome:
         """Drains the streams, scores what came of it and writes it."""
-        spec = self.compiled.spec
+        spec = self.begins.compiled.spec
         # The embedded aggregator is at work on it; there is no event for "empty".
         while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
