@@ -1,36 +1,35 @@
 /** Keeps the screen on, if asked to: a phone that goes dark stops computing. Off by default. */
 
 import { element } from "./elements.js";
+import { ScreenLock } from "./screen-lock.js";
 
 export class Awake {
   private readonly label = element("awake");
   private readonly box = element<HTMLInputElement>("awake-box");
-  private lock: WakeLockSentinel | null = null;
-  private wanted = false;
+  private readonly screen = new ScreenLock(() => navigator.wakeLock.request("screen"));
 
   constructor() {
     // Missing outside https and in some browsers: then there is nothing to offer.
     this.label.hidden = !("wakeLock" in navigator);
-    this.box.addEventListener("change", () => void this.hold(this.box.checked));
+    this.box.addEventListener("change", () => void this.follow());
     // A browser takes the lock away from a hidden tab.
-    document.addEventListener("visibilitychange", () => void this.hold(this.wanted));
+    document.addEventListener("visibilitychange", () => void this.follow());
   }
 
   /** Lets the screen sleep again. */
   release(): void {
     this.box.checked = false;
-    void this.hold(false);
+    void this.follow();
   }
 
-  private async hold(wanted: boolean): Promise<void> {
-    this.wanted = wanted;
+  private async follow(): Promise<void> {
     try {
-      if (!wanted) await this.lock?.release();
-      else if (document.visibilityState === "visible") this.lock = await navigator.wakeLock.request("screen");
+      if (!this.box.checked) await this.screen.release();
+      else if (document.visibilityState === "visible") await this.screen.hold();
     } catch {
       // Refused, mostly for a low battery: say so by taking the tick back.
-      this.wanted = false;
       this.box.checked = false;
+      void this.screen.release();
     }
   }
 }

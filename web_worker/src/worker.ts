@@ -63,8 +63,9 @@ export class Replica extends EventTarget {
     return this.#state;
   }
 
-  /** Starts to take part. */
+  /** Starts to take part, unless it was stopped before. */
   start(): Promise<void> {
+    if (this.#isStopping) return Promise.resolve();
     this.#started ??= new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
       this.#launch();
@@ -74,8 +75,8 @@ export class Replica extends EventTarget {
 
   /** Gives back what was not trained, and ends. */
   stop(): void {
-    const worker = this.#worker;
-    if (!worker || this.#isStopping) return;
+    const hasEnded = this.#started !== null && !this.#worker;
+    if (hasEnded || this.#isStopping) return;
     this.#isStopping = true;
     this.#tell({ type: "stop" });
     setTimeout(() => this.#terminate(), TERMINATE_MILLISECONDS);
@@ -100,8 +101,8 @@ export class Replica extends EventTarget {
     this.#worker = new Worker(address, { type: "module", name: "CrowdLearn replica" });
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
     this.#worker.onerror = () => {
-      this.#show({ state: "failed", message: "The worker could not be loaded. Is the service there?" });
-      this.#terminate();
+      if (this.#isStopping) this.#terminate();
+      else this.#show({ state: "failed", message: "The worker could not be loaded. Is the service there?" });
     };
     const { job = null, backend = "auto" } = this.#options;
     this.#tell({ type: "start", base: this.#base, job, backend });
@@ -133,5 +134,6 @@ export class Replica extends EventTarget {
   #terminate(): void {
     this.#worker?.terminate();
     this.#worker = null;
+    this.#forgetAddress();
   }
 }
