@@ -89,8 +89,11 @@ def write(folder: Folder, snapshot: Snapshot, now_seconds: float, keep: int) -> 
         spec=spec,
     )
     folder.write(f"{name}/{ABOUT}", msgspec.json.format(msgspec.json.encode(description)))
-    latest = Latest(checkpoint=name, job=spec.name, run=spec.run, versions=snapshot.versions)
-    folder.write(LATEST, msgspec.json.format(msgspec.json.encode(latest)))
+    # Another writer of the same folder may have removed some of it as older than its own.
+    if not _is_whole(folder, name):
+        raise FileError(f"{folder}/{name} is not whole any more: another process removed some of it meanwhile")
+    newest = Latest(checkpoint=name, job=spec.name, run=spec.run, versions=snapshot.versions)
+    folder.write(LATEST, msgspec.json.format(msgspec.json.encode(newest)))
     _remove_old(folder, spec.run, name, keep)
     return name
 
@@ -155,8 +158,15 @@ def _snapshot(address: str, about: About) -> Snapshot:
     )
 
 
+def _is_whole(folder: Folder, name: str) -> bool:
+    return {PARAMETERS, OPTIMIZER, ABOUT} <= {*files.folder(f"{folder}/{name}").names()}
+
+
 def _remove_old(folder: Folder, run: str, newest: str, keep: int) -> None:
-    others = [name for name in folder.names() if name.endswith(f"-{run}") and name != newest]
+    named = latest(folder)
+    # What another writer has called the newest meanwhile stays, and so does what it writes now: that is newer still.
+    stay = {newest} if named is None else {newest, named.checkpoint}
+    others = [name for name in folder.names() if name.endswith(f"-{run}") and name < newest and name not in stay]
     whole = [name for name in others if folder.read(f"{name}/{ABOUT}") is not None]
     # What is not whole is left of a writer that died.
     for name in {*others} - {*whole[max(0, len(whole) - keep + 1) :]}:

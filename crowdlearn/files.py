@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,7 +92,7 @@ class _Local:
     def write(self, name: str, data: bytes) -> None:
         file = self._path / name
         # Beside it: a rename is atomic only within one file system.
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        partial = file.with_name(f".{file.name}.{secrets.token_hex(8)}.partial")
         with _named(file, OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             try:

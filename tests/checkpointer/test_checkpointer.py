@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -332,3 +335,53 @@ def test_every_optimizers_slots_are_kept(place: str, name: str) -> None:
     slots = tuple(slot + number for number, slot in enumerate(optim.build(spec.optimizer).init(3000)))
     checkpoint.write(files.folder(place), Snapshot(spec, (1, 1, 1), ones(3000), slots, Work()), 0.0, 1)
     assert [slot.tolist() for slot in checkpoint.read(place).slots] == [slot.tolist() for slot in slots]
+
+
+def write_often(folder: str, first: int) -> None:
+    """Writes checkpoints of one run, as a process in a container of its own would, and may find them removed."""
+    spec = job()
+    for version in range(first, first + 12):
+        values = np.full(spec.size, version, np.float32)
+        with contextlib.suppress(FileError):
+            checkpoint.write(files.folder(folder), Snapshot(spec, (version,) * 3, values, (values,), Work()), 0.0, 2)
+
+
+def test_two_writers_with_the_same_process_id_leave_whole_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each container counts its processes from 1.
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with ThreadPoolExecutor(4) as writers:
+        for done in [writers.submit(write_often, str(tmp_path), first) for first in (1, 1, 2, 3)]:
+            done.result()
+    read = checkpoint.read(tmp_path)
+    assert set(read.parameters.tolist()) == set(read.slots[0].tolist()) == {float(read.versions[0])}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_latest_names_no_checkpoint_that_another_process_has_removed_some_of(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, values = job(), np.zeros(3000, np.float32)
+    folder = files.folder(place)
+    checkpoint.write(folder, Snapshot(spec, (1, 1, 1), values, (values,), Work()), 0.0, 2)
+    write = type(folder).write
+
+    def meanwhile(self: object, name: str, data: bytes) -> None:
+        if name.endswith("checkpoint.json"):
+            folder.remove(name.partition("/")[0])
+        write(self, name, data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(folder), "write", meanwhile)
+    with pytest.raises(FileError, match="not whole any more"):
+        checkpoint.write(folder, Snapshot(spec, (2, 2, 2), values, (values,), Work()), 0.0, 2)
+    assert checkpoint.read(place).versions == (1, 1, 1)
+
+
+def test_a_slow_writer_does_not_remove_what_another_has_called_the_newest(place: str) -> None:
+    spec, values = job(), np.zeros(3000, np.float32)
+    folder = files.folder(place)
+    for version in (5, 6, 1, 2, 3):
+        checkpoint.write(folder, Snapshot(spec, (version,) * 3, values, (values,), Work()), 0.0, 1)
+    assert names(place) == ["000000000003", "000000000006"]
+    assert checkpoint.read(place).versions == (3, 3, 3)
