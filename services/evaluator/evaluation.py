@@ -6,7 +6,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from crowdlearn import metrics
 from crowdlearn.codecs import Vector
@@ -24,6 +27,13 @@ LEAST_SCORINGS = 2
 
 KEEP_BYTES = 256 << 20
 """Held-out data up to this size stays in memory between scorings; more is read from Redis each time."""
+
+
+_THREADS = ThreadPoolExecutor(64, "scoring")
+"""Of their own, and more than asyncio's: jobs that never end to be scored must not take the last."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Evaluation:
@@ -52,7 +62,7 @@ class Evaluation:
         if not always and await _is_scored(store, spec):
             return None
         program = await store.jobs.program(spec.run)
-        return cls(store, spec, await asyncio.to_thread(scoring.read, data, spec, program))
+        return cls(store, spec, await _apart(scoring.read, data, spec, program))
 
     async def step(self) -> bool:
         """Scores the newest version if it is new; True when the run has ended and nothing new has come."""
@@ -62,13 +72,13 @@ class Evaluation:
         if state.reason == "until":
             # What reached the target was kept and scored; what is applied after that is nobody's.
             return True
-        finished = state.state == "finished"
-        drained = finished and not any(await store.streams.backlog(spec.run, len(spec.shards)))
+        empty = not any(await store.streams.backlog(spec.run, len(spec.shards)))
         manifests = await store.shards.manifests(spec.run, len(spec.shards))
         if [manifest.version for manifest in manifests] == self._scored:
-            if self._reached:
+            # Gradients that wait may contradict what was scored: it was lucky, perhaps.
+            if self._reached and empty:
                 await self._finish("until")
-            return drained
+            return empty and state.state == "finished"
         epoch = await self._epoch()
         flat, versions = await store.shards.flat(spec)
         values = await self._score(flat)
@@ -94,8 +104,8 @@ class Evaluation:
         self._scored, self._values = versions, values
 
     async def _judge(self, counted: Counted, epoch: float) -> None:
-        """Ends the run when two scorings in a row reach the target, or one that nothing newer contradicts; or when it
-        has not improved for as long as it may.
+        """Ends the run when two scorings in a row reach the target, or one that nothing newer contradicts, applied or
+        waiting; or when it has not improved for as long as it may.
 
         Asynchronous training swings: the first version above the target is often followed by some below.
         """
@@ -113,7 +123,7 @@ class Evaluation:
             log.info("job=%s run=%s %s: %s", spec.name, spec.run, why, self._values)
 
     async def _score(self, flat: Vector) -> dict[str, float]:
-        scored = [await asyncio.to_thread(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]
+        scored = [await _apart(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]
         values = scoring.mean(self._scorer.names, scored)
         # JSON has no NaN: a diverged model has no loss to show.
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -131,6 +141,10 @@ class Evaluation:
                 self._kept[index] = chunk
                 self._kept_bytes += len(chunk)
             yield chunk
+
+
+async def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(work, *args, **kwargs))
 
 
 async def _is_scored(store: Store, spec: JobSpec) -> bool:

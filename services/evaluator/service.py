@@ -65,6 +65,7 @@ async def _look_until(stop: asyncio.Event, evaluator: Evaluator, store: Store, s
             await _wait(stop, settings.interval_seconds)
             await _first_of(stop, news, settings.poll_seconds)
     finally:
+        await evaluator.close()
         for companion in companions:
             companion.cancel()
         await asyncio.gather(*companions, return_exceptions=True)
@@ -103,6 +104,9 @@ async def _first_of(stop: asyncio.Event, news: asyncio.Event, seconds: float) ->
 ATTEMPTS = 3
 """So often in a row a run may fail to be scored: a Node that was killed for its memory may live the next time."""
 
+BUDGET_SECONDS = 10.0
+"""So long a job's scoring keeps all others waiting, once; from then on it has a task of its own."""
+
 Life = tuple[str, int]
 """A run, and how often it was resumed: it may have another target then."""
 
@@ -120,6 +124,9 @@ class Evaluator:
         self._evaluations: dict[Life, Evaluation | None] = {}
         """None for a run that has nothing more to score, or cannot be scored."""
         self._failures: dict[Life, int] = {}
+        self._late: dict[Life, asyncio.Task[None]] = {}
+        """Scorings that took longer than BUDGET_SECONDS, until they are begun again."""
+        self._told_late: set[Life] = set()
         self._outage = Outage()
 
     async def look_if_redis_answers(self) -> None:
@@ -135,8 +142,41 @@ class Evaluator:
             self._store.forget(run)
         self._evaluations = {life: each for life, each in self._evaluations.items() if life in specs}
         self._failures = {life: count for life, count in self._failures.items() if life in specs}
+        self._late = {life: task for life, task in self._late.items() if life in specs or not task.done()}
+        self._told_late &= specs.keys()
         for spec in specs.values():
-            await self._look_at(spec)
+            await self._look_within_budget(spec)
+
+    async def _look_within_budget(self, spec: JobSpec) -> None:
+        """Scores a job, and leaves it to itself when that takes longer than BUDGET_SECONDS: others are next."""
+        life = _life(spec)
+        if life in self._late and not self._late[life].done():
+            return
+        # Who was late before is not waited for again.
+        budget = None if self._always else 0.0 if self._late.pop(life, None) else BUDGET_SECONDS
+        task = asyncio.create_task(self._look_at(spec), name=f"scoring {spec.name}")
+        try:
+            done, _ = await asyncio.wait([task], timeout=budget)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if done:
+            task.result()
+            return
+        self._late[life] = task
+        if life not in self._told_late:
+            self._told_late.add(life)
+            log.warning(
+                "job=%s run=%s takes over %g s to be scored: it goes on, and others meanwhile; less held-out data "
+                "makes it faster",
+                spec.name, spec.run, BUDGET_SECONDS,
+            )  # fmt: skip
+
+    async def close(self) -> None:
+        """Gives up what is still scored."""
+        for task in self._late.values():
+            task.cancel()
+        await asyncio.gather(*self._late.values(), return_exceptions=True)
 
     async def _look_at(self, spec: JobSpec) -> None:
         life = _life(spec)
@@ -155,15 +195,27 @@ class Evaluator:
         except SetupError as error:
             log.error("job=%s run=%s cannot be scored: %s", spec.name, spec.run, error)
             self._evaluations[life] = None
+        except StoreUnavailableError as error:
+            if asyncio.current_task() not in self._late.values():
+                raise
+            # Nobody waits for it any more; the next look sees the same.
+            self._outage.noticed(error)
         except JobError as error:
             self._failed(spec, error)
+        except Exception as error:
+            # Whatever the job's own function raised: other jobs are scored on.
+            log.debug("job=%s run=%s", spec.name, spec.run, exc_info=True)
+            self._failed(spec, error)
 
-    def _failed(self, spec: JobSpec, error: JobError) -> None:
+    def _failed(self, spec: JobSpec, error: Exception) -> None:
         life = _life(spec)
         self._failures[life] = self._failures.get(life, 0) + 1
         if self._failures[life] < ATTEMPTS:
-            log.warning("job=%s run=%s could not be scored, will be tried again: %s", spec.name, spec.run, error)
+            said = error if isinstance(error, JobError) else repr(error)
+            log.warning("job=%s run=%s could not be scored, will be tried again: %s", spec.name, spec.run, said)
             self._evaluations.pop(life, None)
             return
-        log.error("job=%s run=%s cannot be scored, failed %d times: %s", spec.name, spec.run, ATTEMPTS, error)
+        traced = None if isinstance(error, JobError) else error
+        names = spec.name, spec.run, ATTEMPTS
+        log.error("job=%s run=%s cannot be scored, failed %d times: %s", *names, error, exc_info=traced)
         self._evaluations[life] = None
