@@ -4,6 +4,7 @@ import { reasonOf } from "./errors";
 import { Gateway, NoJobError } from "./replica/gateway";
 import { Reporter } from "./replica/reporter";
 import { prepareRunner, type Runner } from "./replica/runner";
+import { hurry } from "./replica/scheduling";
 import type { FromWorker, ToWorker } from "./worker-messages";
 
 const tell = (message: FromWorker): void => self.postMessage(message);
@@ -25,12 +26,20 @@ async function start({ base, job, backend }: Extract<ToWorker, { type: "start" }
   }
 }
 
+function online(): void {
+  if (runner) runner.online();
+  else hurry(Math.random);
+}
+
 async function stop(): Promise<void> {
   await runner?.stop();
   tell({ type: "gone" });
 }
 
 self.onmessage = ({ data }: MessageEvent<ToWorker>): void => {
-  if (data.type === "start") void start(data);
-  else void stop();
+  switch (data.type) {
+    case "start": return void start(data);
+    case "online": return online();
+    case "stop": return void stop();
+  }
 };

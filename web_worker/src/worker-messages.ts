@@ -5,6 +5,8 @@ import type { Backend } from "./replica/device";
 
 export type ToWorker =
   | { readonly type: "start"; readonly base: string; readonly job: string | null; readonly backend: Backend }
+  /** The browser says that it is online again, which not every browser tells its workers. */
+  | { readonly type: "online" }
   | { readonly type: "stop" };
 
 export type FromWorker =

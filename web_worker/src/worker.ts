@@ -106,7 +106,10 @@ export class Replica extends EventTarget {
     };
     const { job = null, backend = "auto" } = this.#options;
     this.#tell({ type: "start", base: this.#base, job, backend });
+    globalThis.addEventListener("online", this.#online);
   }
+
+  readonly #online = (): void => this.#tell({ type: "online" });
 
   #tell(message: ToWorker): void {
     this.#worker?.postMessage(message);
@@ -132,6 +135,7 @@ export class Replica extends EventTarget {
   }
 
   #terminate(): void {
+    globalThis.removeEventListener("online", this.#online);
     this.#worker?.terminate();
     this.#worker = null;
     this.#forgetAddress();

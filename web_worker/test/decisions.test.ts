@@ -19,11 +19,6 @@ test("pauses double up to the cap, and start again after a reset", () => {
   assert.equal(backoff.nextSeconds(), BASE_SECONDS);
 });
 
-test("a pause that the gateway asks for comes before the random one", () => {
-  const backoff = new Backoff(() => 0.5);
-  assert.deepEqual([backoff.nextSeconds(3), backoff.nextSeconds()], [3.5, 1]);
-});
-
 test("jitter is full: a pause may be nothing at all", () => {
   assert.equal(new Backoff(() => 0).nextSeconds(), 0);
 });

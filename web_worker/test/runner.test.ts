@@ -172,3 +172,44 @@ test("a line on which nothing is due may be silent for ever", async (t) => {
   await passTime(t);
   await Promise.all([stopped, ended]);
 });
+
+test("a replica that was offline for long connects within a second of being online, and backs off anew", async (t) => {
+  const { runner, ended } = start(t);
+  for (let failure = 0; failure < 8; failure++) {
+    FakeSocket.all.at(-1)!.onclose({ code: 1006 });
+    if (failure < 7) await passTime(t);
+  }
+  assert.equal(FakeSocket.all.length, 8);
+  runner.online();
+  t.mock.timers.tick(1000);
+  await settled();
+  assert.equal(FakeSocket.all.length, 9);
+  // It fails once more, as DNS does for a moment: the next attempt is not half a minute away either.
+  FakeSocket.all.at(-1)!.onclose({ code: 1006 });
+  t.mock.timers.tick(1000);
+  await settled();
+  assert.equal(FakeSocket.all.length, 10);
+  const stopped = runner.stop();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
+});
+
+test("a pause that the gateway asks for comes before the random one, also for who was offline", async (t) => {
+  const { runner, ended } = start(t);
+  const socket = FakeSocket.all[0]!;
+  socket.onopen();
+  socket.onmessage({ data: JSON.stringify({ type: "error", code: 1013, message: "crowded", retry_seconds: 20 }) });
+  socket.onclose({ code: 1013 });
+  runner.online();
+  t.mock.timers.tick(19_999);
+  await settled();
+  assert.equal(FakeSocket.all.length, 1);
+  t.mock.timers.tick(1);
+  await settled();
+  t.mock.timers.tick(1000);
+  await settled();
+  assert.equal(FakeSocket.all.length, 2);
+  const stopped = runner.stop();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
+});

@@ -12,11 +12,11 @@ export class Backoff {
 
   constructor(readonly uniform: () => number) {}
 
-  /** Seconds before the next attempt: `atLeastSeconds`, and uniform in [0, min(cap, base 2^attempts)) more. */
-  nextSeconds(atLeastSeconds = 0): number {
+  /** Seconds before the next attempt: uniform in [0, min(cap, base 2^attempts)). */
+  nextSeconds(): number {
     const ceiling = Math.min(CAP_SECONDS, BASE_SECONDS * 2 ** this.#attempts);
     this.#attempts += 1;
-    return atLeastSeconds + this.uniform() * ceiling;
+    return this.uniform() * ceiling;
   }
 
   /** The connection holds: the next failure starts from the base again. */

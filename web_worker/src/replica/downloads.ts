@@ -2,7 +2,7 @@
 
 import { Backoff } from "./backoff";
 import { UnreachableError } from "./gateway";
-import { pause } from "./scheduling";
+import { pauseBeforeRetry } from "./scheduling";
 
 /** Attempts at what others can have instead, as a chunk: enough for a lost packet, not for a service that is away. */
 const ATTEMPTS = 4;
@@ -15,7 +15,7 @@ export async function download<T>(get: () => Promise<T>, uniform: () => number):
       return await get();
     } catch (error) {
       if (attempt === ATTEMPTS) throw error;
-      await pause(1000 * backoff.nextSeconds());
+      await pauseBeforeRetry(1000 * backoff.nextSeconds());
     }
   }
 }
@@ -40,7 +40,7 @@ export async function insist<T>(
       if (!(error instanceof UnreachableError)) throw error;
       if (!isWanted()) break;
       failed(error);
-      await pause(1000 * backoff.nextSeconds());
+      await pauseBeforeRetry(1000 * backoff.nextSeconds());
     }
   }
   return null;

@@ -16,7 +16,7 @@ import { NoJobError, type Gateway } from "./gateway";
 import { importModule } from "./module-import";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
-import { now, pause, Timer } from "./scheduling";
+import { hurry, now, pause, pauseBeforeRetry, Timer } from "./scheduling";
 import { Shelf } from "./shelf";
 import { Session } from "./session";
 import { Silence } from "./silence";
@@ -85,6 +85,12 @@ export class Runner {
     if (connection) await Promise.race([connection.done, pause(FAREWELL_MILLISECONDS)]);
   }
 
+  /** The browser is online again: failures until now tell nothing of the service. */
+  online(): void {
+    this.#backoff.reset();
+    hurry(this.#uniform);
+  }
+
   #connect(): void {
     if (this.#isEnded) return;
     const connection: Connection = new Connection(this.gateway.socketUrl(this.job), {
@@ -147,7 +153,9 @@ export class Runner {
   async #reconnect(atLeastSeconds: number): Promise<void> {
     this.#hangUp();
     this.reporter.state(AWAY);
-    await pause(1000 * this.#backoff.nextSeconds(atLeastSeconds));
+    // What the gateway has asked for is waited for, also by who was offline meanwhile.
+    if (atLeastSeconds > 0) await pause(1000 * atLeastSeconds);
+    await pauseBeforeRetry(1000 * this.#backoff.nextSeconds());
     this.#connect();
   }
 
@@ -273,7 +281,7 @@ export async function prepareRunner(
       if (error instanceof NoJobError) throw error;
       console.warn(error);
       reporter.state(AWAY);
-      await pause(1000 * backoff.nextSeconds());
+      await pauseBeforeRetry(1000 * backoff.nextSeconds());
     }
   }
 }

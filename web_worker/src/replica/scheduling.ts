@@ -5,6 +5,28 @@ export const now = (): number => performance.now();
 
 export const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+/** Once the browser is online again, whoever waits to try again does so within a second. */
+const HURRY_MILLISECONDS = 1000;
+
+const retries = new Set<Timer>();
+
+/** Waits before the service is tried again; `hurry` makes it short. */
+export function pauseBeforeRetry(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = new Timer(() => {
+      retries.delete(timer);
+      resolve();
+    });
+    retries.add(timer);
+    timer.set(milliseconds);
+  });
+}
+
+/** The browser is online again: a crowd that lost its network comes back at once, and each at a moment of its own. */
+export function hurry(uniform: () => number): void {
+  for (const timer of retries) timer.set(HURRY_MILLISECONDS * uniform());
+}
+
 const waiting: (() => void)[] = [];
 let channel: MessageChannel | null = null;
 
