@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
 
@@ -40,7 +38,7 @@ class Fleet:
 
     async def report_replicas(self, run: str, gateway: str, count: int) -> None:
         """Reports how many replicas a gateway serves; forgets gateways that stopped reporting."""
-        now = time.time()
+        now = await self._connection.now()
         key = keys.replicas(run)
         _, reports = await self._connection.batch([("HSET", key, gateway, f"{count}:{now:.0f}"), ("HGETALL", key)])
         silent = [name for name, report in reports.items() if not _fresh(report, now)]
@@ -49,7 +47,7 @@ class Fleet:
 
     async def replicas(self, run: str) -> list[int]:
         """How many replicas each gateway serves that serves any."""
-        now = time.time()
+        now = await self._connection.now()
         reports = (await self._connection.call("HGETALL", keys.replicas(run))).values()
         counts = (int(report.partition(b":")[0]) for report in reports if _fresh(report, now))
         return [count for count in counts if count]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -183,7 +182,7 @@ class Jobs:
         `resumed` is the spec's by which the end was judged: a run that was resumed since then goes on.
         """
         announcement = (keys.JOBS_CHANNEL, f"{run} finished")
-        arguments = (reason, time.time(), *announcement, "" if resumed is None else resumed)
+        arguments = (reason, await self._connection.now(), *announcement, "" if resumed is None else resumed)
         ended, *refused = await self._connection.run(scripts.FINISH_JOB, (keys.state(run),), *arguments)
         self._connection.tell_unannounced(refused)
         return bool(ended)

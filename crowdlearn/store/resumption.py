@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -40,7 +39,7 @@ async def resume(
         raise JobError(f"job {name} is running: there is nothing to resume")
     after = continued(spec, state.reason or "stopped", await store.data.progress(spec), epochs, until, patience)
     if state.finished_seconds is not None:
-        lay_still = max(0.0, time.time() - state.finished_seconds)
+        lay_still = max(0.0, await store.now() - state.finished_seconds)
         after = msgspec.structs.replace(after, paused_seconds=spec.paused_seconds + lay_still)
     # Before the job goes on: should it fail, nothing has happened.
     await store.stalls.forget(spec.run)

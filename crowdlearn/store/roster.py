@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from itertools import starmap
 
@@ -23,7 +22,7 @@ FORGOTTEN_SECONDS = 60
 class GatewayReport(msgspec.Struct, frozen=True):
     """What a gateway says of itself: where it is, how many sockets it serves, and how many of them on each run.
 
-    `draining` is true when it is about to stop; `seconds` is when it said so, in Unix seconds of its own clock.
+    `draining` is true when it is about to stop; `seconds` is when it said so, in Unix seconds of Redis.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Gateways:
 
     async def report(self, gateway: str, report: GatewayReport) -> None:
         """Says what `gateway` serves now; forgets gateways that stopped reporting."""
-        now = time.time()
+        now = await self._connection.now()
         value = msgspec.json.encode(msgspec.structs.replace(report, seconds=now))
         commands = [("HSET", keys.GATEWAYS, gateway, value), ("EXPIRE", keys.GATEWAYS, FORGOTTEN_SECONDS)]
         *_, reports = await self._connection.batch([*commands, ("HGETALL", keys.GATEWAYS)])
@@ -82,7 +81,7 @@ class Gateways:
 
     async def all(self) -> list[GatewayReport]:
         """The gateways that report, by name."""
-        now = time.time()
+        now = await self._connection.now()
         reports = (await self._connection.call("HGETALL", keys.GATEWAYS)).values()
         believed = (report for raw in reports if (report := _believed(raw, now)) is not None)
         return sorted(believed, key=lambda report: report.name)

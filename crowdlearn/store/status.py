@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,9 +61,9 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         UnknownJobError: no job has that name.
     """
     spec = await store.jobs.spec(name)
-    run, found = spec.run, await _found(store, spec)
+    run, found, now = spec.run, await _found(store, spec), await store.now()
     return msgspec.structs.replace(
-        _in_short(spec, found),
+        _in_short(spec, found, now),
         gateways=len(found.replicas),
         minibatches=minibatches(spec, found.progress, found.version),
         dropped=found.progress.dropped,
@@ -73,7 +72,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         met=found.scores.met,
         patience=spec.patience,
         diverging=_divergence(spec, found),
-        stalled=await store.stalls.read(run, found.version, time.time()) if found.is_running else None,
+        stalled=await store.stalls.read(run, found.version, now) if found.is_running else None,
         curve=await store.curve.points(run, after) if with_curve else [],
     )
 
@@ -93,9 +92,9 @@ async def _found(store: Store, spec: JobSpec) -> _Found:
     return _Found(state, manifests, progress, recent, replicas, backlog, scores, first_loss)
 
 
-def _in_short(spec: JobSpec, found: _Found) -> JobStatus:
-    now = spec.age_seconds(found.state.finished_seconds or time.time())
-    rate = updates_per_second(found.recent, found.version, now, spec.first_version) if found.is_running else 0.0
+def _in_short(spec: JobSpec, found: _Found, now: float) -> JobStatus:
+    age = spec.age_seconds(found.state.finished_seconds or now)
+    rate = updates_per_second(found.recent, found.version, age, spec.first_version) if found.is_running else 0.0
     return JobStatus(
         job=spec.name,
         run=spec.run,

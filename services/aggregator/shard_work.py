@@ -62,7 +62,7 @@ class ShardWork:
         try:
             while (batch := await self._next_batch()) is not None:
                 if batch:
-                    self._writer.latest_milliseconds = 1000 * (time.time() + FUTURE_SECONDS)
+                    self._writer.latest_milliseconds = 1000 * (await self._store.now() + FUTURE_SECONDS)
                     absorb = asyncio.get_running_loop().run_in_executor(self._arithmetic, self._writer.absorb, batch)
                     self._count(await absorb)
                 if self._commit_due():
@@ -154,7 +154,7 @@ class ShardWork:
             self._curve.add(absorbed.losses)
 
     async def _record_point(self, *, last: bool = False) -> None:
-        seconds = self._spec.age_seconds(time.time())
+        seconds = self._spec.age_seconds(await self._store.now())
         loss = self._curve.point(seconds, last=last) if self._curve is not None else None
         if loss is not None:
             version, values = self.committed_version, {"loss": loss}

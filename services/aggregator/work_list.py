@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from crowdlearn.errors import UnknownJobError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
@@ -58,7 +56,7 @@ class WorkList:
         if spec is None:
             return None
         ended = state.finished_seconds
-        if ended is None or time.time() - ended < self._linger_seconds:
+        if ended is None or await self._store.now() - ended < self._linger_seconds:
             return spec
         if any(await self._store.streams.backlog(run, len(spec.shards))):
             return spec

@@ -152,7 +152,8 @@ class Checkpointer:
         snapshot = await self._store.shards.snapshot(spec, work)
         started = self._clock()
         write = checkpoint.write
-        name = await asyncio.to_thread(write, files.folder(where), snapshot, time.time(), self._plan.keep)
+        now = await self._store.now()
+        name = await asyncio.to_thread(write, files.folder(where), snapshot, now, self._plan.keep)
         self._last[spec.run] = Last(list(snapshot.versions), started)
         log.info("wrote %s/%s", where, name)
         if self._written is not None:

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -119,8 +120,10 @@ async def upload(store: Store, compiled: CompiledJob, console: Console, past: Sn
     columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(compiled.spec.name)
+        # By Redis's clock: this host's may be off, and ages are told by those of others.
+        spec = msgspec.structs.replace(compiled.spec, created_seconds=await store.now())
         await store.jobs.submit(
-            compiled.spec,
+            spec,
             program=compiled.program,
             metrics=compiled.metrics,
             parameters=compiled.parameters,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -98,7 +97,7 @@ class Evaluation:
 
     async def _record(self, versions: list[int], values: dict[str, float]) -> None:
         spec = self._spec
-        seconds = spec.age_seconds(time.time())
+        seconds = spec.age_seconds(await self._store.now())
         await self._store.curve.record(spec.run, "held_out", seconds, versions[0], values)
         metrics.EVALUATIONS.inc()
         self._scored, self._values = versions, values

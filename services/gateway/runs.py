@@ -209,4 +209,4 @@ class Runs:
         with self._outage.survived():
             await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))
             if refused := run.refusals.take(run.newest(0)):
-                await self._store.stalls.report(run.spec.run, run.refusals.version, refused, time.time())
+                await self._store.stalls.report(run.spec.run, run.refusals.version, refused, await self._store.now())

@@ -46,7 +46,6 @@ class Gateway:
     outage: Outage
     door: Door = field(default_factory=Door)
     monotonic: Callable[[], float] = time.monotonic
-    unix_time: Callable[[], float] = time.time
 
 
 class ReplicaSocket:
@@ -203,7 +202,7 @@ class ReplicaSocket:
         except UnknownJobError:
             self.hang_up(Close.UNKNOWN_JOB, f"no job is named {self._job!r}")
             return
-        signed, applied = await gateway.runs.past(run, hello, gateway.unix_time())
+        signed, applied = await gateway.runs.past(run, hello, await gateway.store.now())
         replica = bare(signed)
         self._session.open(run, replica, applied)
         self._leases.replica = replica

@@ -228,7 +228,11 @@ async def test_the_time_that_a_run_lay_still_does_not_count(
     store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = spec.created_seconds + 100.0
-    monkeypatch.setattr("time.time", lambda: now)
+
+    async def redis_time() -> float:
+        return now
+
+    monkeypatch.setattr(store._connection, "now", redis_time)
     for pause in (1000.0, 20.0):
         await store.jobs.finish(spec.run, "stopped")
         now += pause

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import AggregatorReport, GatewayReport, Store, keys, roster
+from crowdlearn.store import AggregatorReport, GatewayReport, Store, keys
 
 
 async def test_gateways_are_listed_with_their_sockets_until_they_leave(store: Store) -> None:
@@ -24,7 +24,11 @@ async def test_a_gateway_that_is_silent_is_forgotten_and_the_list_expires(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr(roster.time, "time", lambda: now)
+
+    async def redis_time() -> float:
+        return now
+
+    monkeypatch.setattr(store._connection, "now", redis_time)
     await store.gateways.report("a", GatewayReport("host:1", 5, {}))
     now += 15.5
     assert (await store.roster()).gateways == []
