@@ -12,8 +12,10 @@ class FakeWorker {
     FakeWorker.all.push(this);
   }
 
-  postMessage(): void {
-    // Nobody hears.
+  readonly heard: string[] = [];
+
+  postMessage({ type }: { type: string }): void {
+    this.heard.push(type);
   }
 
   terminate(): void {
@@ -23,10 +25,18 @@ class FakeWorker {
 
 const revoked: string[] = [];
 
+/** Stands in for the page's window. */
+let page = new EventTarget();
+
 beforeEach(() => {
   FakeWorker.all = [];
   revoked.length = 0;
-  Object.assign(globalThis, { Worker: FakeWorker });
+  page = new EventTarget();
+  Object.assign(globalThis, {
+    Worker: FakeWorker,
+    addEventListener: page.addEventListener.bind(page),
+    removeEventListener: page.removeEventListener.bind(page),
+  });
   URL.revokeObjectURL = (address) => void revoked.push(address);
 });
 
@@ -56,4 +66,15 @@ test("a replica that has ended is not stopped once more", async () => {
   await assert.rejects(started);
   replica.stop();
   assert.equal(replica.state.state, "failed");
+});
+
+test("a page that is online again tells its worker, as long as it has one", async () => {
+  const replica = new Replica({ url: "http://gateway.example" });
+  const started = replica.start();
+  const [worker] = FakeWorker.all;
+  page.dispatchEvent(new Event("online"));
+  worker!.onerror();
+  await assert.rejects(started);
+  page.dispatchEvent(new Event("online"));
+  assert.deepEqual(worker!.heard, ["start", "online"]);
 });
