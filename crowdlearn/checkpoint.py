@@ -86,7 +86,8 @@ def write(folder: Folder, snapshot: Snapshot, now_seconds: float, keep: int) -> 
         versions=snapshot.versions,
         slots=len(snapshot.slots),
         work=snapshot.work,
-        spec=spec,
+        # Whoever can read a checkpoint need not be able to sign ids of the run that goes on.
+        spec=msgspec.structs.replace(spec, secret=""),
     )
     folder.write(f"{name}/{ABOUT}", msgspec.json.format(msgspec.json.encode(description)))
     # Another writer of the same folder may have removed some of it as older than its own.

@@ -14,7 +14,7 @@ from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from services.gateway.bundle import Bundle
 from services.gateway.headers import ResponseHeaders
 from services.gateway.health import Health
-from services.gateway.origins import OwnHost, origin_allowed
+from services.gateway.origins import OwnHost, origin_allowed, require_origins
 from services.gateway.pages import Pages
 from services.gateway.responses import error
 from services.gateway.socket import Gateway, ReplicaSocket
@@ -26,6 +26,7 @@ def build(gateway: Gateway, health: Health, bundle: Bundle) -> Starlette:
     """The ASGI application of one gateway."""
     pages = Pages(gateway.store, bundle)
     settings = gateway.settings
+    require_origins(settings.allowed_origins)
 
     async def replica(websocket: WebSocket) -> None:
         if not origin_allowed(websocket.headers, settings.allowed_origins):

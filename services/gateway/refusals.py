@@ -62,10 +62,13 @@ class RefusedPushes:
     """The pushes of one socket that were refused: each has a frame for every shard, and counts once a reason."""
 
     def __init__(self) -> None:
-        self._known: deque[tuple[int, RejectReason]] = deque(maxlen=REMEMBERED_PUSHES)
+        # Made when it is needed, which is hardly ever: a deque is 760 bytes, and sockets are many.
+        self._known: deque[tuple[int, RejectReason]] | None = None
 
     def is_new(self, sequence: int, reason: RejectReason) -> bool:
         """Whether no other frame of the push was refused for that reason."""
+        if self._known is None:
+            self._known = deque(maxlen=REMEMBERED_PUSHES)
         if (sequence, reason) in self._known:
             return False
         self._known.append((sequence, reason))

@@ -79,6 +79,33 @@ def test_a_stranger_among_nine_says_what_he_likes_of_his_loss() -> None:
             assert 0.5 * right < told < 2 * right
 
 
+def test_a_stranger_who_comes_first_is_left_out_from_the_second_honest_loss_on() -> None:
+    curve = TrainingCurve()
+    curve.add([(1e30, 1), (1.0, 1), (1.5, 1)])
+    told = curve.point(0.0)
+    assert told is not None
+    assert 1.0 <= told <= 1.5
+
+
+@pytest.mark.parametrize("minibatches", [1, 256, 1000, 20_000])
+def test_losses_far_out_of_sums_of_many_minibatches_leave_a_number(minibatches: int) -> None:
+    curve = TrainingCurve()
+    curve.add([(0.5 + step % 7 / 100, minibatches) for step in range(25)])
+    curve.add([(5.0, minibatches)] * 8)
+    told = curve.point(0.0)
+    assert told is not None
+    assert 0.5 <= told <= 0.57
+
+
+def test_a_loss_that_has_jumped_for_all_is_told() -> None:
+    curve = TrainingCurve()
+    curve.add([(0.5 + step % 7 / 100, 20) for step in range(40)])
+    curve.add([(5.0 + step % 7 / 100, 20) for step in range(12)])
+    told = curve.point(0.0)
+    assert told is not None
+    assert told > 3.0
+
+
 def test_rare_losses_count_where_most_are_equal() -> None:
     curve = TrainingCurve()
     curve.add([(0.0 if step % 10 else 5.0, 1) for step in range(64)])

@@ -83,8 +83,9 @@ def test_a_loss_that_draws_in_python_is_compared_as_it_was_traced() -> None:
     job = job_of(noisy, a=np.ones(4))
     compiled = job.compile()
     expected = reference(job, compiled)
-    (drawn,) = set((expected.native.gradient / expected.batch["x"].mean(0)).round(5))
-    assert 0 < drawn < 1
+    factors = expected.native.gradient / expected.batch["x"].mean(0)
+    assert np.ptp(factors) < 1e-4
+    assert (factors < 1).all()
     for _ in range(3):  # drawn once, when it was compiled
         assert (reference(job, compiled).native.gradient == expected.native.gradient).all()
 

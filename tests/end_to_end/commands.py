@@ -39,7 +39,13 @@ def said(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     elif arguments[0] in ("up", "submit"):
         arguments = (*arguments, "--no-check")
     return subprocess.run(
-        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+        [*command, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=2 * PATIENCE_SECONDS,
     )
 
 
