@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.processes import RedisServer
-from tests.end_to_end.commands import said
+from tests.end_to_end.commands import ROOT, said
 
 JOB = """
 import gc, hashlib, os, signal, threading
@@ -66,6 +68,22 @@ def interrupted(folder: Path, *, loaded: str = "", traced: str = "pass") -> str:
     return str(file)
 
 
+HEARING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from services.cli import main
+sys.argv[0] = "crowdlearn"
+main()
+"""
+"""The command, also where the tests run in the background of a shell: what starts there ignores Ctrl-C."""
+
+
+def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """How the command ended."""
+    command = [sys.executable, "-c", HEARING, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 WHERE = [
     "in_a_callback()",
     "in_a_finalizer()",
@@ -78,7 +96,7 @@ WHERE = [
 @pytest.mark.redis
 @pytest.mark.parametrize("where", WHERE)
 def test_ctrl_c_ends_a_submission_that_traces(redis_server: RedisServer, tmp_path: Path, where: str) -> None:
-    done = said("submit", interrupted(tmp_path, traced=where), "--redis", redis_server.url)
+    done = ended("submit", interrupted(tmp_path, traced=where), "--no-check", "--redis", redis_server.url)
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     assert "no job is named 'interrupted'" in said("status", "interrupted", "--redis", redis_server.url).stderr
@@ -86,11 +104,11 @@ def test_ctrl_c_ends_a_submission_that_traces(redis_server: RedisServer, tmp_pat
 
 @pytest.mark.parametrize("where", WHERE[:3])
 def test_ctrl_c_ends_up_before_it_has_begun(tmp_path: Path, where: str) -> None:
-    done = said("up", interrupted(tmp_path, loaded=where), "--port", "0", "--replicas", "1", "--exit")
+    done = ended("up", interrupted(tmp_path, loaded=where), "--no-check", "--port", "0", "--replicas", "1", "--exit")
     assert (done.returncode, done.stdout) == (130, ""), done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_ends_a_check(tmp_path: Path) -> None:
-    done = said("check", interrupted(tmp_path, traced="in_a_callback()"), "--no-browser")
+    done = ended("check", interrupted(tmp_path, traced="in_a_callback()"), "--no-browser")
     assert (done.returncode, done.stdout) == (130, ""), done.stderr

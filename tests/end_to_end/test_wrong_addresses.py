@@ -86,6 +86,12 @@ def test_a_gateways_port_that_is_taken_is_one_line(redis_server: RedisServer, we
     assert line == f"crowdlearn: port {web_port} is taken: choose another with --port"
 
 
+@pytest.mark.parametrize("name", list(SERVICES))
+def test_a_level_of_the_log_that_there_is_not_is_one_line(redis_server: RedisServer, name: str) -> None:
+    line = told(name, "--redis", redis_server.url, "--log-level", "loud")
+    assert line == "crowdlearn: --log-level expects one of debug, info, warning, error, critical, got 'loud'"
+
+
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis with a password."""
