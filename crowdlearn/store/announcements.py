@@ -12,7 +12,7 @@ from typing import Any
 
 from redis.asyncio.client import PubSub
 
-from crowdlearn.errors import StoreRefusedError, StoreUnavailableError
+from crowdlearn.errors import SetupError, StoreRefusedError, StoreUnavailableError
 from crowdlearn.store import keys
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.cluster import ClusterConnection
@@ -87,6 +87,13 @@ class Announcements:
                 if backoff.fresh and not isinstance(error, StoreRefusedError):  # that has been logged where it came
                     log.warning("announcements are interrupted: %s", error)
                 await backoff.wait()
+            except SetupError:
+                raise
+            except Exception:
+                # A mistake of ours, or an answer that redis-py cannot read: whoever listens has all jobs in its hands.
+                if backoff.fresh:
+                    log.exception("announcements failed, listens again")
+                await backoff.wait()
 
     def _listen(self, versions: bool) -> AsyncGenerator[Announcement]:
         if isinstance(self._connection, ClusterConnection):
@@ -106,8 +113,8 @@ class Announcements:
                 changed.clear()
                 while not changed.is_set():
                     message = await channels.next(LISTEN_SECONDS, changed)
-                    if message is not None:
-                        yield _announcement(message)
+                    if message is not None and (announced := _announcement(message)) is not None:
+                        yield announced
         finally:
             self._changed.discard(changed)
             await channels.close()
@@ -128,8 +135,8 @@ async def _listen_to_node(connection: Connection, channels: tuple[str, ...]) -> 
             yield Resync()
             while True:
                 message = await _next(subscriber)
-                if message is not None:
-                    yield _announcement(message)
+                if message is not None and (announced := _announcement(message)) is not None:
+                    yield announced
     finally:
         await subscriber.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it without annotations
 
@@ -139,10 +146,16 @@ async def _next(subscriber: PubSub) -> Mapping[str, Any] | None:
     return message if message is not None and message["type"] == "message" else None
 
 
-def _announcement(message: Mapping[str, Any]) -> Announcement:
-    fields = message["data"].decode().split(" ")
-    if message["channel"] == keys.JOBS_CHANNEL.encode():
-        run, state = fields
-        return JobChanged(run, state)
-    run, shard, version, fence = fields
-    return VersionAnnounced(run, int(shard), int(version), int(fence))
+def _announcement(message: Mapping[str, Any]) -> Announcement | None:
+    """What a message says; None if it is none of ours: whoever may publish may say anything."""
+    try:
+        fields = message["data"].decode().split(" ")
+        if message["channel"] == keys.JOBS_CHANNEL.encode():
+            run, state = fields
+            return JobChanged(run, state)
+        run, *numbers = fields
+        shard, version, fence = map(int, numbers)
+    except ValueError:
+        log.debug("is no announcement, and skipped: %r", message)
+        return None
+    return VersionAnnounced(run, shard, version, fence) if min(shard, version, fence) >= 0 else None

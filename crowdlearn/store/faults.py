@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.errors import SetupError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +24,11 @@ class Faults:
     def contained(self, work: str) -> Iterator[None]:
         """Logs an exception of `work` (what is done and of which run) with its traceback, once until it is over.
 
-        A Redis that is away is everybody's, and not contained.
+        A Redis that is away, or named wrongly, is everybody's, and not contained.
         """
         try:
             yield
-        except StoreUnavailableError:
+        except (StoreUnavailableError, SetupError):
             raise
         except Exception:
             if work in self._told:

@@ -85,7 +85,7 @@ class ShardChannels:
                 message = await self._look(node)
                 if message is not None and not self._messages.full():
                     self._messages.put_nowait(message)
-        except StoreUnavailableError as error:
+        except Exception as error:
             await self._messages.put(error)
 
     async def _look(self, node: ClusterNode | None) -> Message | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, Store, StreamEntry
 from services.aggregator.shares import ShardKey
@@ -145,7 +145,7 @@ class Reader:
     async def _read_streams(self, offsets: dict[ShardKey, str], count: int, seconds: float) -> Batches:
         try:
             return await self._store.streams.read(offsets, count, seconds)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, SetupError):
             raise
         except Exception:
             found, failures = await self._read_each(offsets, count)
@@ -163,7 +163,7 @@ class Reader:
         for key, offset in offsets.items():
             try:
                 found |= await self._store.streams.read({key: offset}, count)
-            except StoreUnavailableError:
+            except (StoreUnavailableError, SetupError):
                 raise
             except Exception as error:
                 failures[key] = error

@@ -14,6 +14,7 @@ from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.precision import arrays_of, holds
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Parameters, Store
+from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
 from services.gateway import wire
 from services.gateway.outbox import Outbox
@@ -77,12 +78,22 @@ class Channel:
 
     async def follow(self, store: Store, interval_seconds: float, outage: Outage) -> None:
         """Fetches new versions until `close`: when somebody waits, and at most every `interval_seconds`."""
+        faults = Faults()
         while not self._closed:
             await self._stirred.wait()
             self._stirred.clear()
             if self._dirty and self._waiting:
-                await self._fetch(store, outage)
+                with faults.contained(f"to offer parameters of run={self._run} shard={self._shard}"):
+                    await self._fetch_or_stay_dirty(store, outage)
                 await asyncio.sleep(interval_seconds)
+
+    async def _fetch_or_stay_dirty(self, store: Store, outage: Outage) -> None:
+        try:
+            await self._fetch(store, outage)
+        except Exception:
+            # As when Redis is away: the poll of the run announces again.
+            self._dirty = True
+            raise
 
     async def _fetch(self, store: Store, outage: Outage) -> None:
         # Cleared first: an announcement during the fetch may be of a version that it misses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import Protocol
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import Appended, Entry, Store
+from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
+
+log = logging.getLogger(__name__)
 
 MAX_WAITING_BYTES = 64 << 20
 """What may wait in memory for Redis: a few tenths of a second's traffic. Over it frames are `busy`."""
@@ -58,6 +62,7 @@ class Intake:
         self.store_is_full = False
         """Whether Redis needs the memory that it has left for commits."""
         self._awake = asyncio.Event()
+        self._faults = Faults()
 
     def has_room(self, frame_bytes: int) -> bool:
         """Whether another frame fits into memory."""
@@ -75,7 +80,8 @@ class Intake:
             await self._awake.wait()
             self._awake.clear()
             while batch := self._take():
-                self._tell(batch, await self._append(batch))
+                with self._faults.contained("to append gradients, and to tell of it"):
+                    self._tell(batch, await self._append(batch))
 
     def _take(self) -> list[Waiting]:
         """The next batch, with one frame a lane.
@@ -99,7 +105,11 @@ class Intake:
         return batch
 
     async def _append(self, batch: list[Waiting]) -> list[Appended | StoreUnavailableError]:
-        return await self._store.streams.append([waiting.entry for waiting in batch])
+        try:
+            return await self._store.streams.append([waiting.entry for waiting in batch])
+        except Exception as error:
+            log.exception("gradients may not be in their streams, and are asked for again")
+            return [StoreUnavailableError(f"could not append: {error!r}")] * len(batch)
 
     def _tell(self, batch: list[Waiting], outcomes: list[Appended | StoreUnavailableError]) -> None:
         failed: set[Hashable] = set()
@@ -107,13 +117,20 @@ class Intake:
             self._waiting_bytes -= waiting.size
             if isinstance(outcome, Appended):
                 self._outage.over()
-                waiting.sender.landed(waiting.entry.shard, waiting.sequence, outcome.backlog_entries)
             else:
                 self._outage.noticed(outcome)
                 failed.add(waiting.lane)
-                waiting.sender.crashed(waiting.entry.shard, waiting.sequence)
+            # A sender's mistake is its own.
+            with self._faults.contained(f"to tell a socket of run={waiting.entry.run} what became of its gradient"):
+                self._tell_one(waiting, outcome)
         if failed:
             self._withdraw(failed)
+
+    def _tell_one(self, waiting: Waiting, outcome: Appended | StoreUnavailableError) -> None:
+        if isinstance(outcome, Appended):
+            waiting.sender.landed(waiting.entry.shard, waiting.sequence, outcome.backlog_entries)
+        else:
+            waiting.sender.crashed(waiting.entry.shard, waiting.sequence)
 
     def _withdraw(self, lanes: set[Hashable]) -> None:
         """Gives back what waits behind a failed frame: it must not overtake it."""

@@ -73,6 +73,9 @@ class Run:
         """Whether one replica still trains alone: a shard has fewer versions than the job's warm-up."""
         self._warn_of_large_frames()
 
+    def __str__(self) -> str:
+        return f"job={self.spec.name} run={self.spec.run}"
+
     @property
     def running(self) -> bool:
         """Whether gradients are taken."""

@@ -13,6 +13,7 @@ from crowdlearn.protocol import Hello
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Announcement, GatewayReport, JobChanged, Manifest, State, Store, VersionAnnounced
+from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
 from services.gateway.broadcast import Channel
 from services.gateway.identity import bare, credible, issue
@@ -47,6 +48,7 @@ class Runs:
         self._specs: Recent[str, JobSpec] = Recent(SPEC_SECONDS)
         self._opening: Recent[str, tuple[list[Manifest], State]] = Recent(SPEC_SECONDS)
         self._looking: Recent[tuple[str, str], None] = Recent(self._settings.busy_retry_seconds / 2)
+        self._faults = Faults()
         self._gateway = secrets.token_hex(8)
         self.name = ""
         """Where this gateway is, for people."""
@@ -115,7 +117,7 @@ class Runs:
     async def listen(self) -> None:
         """Follows announcements for ever."""
         async for event in self._store.announcements():
-            with self._outage.survived():
+            with self._outage.survived(), self._faults.contained("to heed an announcement"):
                 await self._heed(event)
 
     async def poll(self) -> None:
@@ -123,12 +125,15 @@ class Runs:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             with self._outage.survived():
-                await self._weigh()
+                with self._faults.contained("to see how full Redis is"):
+                    await self._weigh()
                 for run in list(self._runs.values()):
-                    await self._look(run)
-                    run.warn_of_stall(time.monotonic())
-                    await self._report(run)
-                await self._report_all()
+                    with self._faults.contained(f"to look at {run}"):
+                        await self._look(run)
+                        run.warn_of_stall(time.monotonic())
+                        await self._report(run)
+                with self._faults.contained("to report this gateway"):
+                    await self._report_all()
 
     async def extend_leases(self) -> None:
         """Extends the leases of open sockets, for ever."""
@@ -137,8 +142,9 @@ class Runs:
             await asyncio.sleep(lease_seconds / LEASE_EXTENSIONS)
             with self._outage.survived():
                 for run in list(self._runs.values()):
-                    held = [lease for member in run.members for lease in member.held]
-                    await self._store.data.extend(run.spec.run, held, lease_seconds)
+                    with self._faults.contained(f"to extend the leases of {run}"):
+                        held = [lease for member in run.members for lease in member.held]
+                        await self._store.data.extend(run.spec.run, held, lease_seconds)
 
     async def _follow(self, channel: Channel) -> None:
         await channel.follow(self._store, self._settings.fetch_interval_seconds, self._outage)
@@ -152,10 +158,15 @@ class Runs:
             self._specs.clear()
             self._opening.clear()
             if event.run in self._runs:
-                await self._look(self._runs[event.run])
+                await self._look_alone(self._runs[event.run])
         else:
             for run in list(self._runs.values()):
-                await self._look(run)
+                await self._look_alone(run)
+
+    async def _look_alone(self, run: Run) -> None:
+        """A look whose failure is the run's own: the poll tries again."""
+        with self._faults.contained(f"to look at {run}"):
+            await self._look(run)
 
     async def _read(self, spec: JobSpec) -> tuple[list[Manifest], State]:
         manifests = await self._store.shards.manifests(spec.run, len(spec.shards))
