@@ -34,9 +34,10 @@ class Curve:
     async def record(
         self, run: str, kind: Literal["train", "held_out"], seconds: float, version: int, values: Mapping[str, float]
     ) -> int:
-        """Appends a point, `seconds` after the job was created; returns its index, counted from 1."""
+        """Appends a point, `seconds` after the job was created; returns its index, from 1; 0 if the run is gone."""
         point = msgspec.json.encode(_Point(kind, seconds, version, dict(values)))
-        index: int = await self._connection.run(scripts.RECORD_POINT, (keys.curve(run),), MAX_POINTS, point)
+        names = (keys.curve(run), keys.state(run))
+        index: int = await self._connection.run(scripts.RECORD_POINT, names, MAX_POINTS, point)
         return index
 
     async def points(self, run: str, after: int = 0) -> list[CurvePoint]:

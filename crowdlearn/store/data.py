@@ -72,7 +72,7 @@ class Data:
         right to warm the run up, which it then has for FIRST_WARMUP_SECONDS.
         """
         total = spec.epochs * spec.train_chunks
-        names = (keys.work(spec.run), keys.leases(spec.run), keys.warmup(spec.run))
+        names = (keys.work(spec.run), keys.leases(spec.run), keys.warmup(spec.run), keys.state(spec.run))
         first_expiry, *ordinals = await self._connection.run(
             scripts.LEASE_CHUNKS, names, count, total, round(lease_seconds * 1000),
             warmed_by or "", round(FIRST_WARMUP_SECONDS * 1000),
@@ -109,7 +109,7 @@ class Data:
 
     async def count_dropped(self, run: str, minibatches: int) -> None:
         """So many more minibatches are in no gradient, because they gave no finite numbers, as their replicas say."""
-        await self._connection.run(scripts.COUNT_DROPPED, (keys.work(run),), minibatches)
+        await self._connection.run(scripts.COUNT_DROPPED, (keys.work(run), keys.state(run)), minibatches)
 
     async def work(self, run: str) -> Work:
         """Which leases are trained, and which are outstanding."""

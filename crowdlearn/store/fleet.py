@@ -39,11 +39,11 @@ class Fleet:
     async def report_replicas(self, run: str, gateway: str, count: int) -> None:
         """Reports how many replicas a gateway serves; forgets gateways that stopped reporting."""
         now = await self._connection.now()
-        key = keys.replicas(run)
-        _, reports = await self._connection.batch([("HSET", key, gateway, f"{count}:{now:.0f}"), ("HGETALL", key)])
-        silent = [name for name, report in reports.items() if not _fresh(report, now)]
+        names = (keys.replicas(run), keys.state(run))
+        raw = await self._connection.run(scripts.REPORT_REPLICAS, names, gateway, f"{count}:{now:.0f}")
+        silent = [name for name, report in zip(raw[::2], raw[1::2], strict=True) if not _fresh(report, now)]
         if silent:
-            await self._connection.call("HDEL", key, *silent)
+            await self._connection.call("HDEL", names[0], *silent)
 
     async def replicas(self, run: str) -> list[int]:
         """How many replicas each gateway serves that serves any."""

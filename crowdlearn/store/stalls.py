@@ -26,7 +26,8 @@ class Stalls:
     async def report(self, run: str, version: int, refused: Mapping[RejectReason, int], now: float) -> None:
         """So many gradients more were refused, by reason, since the first shard came to `version`; `now`: Unix time."""
         counts = (part for reason, count in refused.items() for part in (reason, count))
-        await self._connection.run(scripts.NOTE_REFUSALS, (keys.refusals(run),), version, now, *counts)
+        names = (keys.refusals(run), keys.state(run))
+        await self._connection.run(scripts.NOTE_REFUSALS, names, version, now, *counts)
 
     async def forget(self, run: str) -> None:
         """Nothing was refused: the run goes on otherwise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,12 @@ from crowdlearn.store.slot_reads import SlotReads
 
 START = "0-0"
 """The offset before the first entry of a stream."""
+
+STAYS = -1
+"""What Redis says of the time to live of a key that stays."""
+
+ORPHAN_TTL_MILLISECONDS = 60_000
+"""How long a stream lives whose shard is gone."""
 
 LAST = 2**64 - 1
 """The greatest number in either half of a stream id."""
@@ -93,15 +100,27 @@ class Streams:
             for entry in entries
         ]
         commands += [("XLEN", stream) for stream in streams]
+        manifests = dict.fromkeys(keys.manifest(entry.run, entry.shard) for entry in entries)
+        commands += [("PTTL", manifest) for manifest in manifests]
         try:
             results = await self._connection.try_batch(commands)
         except StoreUnavailableError as error:
             return [error] * len(entries)
-        backlogs = dict(zip(streams, results[len(entries) :], strict=True))
+        backlogs = dict(zip(streams, results[len(entries) : -len(streams)], strict=True))
+        await self._expire_late(dict(zip(streams, results[-len(streams) :], strict=True)))
         return [
             self._outcome(result, backlogs[keys.stream(entry.run, entry.shard)])
             for entry, result in zip(entries, results, strict=False)
         ]
+
+    async def _expire_late(self, lives: Mapping[str, object]) -> None:
+        """Lets streams go with the manifest of their shard, where a run was replaced: nobody reads them any more."""
+        late = {stream: left for stream, left in lives.items() if isinstance(left, int) and left != STAYS}
+        with suppress(StoreUnavailableError):
+            # A refusal is told by the connection, and no reason to say that the gradients are not there.
+            await self._connection.try_batch(
+                [("PEXPIRE", stream, left if left > 0 else ORPHAN_TTL_MILLISECONDS) for stream, left in late.items()]
+            )
 
     def _outcome(self, result: object, backlog: object) -> Appended | StoreUnavailableError:
         if isinstance(result, bytes) and isinstance(backlog, int):

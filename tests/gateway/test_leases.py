@@ -11,11 +11,11 @@ from services.gateway.chunks import Leases
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
 from services.gateway.session import CountDropped, GiveBack, Take
-from tests.gateway.gateway_harness import SETTINGS, make_spec
+from tests.gateway.gateway_harness import SETTINGS, make_spec, submit
 
 
 async def test_leasing_and_giving_back_does_not_add_up_to_more_drops(store: Store) -> None:
-    spec = make_spec()
+    spec = await submit(store, make_spec())
     run = cast(Run, cast(Any, type("One", (), {"spec": spec, "running": True, "warming": False})))
     leases, outbox = Leases(store, SETTINGS), Outbox()
     for _ in range(5):

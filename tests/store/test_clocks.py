@@ -32,11 +32,12 @@ async def elsewhere(
 
 
 async def test_gateways_and_replicas_are_seen_across_clocks(elsewhere: tuple[Store, Store]) -> None:
+    spec = await submit(elsewhere[0], small_spec())
     for says, reads in (elsewhere, elsewhere[::-1]):
         await says.gateways.report("one", GatewayReport("host:8000", 3, {}))
-        await says.fleet.report_replicas("0123456789ab", "one", 3)
+        await says.fleet.report_replicas(spec.run, "one", 3)
         assert [gateway.sockets for gateway in await reads.gateways.all()] == [3]
-        assert await reads.fleet.replicas("0123456789ab") == [3]
+        assert await reads.fleet.replicas(spec.run) == [3]
 
 
 async def test_a_pause_and_an_age_are_right_across_clocks(elsewhere: tuple[Store, Store]) -> None:

@@ -1,11 +1,15 @@
 #!lua flags=allow-oom
 -- Leases chunks: expired leases first, then ordinals never leased.
--- KEYS: work, leases, warmup   ARGV: count, total, lease (ms), replica ('' unless the run is warmed up), right (ms)
+-- KEYS: work, leases, warmup, state   ARGV: count, total, lease (ms), replica ('' unless the run is warmed up), right (ms)
 -- Returns the ordinals after a first number: ms until the next lease expires, -1 when none is outstanding, or -2 when
 -- another replica warms the run up.
 -- Redis's clock and not the callers': gateways need not agree on the time.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local left = redis.call('PTTL', KEYS[4])
+if left == -2 then
+  return {-1}
+end
 local owner = ARGV[4] ~= '' and redis.call('GET', KEYS[3])
 if owner and owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
   return {-2}
@@ -27,6 +31,11 @@ end
 -- After the leases: ordinals that are passed over would never be trained, and those outstanding are leased again.
 if fresh > 0 then
   redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh))
+end
+-- A run that was replaced goes with its state, whatever is written late.
+if left > 0 then
+  redis.call('PEXPIRE', KEYS[1], left)
+  redis.call('PEXPIRE', KEYS[2], left)
 end
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local answer = {-1}
