@@ -20,12 +20,16 @@ async def first_look(connection: Connection, clock: Callable[[], float] = time.t
         NoSuchStoreError: what answers there is no Redis, or has no such database.
         StoreUnavailableError: nothing answers, or it lets nobody in.
     """
-    found = [await connection.evicting(), _off(clock() - await connection.now(), connection.address)]
+    evicting = await connection.evicting()
+    asked, theirs, answered = clock(), await connection.now(), clock()
+    # Redis read its clock some time in between.
+    unsure = (answered - asked) / 2
+    found = [evicting, _off(asked + unsure - theirs, unsure, connection.address)]
     return [words for words in found if words is not None]
 
 
-def _off(seconds: float, address: str) -> str | None:
-    if abs(seconds) < OFF_SECONDS:
+def _off(seconds: float, unsure: float, address: str) -> str | None:
+    if abs(seconds) - unsure < OFF_SECONDS:
         return None
     direction = "ahead of" if seconds > 0 else "behind"
     return (

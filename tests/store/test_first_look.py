@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from benchmarks.processes import RedisServer
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import Store, connect, open_store
 from crowdlearn.store.backoff import Backoff
+from crowdlearn.store.connection import Connection
 from crowdlearn.store.first_look import first_look
 
 
@@ -24,6 +26,30 @@ async def test_a_redis_as_it_should_be_gives_no_warning(store: Store) -> None:
 async def test_a_host_whose_clock_is_off_is_told(store: Store, seconds: float, words: str) -> None:
     (warning,) = await first_look(store._connection, clock=lambda: time.time() + seconds)
     assert warning.startswith(f"this host's clock is {words} of Redis at {store.address}")
+
+
+class Slow:
+    """A Redis that answers at once, or after the clock has gone on by so many seconds."""
+
+    address = "redis://slow.example:6379"
+
+    def __init__(self, seconds: float) -> None:
+        self.time, self._seconds = 1_000_000.0, seconds
+
+    async def evicting(self) -> None:
+        return None
+
+    async def now(self) -> float:
+        then = self.time
+        self.time += self._seconds
+        return then
+
+
+@pytest.mark.parametrize("seconds", [0.0, 4.0, 12.0])
+async def test_an_answer_that_takes_long_is_no_clock_that_is_off(seconds: float) -> None:
+    slow = Slow(seconds)
+    assert await first_look(cast(Connection, slow), clock=lambda: slow.time) == []
+    assert len(await first_look(cast(Connection, slow), clock=lambda: slow.time - 60)) == 1
 
 
 async def test_the_time_is_redis_time_and_not_this_hosts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
