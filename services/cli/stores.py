@@ -7,14 +7,11 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from crowdlearn.errors import StoreUnavailableError
+from crowdlearn.errors import NoSuchStoreError, StoreUnavailableError
 from crowdlearn.settings import DEFAULT_REDIS_URL
 from crowdlearn.store import Store, connect
 
 log = logging.getLogger(__name__)
-
-FIRST_LOOK_SECONDS = 1.0
-"""How long a service waits for the first look before it starts: what answers answers at once."""
 
 LOOK_AGAIN_SECONDS = 5.0
 """How often a Redis that is away when a service starts is looked at, until it was seen once."""
@@ -37,26 +34,28 @@ async def looked_at(store: Store) -> AsyncIterator[None]:
     Raises:
         NoSuchStoreError: what answers is no Redis, or has no such database. Anything else is waited for by the block.
     """
-    looking = asyncio.create_task(_warn_patiently(store), name="first look")
-    # A service starts also while its Redis is away, or does not answer.
-    await asyncio.wait({looking}, timeout=FIRST_LOOK_SECONDS)
-    if looking.done():
-        looking.result()
+    later = None
+    try:
+        await _warn(store)
+    except NoSuchStoreError:
+        raise
+    except StoreUnavailableError:
+        later = asyncio.create_task(_warn_later(store), name="first look")
     try:
         yield
     finally:
-        looking.cancel()
-        await asyncio.wait({looking})
-        if not looking.cancelled() and looking.exception() is not None:
-            log.error("%s", looking.exception())
+        if later is not None:
+            later.cancel()
+            await asyncio.wait({later})
 
 
-async def _warn_patiently(store: Store) -> None:
+async def _warn_later(store: Store) -> None:
     while True:
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
         try:
             return await _warn(store)
         except StoreUnavailableError:
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # the service says so
+            continue  # the service says so
 
 
 async def _warn(store: Store) -> None:
