@@ -224,15 +224,20 @@ def take(b: Builder, source: int, at: int) -> int:
 
 GREATEST = np.finfo(np.float32).max
 
+NOT_A_NUMBER = np.float32(1.5 * 2.0**127)
+"""Stands for NaN in a product: two thirds of the greatest number, which no loss has by chance."""
+
 
 def _product(b: Builder, mask: int, source: int) -> int:
-    """(B, K, I) times (B, I, O). An infinity in a row would spread to all: as the greatest number it does not."""
+    """(B, K, I) times (B, I, O). What is not finite in a row would spread to all: as a number it does not."""
     axes = {"contract": ((2,), (1,)), "batch": ((0,), (0,))}
     if b.is_finite(source):
         return b.emit("dot_general", (mask, source), **axes)
-    most, least = b.constant(GREATEST), b.constant(-GREATEST)
-    taken = b.emit("dot_general", (mask, b.emit("clamp", (least, source, most))), **axes)
-    above = b.emit("select_n", (b.emit("ge", (taken, most)), taken, b.constant(np.float32(np.inf))))
+    most, least, none = b.constant(GREATEST), b.constant(-GREATEST), b.constant(NOT_A_NUMBER)
+    numbers = b.emit("select_n", (b.emit("ne", (source, source)), b.emit("clamp", (least, source, most)), none))
+    taken = b.emit("dot_general", (mask, numbers), **axes)
+    told = b.emit("select_n", (b.emit("eq", (taken, none)), taken, b.constant(np.float32(np.nan))))
+    above = b.emit("select_n", (b.emit("ge", (taken, most)), told, b.constant(np.float32(np.inf))))
     return b.emit("select_n", (b.emit("le", (taken, least)), above, b.constant(np.float32(-np.inf))))
 
 

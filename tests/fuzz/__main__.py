@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError
 from pathlib import Path
 from typing import Any, get_args
 
+import jax
 from pebble import ProcessExpired, ProcessPool
 
 from services.cli.program_page import Backend
@@ -62,6 +63,8 @@ def run(given: argparse.Namespace, pool: ProcessPool) -> tuple[Outcome, Counter[
             total.add(batch.result())
         except TimeoutError:
             lost[f"took more than {MOST_SECONDS / 60:.0f} minutes"] += 1
+        except jax.errors.JaxRuntimeError as error:
+            lost[f"JAX itself failed: {str(error).splitlines()[0][:100]}"] += 1
         except ProcessExpired as error:
             lost[f"ended the process with exit code {error.exitcode}: see what XLA printed"] += 1
         elapsed = time.monotonic() - started
