@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from crowdlearn.spec import Best, Divergence, JobSpec, JobStatus
+from crowdlearn.spec import Best, Divergence, JobSpec, JobStatus, parse_target
 from crowdlearn.store import Result
 from services.cli.output import in_words
 
@@ -49,6 +49,9 @@ def epochs_words(epochs: float) -> str:
 def target_words(status: JobStatus) -> str | None:
     """That a target was met, but not as it has to be; None of one that was not met, or ended the job."""
     if status.until is None or not status.met or status.reason == "until":
+        return None
+    if status.state == "finished" and parse_target(status.until).reached(status.metrics or {}):
+        # The end says so: its last weights meet it.
         return None
     return f"{status.until} was met {times_words(status.met)}; {IN_A_ROW}"
 

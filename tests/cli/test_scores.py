@@ -81,6 +81,9 @@ def test_a_target_that_was_met_once_says_so() -> None:
     assert target_words(a_status()) is None
     once = "accuracy >= 0.93 was met once; it needs two in a row"
     assert target_words(a_status(met=1)) == once
+    ended = a_status(met=2, state="finished", reason="epochs")
+    assert target_words(msgspec.structs.replace(ended, metrics={"accuracy": 0.95})) is None
+    assert target_words(msgspec.structs.replace(ended, metrics={"accuracy": 0.92})) is not None
     assert target_words(a_status(met=3)) == "accuracy >= 0.93 was met 3 times; it needs two in a row"
     assert target_words(a_status(met=2, state="finished", reason="until")) is None
     assert describe(a_status(met=1)).endswith(f"held-out loss 0.3800  {once}")
