@@ -83,7 +83,11 @@ def _instead(result: Any, found: tuple[tuple[int, ...], str] | None) -> str:
     shape, dtype = found
     if shape:
         return f": return its mean{'' if dtype == 'float32' else ', as float32'}"
-    return ": return x.real, or jnp.abs(x)" if dtype.startswith("complex") else ": return x.astype(jnp.float32)"
+    if dtype.startswith("complex"):
+        return ": return x.real, or jnp.abs(x)"
+    if dtype.startswith("float") or dtype == "bfloat16":
+        return ": return x.astype(jnp.float32)"
+    return ": counts and comparisons have no gradient; use a smooth loss, and count in `metrics`"
 
 
 def names_and_shapes(jax: Any, parameters: Any, batch: Mapping[str, Any]) -> str:

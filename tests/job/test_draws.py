@@ -90,7 +90,11 @@ LOSSES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("loss", [*LOSSES, *map(jax.jit, LOSSES)], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [*LOSSES, *map(jax.jit, LOSSES)],
+    ids=[*(loss.__name__ for loss in LOSSES), *(f"jit of {loss.__name__}" for loss in LOSSES)],
+)
 def test_a_number_that_python_draws_anew_is_said_with_the_line_and_what_to_write(loss: Any) -> None:
     (note,) = warnings_of(loss)
     assert re.match(r"the loss uses numbers at \S*test_draws\.py:\d+ that Python draws anew at every call", note)
