@@ -111,8 +111,11 @@ class RedisServer:
 class RedisCluster:
     """Several redis-servers in one cluster: `masters` of them, and a replica of each if `replicated`."""
 
-    NODE_TIMEOUT_MILLISECONDS = 5000
-    """After so long a silent master is failed over, not one that waits for a slow machine; Redis's default is 15 s."""
+    FAILOVER_MILLISECONDS = 5000
+    """After so long a silent master with a replica is failed over; Redis's default is 15 s."""
+
+    PATIENT_MILLISECONDS = 60_000
+    """So long masters without replicas wait for each other on a slow machine: giving one up would stop them all."""
 
     def __init__(
         self,
@@ -124,6 +127,7 @@ class RedisCluster:
         login: Sequence[str] = (),
     ) -> None:
         self.login = login
+        self._node_timeout = self.FAILOVER_MILLISECONDS if replicated else self.PATIENT_MILLISECONDS
         self.masters = [self._node(folder / f"master{index}", options) for index in range(masters)]
         self.replicas = [
             self._node(folder / f"replica{index}", options) for index in range(masters if replicated else 0)
@@ -187,7 +191,7 @@ class RedisCluster:
 
     def _node(self, folder: Path, options: Sequence[str]) -> RedisServer:
         folder.mkdir(parents=True, exist_ok=True)
-        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(self.NODE_TIMEOUT_MILLISECONDS))
+        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(self._node_timeout))
         return RedisServer(folder, *cluster, "--cluster-port", str(free_port()), *options, login=self.login)
 
     def _bus_port(self, node: RedisServer) -> str:
