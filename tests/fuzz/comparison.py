@@ -46,8 +46,8 @@ class Outcome:
         self.wrong += other.wrong
 
 
-def compare(prepared: Prepared, tabs: Tabs) -> Outcome:
-    """Runs what `prepare` has traced in the browser, and judges it."""
+def compare(prepared: Prepared, tabs: Tabs, *, until_wrong: bool = False) -> Outcome:
+    """Runs what `prepare` has traced in the browser, and judges it; with `until_wrong` up to the first fault."""
     outcome = Outcome(refused=collections.Counter(prepared.refused))
     outcome.wrong += [Wrong(loss, "traceback", said) for loss, said in prepared.broken]
     answers = tabs.run({str(i): each.case for i, each in enumerate(prepared.traced)})
@@ -61,13 +61,16 @@ def compare(prepared: Prepared, tabs: Tabs) -> Outcome:
         outcome.verdicts[judgement.verdict] += 1
         if judgement.verdict is Verdict.WRONG:
             outcome.wrong.append(Wrong(each.loss, "value", said(got, single, judgement.worst)))
+            if until_wrong:
+                break
     return outcome
 
 
 def failing(losses: Sequence[RandomLoss], kind: str, tabs: Tabs) -> list[Wrong]:
-    """Those that fail in one way, found out with as little work as that takes."""
+    """Those that fail in one way, found out with as little work as that takes: of wrong values, the first."""
     if kind == "value":
-        return [each for each in compare(prepare(losses), tabs).wrong if each.kind == kind]
+        found = compare(prepare(losses), tabs, until_wrong=True).wrong
+        return [each for each in found if each.kind == kind]
     prepared = traced_all(losses)
     if kind == "traceback":
         return [Wrong(loss, kind, said) for loss, said in prepared.broken]

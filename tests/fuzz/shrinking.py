@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,15 +18,13 @@ Try = Callable[[Sequence[RandomLoss], str], list[Wrong]]
 """Which of some losses fail in a way."""
 
 
-SHRINK_SECONDS = 300.0
-"""After so long the smallest so far will do."""
-
-
-def shrunk(wrong: Wrong, fails: Try) -> Wrong:
-    """The smallest loss that was found to fail as `wrong` does."""
-    until = time.monotonic() + SHRINK_SECONDS
+def shrunk(wrong: Wrong, fails: Try, most_seconds: float = math.inf) -> Wrong:
+    """The smallest loss that was found to fail as `wrong` does; after `most_seconds` the smallest so far."""
+    until = time.monotonic() + most_seconds
     while time.monotonic() < until:
-        smaller = sorted({str(each): each for each in _smaller(wrong.loss)}.values(), key=size)
+        # Strictly: among losses of one size it would go round for ever.
+        candidates = {str(each): each for each in _smaller(wrong.loss) if size(each) < size(wrong.loss)}
+        smaller = sorted(candidates.values(), key=size)
         for start in range(0, len(smaller), AT_ONCE):
             failing = fails(smaller[start : start + AT_ONCE], wrong.kind)
             if failing:

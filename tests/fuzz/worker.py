@@ -16,6 +16,9 @@ from tests.fuzz.reference import prepare, reason
 from tests.fuzz.shrinking import shrunk
 from tests.fuzz.tabs import Tabs, open_tabs
 
+SHRINK_SECONDS = 300.0
+"""After so long the smallest so far will do."""
+
 BATCH = 40
 """Losses in one compilation of JAX and one call of the page."""
 
@@ -56,6 +59,6 @@ def found(wrong: Wrong, path: Path, tabs: Tabs) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{wrong.loss}\n")
     print(f"WRONG ({wrong.kind}): {wrong.said}\n  {wrong.loss}\n  in {path}, and is made smaller", flush=True)
-    smallest = shrunk(wrong, lambda losses, kind: failing(losses, kind, tabs))
+    smallest = shrunk(wrong, lambda losses, kind: failing(losses, kind, tabs), SHRINK_SECONDS)
     path.write_text(f"{smallest.loss}\n")
     print(f"WRONG, smaller: {smallest.said}\n  {smallest.loss}\n  in {path}", flush=True)
