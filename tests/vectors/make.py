@@ -61,6 +61,8 @@ def messages() -> list[dict[str, Any]]:
         ("a new replica says hello", "replica", p.Hello(protocol=1, replica=None, run=None, backend="wasm")),
         ("a replica continues after a reconnect", "replica",
          p.Hello(protocol=1, replica="67414f80a1b2c3d4", run="3f0c5a9d2b11", backend="webgpu")),
+        ("a replica with a signed id continues", "replica",
+         p.Hello(protocol=1, replica="67414f80a1b2c3d45f1e0d9c8b7a6958", run="3f0c5a9d2b11", backend="wasm")),
         ("a fetch with nothing", "replica", p.Fetch(have=[-1, -1])),
         ("a fetch with the largest version", "replica", p.Fetch(have=[2**53 - 1, 0])),
         ("a lease of two chunks", "replica", p.Lease(count=2)),
