@@ -92,10 +92,11 @@ def aggregator(redis: str, logs: Path, number: int = 1, **environment: str) -> S
     return Service("aggregator", redis, log=logs / f"aggregator-{number}.log", **{**FAST_TAKEOVER, **environment})
 
 
-async def logged(log: Path, text: str) -> None:
-    """Returns when another process has logged a text."""
+async def logged(log: Path, *texts: str) -> None:
+    """Returns when another process has logged one of these texts."""
 
     async def holds() -> bool:
-        return text in await asyncio.to_thread(log.read_text)
+        written = await asyncio.to_thread(log.read_text)
+        return any(text in written for text in texts)
 
     await until(holds)
