@@ -11,9 +11,9 @@ import numpy as np
 
 from services.cli.program_page import Answer, Failure
 from tests.fuzz.loss import RandomLoss
-from tests.fuzz.reference import Prepared, eager, moved, prepare, traced_all
+from tests.fuzz.reference import Prepared, Traced, eager, moved, prepare, traced_all, without_nothing
 from tests.fuzz.tabs import Tabs
-from tests.fuzz.verdict import Arrays, Verdict, judge
+from tests.fuzz.verdict import Arrays, Judgement, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,21 @@ def compare(prepared: Prepared, tabs: Tabs, *, until_wrong: bool = False) -> Out
             outcome.wrong.append(Wrong(each.loss, "failure", answer.reason))
             continue
         got = cut(answer, single)
-        judgement = judge(got, single, partial(moved, each), partial(eager, each))
+        judgement = _judged(got, single, each)
         outcome.verdicts[judgement.verdict] += 1
         if judgement.verdict is Verdict.WRONG:
             outcome.wrong.append(Wrong(each.loss, "value", said(got, single, judgement.worst)))
             if until_wrong:
                 break
     return outcome
+
+
+def _judged(got: Arrays, single: Arrays, each: Traced) -> Judgement:
+    judgement = judge(got, single, partial(moved, each), partial(eager, each))
+    if judgement.verdict is not Verdict.WRONG:
+        return judgement
+    other = without_nothing(each)
+    return judge(got, eager(other), partial(moved, other), partial(eager, other))
 
 
 def failing(losses: Sequence[RandomLoss], kind: str, tabs: Tabs) -> list[Wrong]:

@@ -69,14 +69,14 @@ def array_of(of: Input, seed: int) -> np.ndarray:
     return np.where(random.random(of.shape) < 0.7, few, random.integers(low, high, of.shape)).astype(of.dtype)
 
 
-def as_function(loss: RandomLoss) -> Callable[..., Any]:
-    """`loss(parameters, batch)`, or `loss(parameters, batch, key)`."""
+def as_function(loss: RandomLoss, keep: Callable[[Any], Any] = lambda x: x) -> Callable[..., Any]:
+    """`loss(parameters, batch)`, or `loss(parameters, batch, key)`; `keep` is called with what each step gives."""
 
     def without_key(parameters: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:
-        return _value(loss, [*_ordered(parameters), *_ordered(batch)], None)
+        return _value(loss, [*_ordered(parameters), *_ordered(batch)], None, keep)
 
     def with_key(parameters: Mapping[str, Any], batch: Mapping[str, Any], key: Any) -> Any:
-        return _value(loss, [*_ordered(parameters), *_ordered(batch)], key)
+        return _value(loss, [*_ordered(parameters), *_ordered(batch)], key, keep)
 
     return with_key if loss.key else without_key
 
@@ -85,9 +85,9 @@ def _ordered(arrays: Mapping[str, Any]) -> list[Any]:
     return [arrays[name] for name in sorted(arrays)]
 
 
-def _value(loss: RandomLoss, values: list[Any], key: Any) -> Any:
+def _value(loss: RandomLoss, values: list[Any], key: Any, keep: Callable[[Any], Any]) -> Any:
     for number, step in enumerate(loss.steps):
-        values.append(applied(step, values, None if key is None else jax.random.fold_in(key, number)))
+        values.append(keep(applied(step, values, None if key is None else jax.random.fold_in(key, number))))
     return total(loss, values)
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import collections
 import re
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from crowdlearn.errors import JobError
 from crowdlearn.program import encode, trace
@@ -79,11 +80,9 @@ def traced_all(losses: Sequence[RandomLoss]) -> Prepared:
 def traced(loss: RandomLoss) -> Traced:
     """The loss as a program; whatever JAX refuses goes through `trace`, which says so in a sentence."""
     function, (parameters, batch) = as_function(loss), inputs_of(loss)
-    words = np.array([loss.seed, 12345], np.uint32)
-    key = (jax.random.wrap_key_data(words),) if loss.key else ()
+    words, key = _key(loss)
     try:
-        with as_browsers(jax), warnings.catch_warnings(action="ignore"):
-            jaxpr = jax.make_jaxpr(jax.value_and_grad(function))(parameters, batch, *key)
+        jaxpr = _jaxpr(function, parameters, batch, *key)
     except Exception:
         trace(function, parameters, batch)
         raise
@@ -91,6 +90,26 @@ def traced(loss: RandomLoss) -> Traced:
     flat = np.concatenate([np.zeros(0, np.float32), *(array.ravel() for array in parameters.values())])
     case = Case(encode(program), flat, tuple(batch.values()), (loss.seed, 12345) if loss.key else (0, 0))
     return Traced(loss, case, jaxpr, [*parameters.values(), *batch.values(), *([words] if loss.key else [])])
+
+
+def _key(loss: RandomLoss) -> tuple[NDArray[np.uint32], tuple[Any, ...]]:
+    """The words of a random key, and the key as an argument if the loss takes one."""
+    words = np.array([loss.seed, 12345], np.uint32)
+    return words, (jax.random.wrap_key_data(words),) if loss.key else ()
+
+
+def _jaxpr(function: Callable[..., Any], *inputs: Any) -> Any:
+    with as_browsers(jax), warnings.catch_warnings(action="ignore"):
+        return jax.make_jaxpr(jax.value_and_grad(function))(*inputs)
+
+
+def without_nothing(each: Traced) -> Traced:
+    """The same, but no gradient goes through an array of no elements, where JAX makes NaN of 0 times NaN."""
+
+    def keep(x: Any) -> Any:
+        return jax.lax.stop_gradient(x) if 0 in getattr(x, "shape", ()) else x
+
+    return replace(each, jaxpr=_jaxpr(as_function(each.loss, keep), *inputs_of(each.loss), *_key(each.loss)[1]))
 
 
 def reason(error: Exception) -> str:
