@@ -18,6 +18,7 @@ WIDENED = Counter(
 DROPPED = Counter("crowdlearn_dropped_minibatches_total", "Minibatches that replicas dropped as not finite")
 SOCKETS = Gauge("crowdlearn_sockets", "Open replica sockets")
 SOCKETS_CLOSED = Counter("crowdlearn_sockets_closed_total", "Sockets that the gateway closed, by close code", ["code"])
+CUT = Counter("crowdlearn_connections_cut_total", "HTTP connections that the gateway cut, by reason", ["reason"])
 GRADIENTS = Counter("crowdlearn_gradients_total", "Gradients read from streams, by outcome", ["outcome"])
 COMMITS = Counter("crowdlearn_commits_total", "Commits of shards, by outcome", ["outcome"])
 COMMIT_SECONDS = Histogram("crowdlearn_commit_seconds", "Time one commit takes")

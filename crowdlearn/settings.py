@@ -15,6 +15,12 @@ Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "Evaluat
 MAX_FRAME_BYTES = 1 << 20
 """The largest frame that jobs may ask for and gateways take by default. A frame should be about 256 KiB."""
 
+PRIVATE_NETWORKS = (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16",
+    "::1", "fc00::/7", "fe80::/10",
+)  # fmt: skip
+"""Loopback, private, carrier-grade and link-local addresses: where balancers of a machine or a private network are."""
+
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379"
 
 
@@ -33,10 +39,22 @@ class GatewaySettings:
     """Serve the page so that browsers allow shared memory, which multi-threaded WebAssembly needs."""
     max_frame_bytes: int = MAX_FRAME_BYTES
     """The largest message from a replica. A frame should be about 256 KiB; a larger one delays ping and pong."""
+    request_timeout_seconds: float = 10.0
+    """How long an HTTP request may take to arrive whole; a connection that says nothing has as long."""
     hello_timeout_seconds: float = 10.0
     """How long a socket may stay silent before its hello."""
     send_timeout_seconds: float = 20.0
-    """A socket that does not take a message for so long is cut: it holds memory and reads nothing."""
+    """A socket that does not take a message for so long is cut: it holds memory and reads nothing. So is a download
+    that takes less than 1 KiB a second."""
+    connections_per_address: int = 1024
+    """HTTP connections that one address may have open; 0 is no limit. A browser has up to six, for seconds. Trusted
+    proxies are not counted: they speak for many."""
+    sockets_per_address: int = 2048
+    """Sockets that one address may have open: the browsers of a school or an office often share one. 0 is no limit.
+    Behind a trusted proxy it is the address in X-Forwarded-For."""
+    trusted_proxies: tuple[str, ...] = PRIVATE_NETWORKS
+    """Addresses and networks of balancers: what they say in X-Forwarded-For is believed. By default those that no
+    public network routes. Name a balancer that has a public address."""
     ping_seconds: float = 20.0
     """How often a socket is pinged; the answer has as long again. Many proxies cut sockets that are idle for 60 s."""
     credit: int = 2

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.spec import JobSpec
-from crowdlearn.store.addresses import open_connection
+from crowdlearn.store.addresses import BULK_CONNECTIONS, open_connection
 from crowdlearn.store.announcements import Announcement, Announcements, JobChanged, Resync, VersionAnnounced
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.connection import Connection
@@ -66,8 +66,10 @@ __all__ = [
 class Store:
     """One Redis, or one cluster. Every method of it and of its parts may raise StoreUnavailableError."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, bulk: Connection | None = None) -> None:
         self._connection = connection
+        self.bulk = self if bulk is None else Store(bulk)
+        """The same Redis over a few connections of its own: for downloads, behind which nothing else must wait."""
         self.jobs = Jobs(connection)
         self.data = Data(connection)
         self.shards = Shards(connection)
@@ -134,9 +136,13 @@ class Store:
     def log_refusals(self, *, on: bool) -> None:
         """Whether what Redis refuses is logged, once, beside the error that is raised."""
         self._connection.logs_refusals = on
+        if self.bulk is not self:
+            self.bulk.log_refusals(on=on)
 
     async def close(self) -> None:
         """Closes the connections."""
+        if self.bulk is not self:
+            await self.bulk.close()
         await self.streams.close()
         await self._connection.close()
 
@@ -147,7 +153,7 @@ def open_store(url: str) -> Store:
     Raises:
         SetupError: `url` is not an address of a Redis.
     """
-    return Store(open_connection(url))
+    return Store(open_connection(url), open_connection(url, BULK_CONNECTIONS))
 
 
 async def connect(url: str, *, wait_seconds: float = 0.0, logs_refusals: bool = True) -> Store:

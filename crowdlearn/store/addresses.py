@@ -30,15 +30,21 @@ Python 3.12 swallows a cancellation now and then: a cancelled service would go o
 MAX_CONNECTIONS = 64
 """Further commands wait for a free connection: 10,000 sockets that say hello at once must not open as many."""
 
+BULK_CONNECTIONS = 8
+"""For downloads: one chunk a connection at a time, which more would not make faster."""
+
 READ_BYTES = 1 << 18
 """One read of the socket takes several gradients."""
 
 _fake_servers: dict[str, Any] = {}
 
 
-def open_connection(url: str) -> Connection:
+def open_connection(url: str, max_connections: int = MAX_CONNECTIONS) -> Connection:
     """Opens clients for `url` without connecting yet.
 
+    Args:
+        url: see crowdlearn.store.connect.
+        max_connections: of a node; on a cluster, commands at a time.
     Raises:
         SetupError: `url` is not an address of a Redis.
     """
@@ -54,8 +60,8 @@ def open_connection(url: str) -> Connection:
     try:
         _require_database(url)
         if scheme.endswith(CLUSTER):
-            return ClusterConnection(_cluster(url), _cluster(url), without_password(url))
-        return Connection(_client(url), _client(url), without_password(url))
+            return ClusterConnection(_cluster(url), _cluster(url), without_password(url), max_connections)
+        return Connection(_client(url, max_connections), _client(url), without_password(url))
     except ValueError as error:
         raise SetupError(f"a Redis address is like redis://HOST:6379/0, got {without_password(url)!r}") from error
 
@@ -99,10 +105,10 @@ def _fake_client(server: Any) -> redis.asyncio.Redis:
     return cast(redis.asyncio.Redis, client)
 
 
-def _client(url: str) -> redis.asyncio.Redis:
+def _client(url: str, max_connections: int = MAX_CONNECTIONS) -> redis.asyncio.Redis:
     options = _OPTIONS if url.startswith("unix:") else _OPTIONS | _TCP_OPTIONS
     pool: redis.asyncio.BlockingConnectionPool = redis.asyncio.BlockingConnectionPool.from_url(
-        url, max_connections=MAX_CONNECTIONS, timeout=COMMAND_TIMEOUT_SECONDS, **options
+        url, max_connections=max_connections, timeout=COMMAND_TIMEOUT_SECONDS, **options
     )
     return redis.asyncio.Redis.from_pool(pool)
 

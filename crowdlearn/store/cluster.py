@@ -36,10 +36,12 @@ class ClusterConnection(Connection):
 
     clustered: ClassVar[bool] = True
 
-    def __init__(self, commands: RedisCluster, blocking: RedisCluster, address: str) -> None:
+    def __init__(
+        self, commands: RedisCluster, blocking: RedisCluster, address: str, max_commands: int = MAX_COMMANDS
+    ) -> None:
         self._cluster = commands
         self._blocking_cluster = blocking
-        self._room = asyncio.Semaphore(MAX_COMMANDS)
+        self._room = asyncio.Semaphore(max_commands)
         self._outdated = False
         self.logs_refusals = True
         self._told = {}

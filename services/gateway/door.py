@@ -1,4 +1,7 @@
-"""Lets replicas in a few at a time: after a gateway died, all of its replicas knock at the others. Knows no socket."""
+"""Lets replicas, and reads for pages, in a few at a time: after a gateway died, all its replicas knock at the others.
+
+Knows no socket.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ AT_ONCE = 32
 """Hellos that ask Redis at a time: acks and weights of those who are inside need connections to it as well."""
 
 MAX_WAITING = 4096
-"""Hellos that wait. At a thousand a second the last is welcome within a few seconds; more are better off elsewhere."""
+"""Hellos, or reads, that wait. At a thousand a second the last has its turn within a few seconds; more are better off
+elsewhere."""
 
 CROWDED_SECONDS = 3.0
 """Who finds so many waiting comes again no sooner: most of them are in by then."""
@@ -21,7 +25,7 @@ class CrowdedError(Exception):
 
 
 class Door:
-    """Hellos enter in the order in which they came."""
+    """Who comes first enters first."""
 
     def __init__(self, at_once: int = AT_ONCE, max_waiting: int = MAX_WAITING) -> None:
         self._room = asyncio.Semaphore(at_once)

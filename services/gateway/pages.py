@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -13,12 +12,17 @@ from crowdlearn.errors import UnknownJobError
 from crowdlearn.protocol import RUN_ID
 from crowdlearn.spec import JOB_NAME, JobStatus
 from crowdlearn.store import Store, status
+from services.gateway.bodies import Body, StatusBody, encoded
 from services.gateway.bundle import MEDIA_TYPES, Asset, Bundle, asset
+from services.gateway.door import Door
 from services.gateway.recent import Recent
-from services.gateway.responses import IMMUTABLE, REVALIDATED, error, json, served
+from services.gateway.responses import IMMUTABLE, REVALIDATED, body, error, served
 
 STATUS_SECONDS = 1.0
 """How old a status may be: a crowd of viewers costs one read a second."""
+
+READS_AT_ONCE = 16
+"""Reads of Redis for pages and downloads; further ones wait for their turn. A status is a few commands at a time."""
 
 MAX_LISTED = 50
 """Jobs in the list: the newest ones."""
@@ -39,9 +43,11 @@ class Pages:
     """The endpoints of the public port that are not sockets."""
 
     def __init__(self, store: Store, bundle: Bundle) -> None:
-        self._store, self._bundle = store, bundle
-        self._statuses: Recent[str, JobStatus] = Recent(STATUS_SECONDS)
-        self._lists: Recent[None, list[JobStatus]] = Recent(STATUS_SECONDS)
+        # Downloads must not take the connections that acks need.
+        self._store, self._bundle = store.bulk, bundle
+        self._door = Door(READS_AT_ONCE)
+        self._statuses: Recent[str, StatusBody] = Recent(STATUS_SECONDS)
+        self._lists: Recent[None, Body] = Recent(STATUS_SECONDS)
         self._programs: OrderedDict[str, Asset] = OrderedDict()
 
     async def page(self, request: Request) -> Response:
@@ -61,7 +67,7 @@ class Pages:
 
     async def jobs(self, request: Request) -> Response:
         """`GET /jobs`"""
-        return json(request, {"jobs": await self._lists.get(None, self._list)}, caching="max-age=1")
+        return body(request, await self._lists.get(None, self._list), caching="max-age=1")
 
     async def job(self, request: Request) -> Response:
         """`GET /jobs/JOB?after=N`"""
@@ -70,16 +76,16 @@ class Pages:
         after = request.query_params.get("after", "0")
         if not re.fullmatch(r"\d{1,15}", after):
             return error(request, 400, f"after is a number of a point, got {after!r}")
-        found = await self._statuses.get(name, lambda: status(self._store, name))
-        newer = [point for point in found.curve if point.index > int(after)]
-        return json(request, msgspec.structs.replace(found, curve=newer), caching="max-age=1")
+        found = await self._statuses.get(name, lambda: self._status(name))
+        return body(request, found.after(int(after)), caching="max-age=1")
 
     async def program(self, request: Request) -> Response:
         """`GET /jobs/JOB/RUN/program`"""
         run = request.path_params["run"]
         _require(RUN_ID, run, f"there is no run {run!r}")
         if run not in self._programs:
-            self._programs[run] = await self._read_program(run)
+            async with self._door.enter():
+                self._programs[run] = await self._read_program(run)
         self._programs.move_to_end(run)
         while len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
@@ -90,10 +96,11 @@ class Pages:
         run, index = request.path_params["run"], request.path_params["index"]
         _require(RUN_ID, run, f"there is no run {run!r}")
         _require(CHUNK_INDEX, index, "a chunk's index has one to nine digits")
-        body = await self._store.data.train_chunk(run, int(index))
-        if body is None:
+        async with self._door.enter():
+            rows = await self._store.data.train_chunk(run, int(index))
+        if rows is None:
             return error(request, 404, f"run {run} has no chunk {index}")
-        return Response(body, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")
+        return Response(rows, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")
 
     async def _read_program(self, run: str) -> Asset:
         body, spec = await self._store.jobs.program(run), await self._store.jobs.spec_of_run(run)
@@ -101,14 +108,19 @@ class Pages:
         is_module = spec is not None and spec.model == "module"
         return asset(body, MEDIA_TYPES[".js" if is_module else ".json"])
 
-    async def _list(self) -> list[JobStatus]:
-        statuses = []
-        for name in (await self._store.jobs.names())[:MAX_LISTED]:
-            try:
-                statuses.append(await status(self._store, name, with_curve=False))
-            except UnknownJobError:
-                continue  # replaced or expired since it was listed
-        return statuses
+    async def _status(self, name: str) -> StatusBody:
+        async with self._door.enter():
+            return StatusBody(await status(self._store, name))
+
+    async def _list(self) -> Body:
+        statuses: list[JobStatus] = []
+        async with self._door.enter():
+            for name in (await self._store.jobs.names())[:MAX_LISTED]:
+                try:
+                    statuses.append(await status(self._store, name, with_curve=False))
+                except UnknownJobError:
+                    continue  # replaced or expired since it was listed
+        return encoded({"jobs": statuses})
 
     def _file(self, request: Request, name: str, folder: str) -> Response:
         found = self._bundle.file(name, folder)

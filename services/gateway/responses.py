@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from services.gateway.bodies import Body, encoded
 from services.gateway.bundle import Asset
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATED = "no-cache"
-
-MIN_GZIP_BYTES = 1400
-"""What fits into one packet gains nothing from compression."""
 
 
 def served(request: Request, asset: Asset, caching: str) -> Response:
@@ -28,14 +24,18 @@ def served(request: Request, asset: Asset, caching: str) -> Response:
     return Response(asset.gzipped, headers={**headers, "Content-Encoding": "gzip"}, media_type=asset.media_type)
 
 
-def json(request: Request, value: Any, *, status_code: int = 200, caching: str = "no-store") -> Response:
-    """A value as JSON."""
-    body = msgspec.json.encode(value)
+def body(request: Request, found: Body, *, status_code: int = 200, caching: str = "no-store") -> Response:
+    """What is JSON already."""
     headers = {"Cache-Control": caching, "Vary": "Accept-Encoding"}
-    if len(body) >= MIN_GZIP_BYTES and _takes_gzip(request):
-        # Level 1: it is done for every request, and takes most of what there is to gain.
-        body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
-    return Response(body, status_code, headers, "application/json")
+    gzipped = found.gzipped if _takes_gzip(request) else None
+    if gzipped is not None:
+        headers["Content-Encoding"] = "gzip"
+    return Response(gzipped or found.plain, status_code, headers, "application/json")
+
+
+def json(request: Request, value: Any, *, status_code: int = 200) -> Response:
+    """A value as JSON, for one who asks."""
+    return body(request, encoded(value), status_code=status_code)
 
 
 def error(request: Request, status_code: int, message: str) -> Response:

@@ -9,6 +9,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 
 import uvicorn
 
@@ -18,7 +19,9 @@ from crowdlearn.store import Store
 from crowdlearn.store.outage import Outage
 from services.gateway.app import GOING_AWAY, build
 from services.gateway.bundle import Bundle
+from services.gateway.clients import Proxies, Quota
 from services.gateway.health import Health
+from services.gateway.http import Bounds, HttpProtocol
 from services.gateway.intake import Intake
 from services.gateway.run import Member
 from services.gateway.runs import Runs
@@ -88,13 +91,14 @@ async def _serve(
     bundle: Bundle,
     listener: socket.socket,
 ) -> None:
+    proxies = Proxies(settings.trusted_proxies)
     async with asyncio.TaskGroup() as tasks:
         outage = Outage(QUIET_SECONDS)
         intake = Intake(store, outage)
         runs = Runs(store, settings, intake, outage, tasks)
         health = Health(store)
-        app = build(Gateway(store, settings, runs, intake, outage), health, bundle)
-        server = _Server(_config(app, settings))
+        app = build(Gateway(store, settings, runs, intake, outage), health, bundle, proxies)
+        server = _Server(_config(app, settings, proxies))
         workers = [tasks.create_task(work()) for work in (intake.run, runs.listen, runs.poll, runs.extend_leases)]
         serving = tasks.create_task(server.serve(sockets=[listener]))
         port = int(listener.getsockname()[1])
@@ -131,9 +135,12 @@ def _bind(settings: GatewaySettings) -> socket.socket:
         raise SetupError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from error
 
 
-def _config(app: object, settings: GatewaySettings) -> uvicorn.Config:
+def _config(app: object, settings: GatewaySettings, proxies: Proxies) -> uvicorn.Config:
+    connections = Quota("connections", "CONNECTIONS_PER_ADDRESS", settings.connections_per_address, proxies)
+    bounds = Bounds(settings.request_timeout_seconds, settings.send_timeout_seconds, connections)
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # uvicorn's own ASGI types differ from Starlette's
+        http=partial(HttpProtocol, bounds),  # type: ignore[arg-type]  # called as a class would be
         ws=WireProtocol,
         ws_max_size=settings.max_frame_bytes,
         ws_ping_interval=settings.ping_seconds,

@@ -117,14 +117,14 @@ async def test_a_crowd_of_viewers_costs_one_read(
     store: Store, job: JobSpec, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads = 0
-    points = store.curve.points
+    points = store.bulk.curve.points
 
     async def counted(run: str, after: int = 0) -> object:
         nonlocal reads
         reads += 1
         return await points(run, after)
 
-    monkeypatch.setattr(store.curve, "points", counted)
+    monkeypatch.setattr(store.bulk.curve, "points", counted)
     # However slow this machine is: all of them come while the first answer is recent.
     monkeypatch.setattr("services.gateway.pages.STATUS_SECONDS", 3600.0)
     async with serve(store, bundle) as running, httpx.AsyncClient(base_url=running.url) as http:
