@@ -41,7 +41,8 @@ def _nginx(text: str, port: int, gateways: Sequence[int]) -> str:
 
 def _caddy(text: str, port: int, gateways: Sequence[int]) -> str:
     site = f"http://127.0.0.1:{port} {{\n\tbind 127.0.0.1\n"
-    return "{\n\tadmin off\n}\n" + _placed(text, gateways).replace("crowdlearn.example.org {\n", site)
+    text = text.replace("\tservers {\n", "\tadmin off\n\tservers {\n")
+    return _placed(text, gateways).replace("crowdlearn.example.org {\n", site)
 
 
 def _placed(text: str, gateways: Sequence[int]) -> str:

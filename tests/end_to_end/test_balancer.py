@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,6 +96,32 @@ async def ask(port: int) -> None:
     writer.write(f"GET /page HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{lie}\r\nConnection: close\r\n\r\n".encode())
     await reader.read()
     writer.close()
+
+
+@each_balancer
+async def test_half_a_request_is_closed_by_the_balancer(balancer: Balancer, logs: Path, tmp_path: Path) -> None:
+    def hurried(text: str, *places: Any) -> str:
+        assert "10s" in text
+        return balancer.configure(text.replace("10s", "1s"), *places)
+
+    port = free_port()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with balancing(
+            replace(balancer, configure=hurried), port, [free_port(), free_port()], tmp_path, logs / "balancer.log"
+        ):
+            reader, writer = await opened(port)
+            writer.write(b"GET /jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: a")
+            assert b" 200 " not in await reader.read()
+            writer.close()
+
+
+async def opened(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a balancer that may not listen yet."""
+    while True:
+        try:
+            return await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
 
 
 async def push_and_settle(replica: ScriptedReplica) -> None:
