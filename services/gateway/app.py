@@ -40,7 +40,7 @@ class Entrance:
         if not origin_allowed(websocket.headers, self._gateway.settings.allowed_origins):
             await websocket.close()  # before accept, this is HTTP 403
             return
-        with self._open.room(self._proxies.client(websocket.scope)) as has_room:
+        with self._open.room(self._proxies.client(websocket)) as has_room:
             if not has_room:
                 metrics.CUT.labels("sockets").inc()
                 await websocket.send_denial_response(TOO_MANY)

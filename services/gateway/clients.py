@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from starlette.datastructures import Headers
-from starlette.types import Scope
+from starlette.requests import HTTPConnection
 
 from crowdlearn.errors import SetupError
 
@@ -39,13 +38,13 @@ class Proxies:
         ip = parsed(address)
         return ip is not None and any(ip in network for network in self._networks)
 
-    def client(self, scope: Scope) -> str:
+    def client(self, request: HTTPConnection) -> str:
         """Who asks: the peer, or whom trusted proxies name.
 
         Each adds its client to the right of what it was told: a client's word about itself stands left of theirs.
         """
-        address = str((scope.get("client") or ("",))[0])
-        forwarded = [part for value in Headers(scope=scope).getlist("x-forwarded-for") for part in value.split(",")]
+        address = request.client.host if request.client else ""
+        forwarded = [part for value in request.headers.getlist("x-forwarded-for") for part in value.split(",")]
         while address in self and forwarded:
             named = _without_port(forwarded.pop().strip())
             if parsed(named) is None:

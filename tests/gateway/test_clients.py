@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from crowdlearn.errors import SetupError
 from crowdlearn.settings import PRIVATE_NETWORKS
@@ -30,11 +31,11 @@ PROXIES = Proxies(PRIVATE_NETWORKS)
 )
 def test_a_trusted_proxy_says_who_asks_and_nobody_else_does(peer: str, forwarded: list[str], client: str) -> None:
     headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
-    assert PROXIES.client({"type": "http", "client": (peer, 1234), "headers": headers}) == client
+    assert PROXIES.client(HTTPConnection({"type": "http", "client": (peer, 1234), "headers": headers})) == client
 
 
 def test_who_has_no_address_is_nobody() -> None:
-    assert PROXIES.client({"type": "http", "client": None, "headers": []}) == ""
+    assert PROXIES.client(HTTPConnection({"type": "http", "client": None, "headers": []})) == ""
 
 
 def quota(limit: int, now: float = 0.0) -> Quota:
