@@ -16,6 +16,7 @@ from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Pro
 from crowdlearn.store.first_look import first_look
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
+from crowdlearn.store.polls import Polls
 from crowdlearn.store.resumption import resume
 from crowdlearn.store.roster import AggregatorReport, EvaluatorReport, GatewayReport, Gateways, Roster, read_roster
 from crowdlearn.store.scorings import Counted, Result, Scores, Scoring, Scorings
@@ -74,6 +75,7 @@ class Store:
         self.data = Data(connection)
         self.shards = Shards(connection)
         self.streams = Streams(connection)
+        self.polls = Polls(connection)
         self.fleet = Fleet(connection)
         self.gateways = Gateways(connection)
         self.scorings = Scorings(connection)

@@ -120,6 +120,21 @@ class Connection:
             return []
         return await self._pipeline(commands)
 
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        """Like `batch`, but an error for which a command's own keys are to blame is its result, and raises nothing."""
+        return [self._outcome(result) for result in await self.try_batch(commands)]
+
+    def _outcome(self, result: Any) -> Any:
+        if not isinstance(result, Exception):
+            return result
+        try:
+            with self.answering():
+                raise result
+        except (StoreUnavailableError, SetupError):
+            raise
+        except Exception as error:
+            return error
+
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         with self.answering():
             async with (
@@ -147,6 +162,20 @@ class Connection:
             if isinstance(result, Exception):
                 with self.answering():
                     raise result
+        return results
+
+    async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """Runs a script once for each of `calls`, its keys and its arguments, in one round trip; results as of `each`.
+
+        A result that is a NoScriptError did not run, and is sent again with the source.
+        """
+        script = script if self.knows_script_flags else script.without_flags
+        tails = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        results = await self.each([("EVALSHA", script.sha, *tail) for tail in tails])
+        unknown = [index for index, result in enumerate(results) if isinstance(result, exceptions.NoScriptError)]
+        again = await self.each([("EVAL", script.source, *tails[index]) for index in unknown])
+        for index, result in zip(unknown, again, strict=True):
+            results[index] = result
         return results
 
     async def now(self) -> float:

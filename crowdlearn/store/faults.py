@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from crowdlearn.errors import SetupError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
+
 MAX_TOLD = 1000
 """Faults that are remembered as told; further ones are told each time."""
+
+
+def answer(outcome: Answer | Exception) -> Answer:
+    """What was asked of one run among many; raises its error where it has one."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 class Faults:
@@ -39,3 +49,11 @@ class Faults:
             log.exception("failed, and will be tried again: %s", work)
         else:
             self._told.discard(work)
+
+    def answers(self, work: str, outcomes: Mapping[str, Answer | Exception]) -> dict[str, Answer]:
+        """What was asked of many runs, by run, without those of which it raised; these are contained one by one."""
+        found: dict[str, Answer] = {}
+        for run, outcome in outcomes.items():
+            with self.contained(f"{work} run={run}"):
+                found[run] = answer(outcome)
+        return found

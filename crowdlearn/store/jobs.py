@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
@@ -28,6 +29,10 @@ class State:
     reason: FinishReason | None = None
     finished_seconds: float | None = None
     resumed: int = 0
+
+
+STATE_FIELDS = ("state", "reason", "finished_seconds", "resumed")
+"""The fields of a state's hash, in the order of `State`."""
 
 
 class Jobs:
@@ -134,7 +139,7 @@ class Jobs:
         """The newest run of every job, newest first."""
         runs = (await self.runs()).values()
         found = await self._connection.batch([("GET", keys.spec(run)) for run in runs])
-        specs = [spec for data in found if (spec := _readable(data)) is not None]
+        specs = [spec for data in found if (spec := readable(data)) is not None]
         return sorted(specs, key=lambda spec: spec.created_seconds, reverse=True)
 
     async def names(self) -> list[str]:
@@ -152,7 +157,7 @@ class Jobs:
 
     async def spec_of_run(self, run: str) -> JobSpec | None:
         """A run's specification; None if there is no such run, or another version of CrowdLearn stored it."""
-        return _readable(await self._connection.call("GET", keys.spec(run)))
+        return readable(await self._connection.call("GET", keys.spec(run)))
 
     async def program(self, run: str) -> bytes:
         """A run's model, a program or a module as its spec says; raises UnknownJobError."""
@@ -168,13 +173,10 @@ class Jobs:
 
     async def state(self, run: str) -> State:
         """Whether a run goes on; raises UnknownJobError."""
-        state, reason, finished, resumed = await self._connection.call(
-            "HMGET", keys.state(run), "state", "reason", "finished_seconds", "resumed"
-        )
+        state = read_state(await self._connection.call("HMGET", keys.state(run), *STATE_FIELDS))
         if state is None:
             raise UnknownJobError(f"there is no run {run}")
-        ended_seconds = float(finished) if finished else None
-        return State(state.decode(), reason and reason.decode(), ended_seconds, int(resumed or 0))
+        return state
 
     async def finish(self, run: str, reason: FinishReason, resumed: int | None = None) -> bool:
         """Ends a run and announces it; False if it had ended already.
@@ -205,7 +207,22 @@ class Jobs:
         return bool(went_on)
 
 
-def _readable(data: bytes | None) -> JobSpec | None:
+def read_state(raw: Sequence[bytes | None]) -> State | None:
+    """The state of STATE_FIELDS as Redis gives them; None if there is none."""
+    state, reason, finished, resumed = raw
+    if state is None:
+        return None
+    ended_seconds = float(finished) if finished else None
+    return State(
+        cast(JobState, state.decode()),
+        cast(FinishReason, reason.decode()) if reason else None,
+        ended_seconds,
+        int(resumed or 0),
+    )
+
+
+def readable(data: bytes | None) -> JobSpec | None:
+    """A stored specification; None if there is none, or another version of CrowdLearn stored it."""
     # One job that an older version left behind must not end every service.
     try:
         return decode_spec(data) if data is not None else None

@@ -112,10 +112,33 @@ class Shards:
         fence: int | None = await self._connection.run(scripts.CLAIM, names, member, _milliseconds(lease_seconds))
         return fence
 
+    async def claim_all(
+        self, shards: Sequence[tuple[str, int]], member: str, lease_seconds: float
+    ) -> dict[tuple[str, int], int | Exception | None]:
+        """Claims each of `shards` as `claim` does, in one round trip. What is wrong with one of them is its outcome."""
+        calls = [
+            ((keys.lease(*shard), keys.manifest(*shard)), (member, _milliseconds(lease_seconds))) for shard in shards
+        ]
+        return dict(zip(shards, await self._connection.run_each(scripts.CLAIM, calls), strict=True))
+
+    async def free(self, shards: Sequence[tuple[str, int]], member: str) -> list[tuple[str, int]]:
+        """Those of `shards` that nobody but `member` holds: a look, which claims nothing."""
+        owners = await self._connection.each([("GET", keys.lease(*shard)) for shard in shards])
+        # What cannot be read is left to the claim, which says so.
+        taken = [isinstance(owner, bytes) and owner.decode() != member for owner in owners]
+        return [shard for shard, is_taken in zip(shards, taken, strict=True) if not is_taken]
+
     async def renew(self, run: str, shard: int, member: str, lease_seconds: float) -> bool:
         """Extends a lease; False if the member has lost it."""
         names = (keys.lease(run, shard),)
         return bool(await self._connection.run(scripts.RENEW, names, member, _milliseconds(lease_seconds)))
+
+    async def renew_all(
+        self, shards: Sequence[tuple[str, int]], member: str, lease_seconds: float
+    ) -> dict[tuple[str, int], int | Exception]:
+        """Renews each of `shards` as `renew` does, in one round trip. What is wrong with one of them is its outcome."""
+        calls = [((keys.lease(*shard),), (member, _milliseconds(lease_seconds))) for shard in shards]
+        return dict(zip(shards, await self._connection.run_each(scripts.RENEW, calls), strict=True))
 
     async def release(self, run: str, shard: int, member: str) -> bool:
         """Gives a lease back; False if the member had lost it."""

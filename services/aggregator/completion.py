@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -19,16 +20,19 @@ async def finish_trained(store: Store, specs: Iterable[JobSpec], faults: Faults 
     and a stream is empty only when they are committed.
     """
     faults = faults or Faults()
-    for spec in specs:
-        with faults.contained(f"to see whether job={spec.name} run={spec.run} is trained"):
-            await _finish_if_trained(store, spec)
+    leased = {spec.run: spec for spec in specs if _leases(spec)}
+    done = faults.answers("to see what is trained of", await store.polls.leases_done(leased.values()))
+    trained = {run: leased[run] for run, leases in done.items() if leases >= _leases(leased[run])}
+    # Looked at last: what was reported as trained is in the streams by now.
+    backlogs = faults.answers("to see what is left of", await store.polls.backlogs(trained.values()))
+    await asyncio.gather(*(_finish(store, trained[run], faults) for run, entries in backlogs.items() if not entries))
 
 
-async def _finish_if_trained(store: Store, spec: JobSpec) -> None:
-    progress = await store.data.progress(spec)
-    if not progress.leases or progress.leases_done < progress.leases:
-        return
-    if any(await store.streams.backlog(spec.run, len(spec.shards))):
-        return
-    if await store.jobs.finish(spec.run, "epochs", spec.resumed):
-        log.info("job=%s run=%s has trained its %d epochs", spec.name, spec.run, spec.epochs)
+def _leases(spec: JobSpec) -> int:
+    return spec.epochs * spec.train_chunks
+
+
+async def _finish(store: Store, spec: JobSpec, faults: Faults) -> None:
+    with faults.contained(f"to end job={spec.name} run={spec.run}"):
+        if await store.jobs.finish(spec.run, "epochs", spec.resumed):
+            log.info("job=%s run=%s has trained its %d epochs", spec.name, spec.run, spec.epochs)

@@ -14,7 +14,7 @@ from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobEr
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import START, ShardState, Store, position
-from crowdlearn.store.faults import Faults
+from crowdlearn.store.faults import Faults, answer
 from services.aggregator.reader import Inbox, Reader
 from services.aggregator.set_aside import SetAside
 from services.aggregator.shard_work import ShardWork
@@ -28,6 +28,9 @@ PAUSE_SECONDS = 5.0
 
 RETRY_SECONDS = 1.0
 """And one of whose entries raised, for so long."""
+
+LOADS_AT_A_TIME = 32
+"""Half of a store's connections: who has just claimed a thousand shards still commits and renews meanwhile."""
 
 
 class Ownership:
@@ -44,28 +47,27 @@ class Ownership:
         self._paused_until: dict[ShardKey, float] = {}
         self._last_versions: dict[ShardKey, int] = {}
         self._opened: dict[ShardKey, asyncio.Event] = {}
+        self._loads = asyncio.Semaphore(LOADS_AT_A_TIME)
+        self._members: list[str] = []
         self._settling = False
         self._aside = SetAside()
         self._faults = Faults()
 
     async def tick(self, wanted: dict[ShardKey, JobSpec], *, share: int | None = None) -> None:
-        """Says that it lives, renews its leases, gives up what it should not have and claims what it should.
+        """Gives up what it should not have and claims what it should.
 
-        `share` overrides the fair share.
+        `share` overrides the fair share among those whom `keep` heard of last.
         """
-        members = await self._store.fleet.heartbeat(self._member, self._settings.lease_seconds)
-        await self.renew()
         if share is None:
-            share = fair_share(len(wanted), members, self._member)
+            if not self._members:
+                await self.keep()
+            share = fair_share(len(wanted), self._members, self._member)
         mine = [key for key in self._tasks if key in wanted]
         for key in [*surplus(mine, share), *(key for key in self._tasks if key not in wanted)]:
             # One that is still being loaded has none, and is asked again at the next tick.
             if key in self._inboxes:
                 self._inboxes[key].close()
-        for key in to_claim(wanted, self._tasks, self._member):
-            if len(self._tasks) >= share:
-                break
-            await self._claim(key, wanted[key])
+        await self._claim(wanted, share - len(self._tasks))
         metrics.SHARDS_OWNED.set(len(self._tasks))
         self._aside.keep(wanted)
         for memory in (self._last_versions, self._paused_until):
@@ -76,9 +78,24 @@ class Ownership:
         """Returns when every claimed shard is being read."""
         await asyncio.gather(*(opened.wait() for opened in self._opened.values()))
 
-    async def renew(self) -> None:
-        """Renews all leases, and drops the work on shards whose lease was lost."""
-        await asyncio.gather(*(self._renew(key) for key in list(self._tasks)))
+    async def keep(self) -> None:
+        """Says that it lives and renews all leases, in one round trip; drops the work on shards whose lease was lost.
+
+        Nothing that takes long stands before it: a lease that lapses while others are polled or claimed would be
+        taken by a member whose own lapse meanwhile.
+        """
+        tasks, seconds = dict(self._tasks), self._settings.lease_seconds
+        self._members, renewed = await asyncio.gather(
+            self._store.fleet.heartbeat(self._member, seconds),
+            self._store.shards.renew_all(list(tasks), self._member, seconds),
+        )
+        for key, outcome in renewed.items():
+            kept = 0
+            with self._faults.contained(f"to renew the lease of run={key[0]} shard={key[1]}"):
+                kept = answer(outcome)
+            # Released and claimed again meanwhile, it is another's lease than the one that was not renewed.
+            if not kept and self._tasks.get(key) is tasks[key]:
+                self._let_go(key)
 
     async def drop(self) -> None:
         """Drops the work on all shards, whose leases stay: the next tick claims them again and loads what Redis has."""
@@ -90,7 +107,7 @@ class Ownership:
             await asyncio.wait(tasks)
 
     async def settle(self) -> None:
-        """Commits what was read, gives all shards back and leaves. The reader must have ended, or be drained."""
+        """Commits what was read and gives all shards back. The reader must have ended, or be drained."""
         self._settling = True
         tasks = list(self._tasks.values())
         for inbox in self._inboxes.values():
@@ -98,6 +115,9 @@ class Ownership:
         if tasks:
             await asyncio.wait(tasks)
         metrics.SHARDS_OWNED.set(0)
+
+    async def leave(self) -> None:
+        """Says that it has ended; a `keep` after it would say that it lives."""
         await self._store.fleet.leave(self._member)
 
     def abandon(self) -> None:
@@ -106,31 +126,35 @@ class Ownership:
             task.cancel()
         self._arithmetic.shutdown(wait=False)
 
-    async def _renew(self, key: ShardKey) -> None:
-        renewed = False
-        with self._faults.contained(f"to renew the lease of run={key[0]} shard={key[1]}"):
-            renewed = await self._store.shards.renew(*key, self._member, self._settings.lease_seconds)
-        if renewed:
-            return
+    def _let_go(self, key: ShardKey) -> None:
         # A shard without an inbox is being released, or not even loaded.
         if key in self._inboxes:
             # As it should be when this process was too slow, or stood still.
             log.info("lets go of run=%s shard=%d: the lease has lapsed, and another may have it", *key)
             self._tasks[key].cancel()
 
-    async def _claim(self, key: ShardKey, spec: JobSpec) -> None:
-        if self._paused_until.get(key, 0.0) > time.monotonic():
+    async def _claim(self, wanted: dict[ShardKey, JobSpec], room: int) -> None:
+        """Claims up to `room` shards, in two round trips: one for which are free, for most may be others'."""
+        now = time.monotonic()
+        missing = [
+            key for key in to_claim(wanted, self._tasks, self._member) if self._paused_until.get(key, 0.0) <= now
+        ]
+        if room <= 0 or not missing:
             return
-        fence = None
-        with self._faults.contained(f"to claim job={spec.name} run={key[0]} shard={key[1]}"):
-            fence = await self._store.shards.claim(*key, self._member, self._settings.lease_seconds)
-        if fence is not None:
-            # Loading takes its time, and leases must be renewed meanwhile.
-            self._opened[key] = asyncio.Event()
-            self._tasks[key] = asyncio.create_task(self._own(key, spec, fence))
+        free = (await self._store.shards.free(missing, self._member))[:room]
+        claimed = await self._store.shards.claim_all(free, self._member, self._settings.lease_seconds)
+        for key, outcome in claimed.items():
+            fence, spec = None, wanted[key]
+            with self._faults.contained(f"to claim job={spec.name} run={key[0]} shard={key[1]}"):
+                fence = answer(outcome)
+            if fence is not None:
+                # Loading takes its time, and leases must be renewed meanwhile.
+                self._opened[key] = asyncio.Event()
+                self._tasks[key] = asyncio.create_task(self._own(key, spec, fence))
 
     async def _open(self, key: ShardKey, spec: JobSpec, fence: int) -> ShardWork:
-        state = await self._load(key, fence)
+        async with self._loads:
+            state = await self._load(key, fence)
         inbox = self._inboxes[key] = self._reader.add(key, spec, state.manifest.offset)
         self._opened[key].set()
         if self._settling:

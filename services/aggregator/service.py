@@ -1,4 +1,8 @@
-"""Runs one aggregator: jobs in sight, leases alive, streams read, and a calm wait when Redis is away."""
+"""Runs one aggregator: jobs in sight, leases alive, streams read, and a calm wait when Redis is away.
+
+Two loops talk to Redis beside the shards' own work. One says that this member lives and renews its leases, and nothing
+else; the other looks for jobs, ends them, and claims shards, and may take as long as it takes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from crowdlearn.errors import StoreRefusedError, StoreUnavailableError
@@ -26,6 +30,9 @@ log = logging.getLogger(__name__)
 
 TICKS_PER_LEASE = 5
 """How often leases are renewed and free shards claimed: a dead owner's shards go on after at most 6/5 of a lease."""
+
+QUIET_SECONDS = 1.0
+"""An outage is over when neither loop has failed for so long: some masters of a cluster may answer and others not."""
 
 
 async def run(
@@ -52,6 +59,8 @@ class Aggregator:
         self._faults = Faults()
         self._wanted: dict[ShardKey, JobSpec] = {}
         self._look_seconds = 0.0
+        self._outage = Outage(QUIET_SECONDS)
+        self._leaving = asyncio.Event()
         self._out_of_sight = False
         """Whether Redis was away since the last tick: it may have lost its last writes, which an idle shard would not
         notice before its next commit."""
@@ -61,13 +70,13 @@ class Aggregator:
         try:
             wanted = await WorkList(self._store, linger_seconds=0).wanted()
             await self._ownership.tick(wanted, share=len(wanted))
-            leases = asyncio.create_task(self._keep_leases())
+            keeping = asyncio.create_task(self._keep_leases())
             try:
                 await self._ownership.loaded()
                 await self._reader.drain()
-                await self._ownership.settle()
+                await self._end(keeping)
             finally:
-                leases.cancel()
+                keeping.cancel()
         finally:
             self._ownership.abandon()
 
@@ -76,41 +85,59 @@ class Aggregator:
         log.info("aggregates gradients as %s, for Redis at %s", self.member, self._store.address)
         reading = asyncio.create_task(self._reader.run())
         listening = asyncio.create_task(self._listen())
+        keeping = asyncio.create_task(self._keep_leases())
         try:
-            await self._keep_owning(stop, (reading, listening))
+            await self._keep_looking(stop, (reading, listening, keeping))
             self._reader.stop()
             await reading
-            await self._ownership.settle()
+            await self._end(keeping)
         except StoreUnavailableError as error:
             if not isinstance(error, StoreRefusedError):  # it never had any
                 log.warning("ends without giving its leases back: %s", error)
         finally:
             reading.cancel()
             listening.cancel()
+            keeping.cancel()
             self._ownership.abandon()
 
-    async def _keep_owning(self, stop: asyncio.Event, companions: Iterable[asyncio.Task[None]]) -> None:
-        backoff = Backoff()
-        outage = Outage()
-        while not stop.is_set():
+    async def _end(self, keeping: asyncio.Task[None]) -> None:
+        """Leases are kept until the last commit is done, and it leaves when nothing says any more that it lives."""
+        await self._ownership.settle()
+        self._leaving.set()
+        await keeping
+        await self._ownership.leave()
+
+    async def _keep_looking(self, stop: asyncio.Event, companions: Sequence[asyncio.Task[None]]) -> None:
+        async def look() -> None:
             for task in companions:
                 if task.done():
                     # They end only by a mistake of ours, which must not go unseen.
                     task.result()
+            await self._look()
+
+        await self._again_and_again(look, stop)
+
+    async def _keep_leases(self) -> None:
+        await self._again_and_again(self._ownership.keep, self._leaving)
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+        """Does it until `stop` is set, several times a lease; waits while Redis is away."""
+        backoff = Backoff()
+        while not stop.is_set():
             try:
-                await self._tick()
+                await work()
             except StoreUnavailableError as error:
                 self._out_of_sight = True
-                outage.noticed(error)
+                self._outage.noticed(error)
                 await backoff.wait()
                 continue
-            outage.over()
+            self._outage.over()
             backoff.reset()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.lease_seconds / TICKS_PER_LEASE):
                     await stop.wait()
 
-    async def _tick(self) -> None:
+    async def _look(self) -> None:
         if self._out_of_sight:
             self._out_of_sight = False
             await self._ownership.drop()
@@ -120,11 +147,6 @@ class Aggregator:
             await finish_trained(self._store, specs.values(), self._faults)
             self._look_seconds = time.monotonic() + self._settings.poll_seconds
         await self._ownership.tick(self._wanted)
-
-    async def _keep_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / TICKS_PER_LEASE)
-            await self._ownership.renew()
 
     async def _listen(self) -> None:
         connected = False

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from crowdlearn.errors import UnknownJobError
+from collections.abc import Mapping
+
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store
+from crowdlearn.store import State, Store
 from crowdlearn.store.faults import Faults
 from services.aggregator.shares import ShardKey
 
@@ -31,43 +32,41 @@ class WorkList:
             self._changed.add(one)
 
     async def wanted(self) -> dict[ShardKey, JobSpec]:
-        """The shards that want an owner, with their jobs' specifications."""
+        """The shards that want an owner, with their jobs' specifications. Takes four round trips, however many jobs."""
         self._changed.clear()
         runs = set((await self._store.jobs.runs()).values())
         # What was replaced by a newer run, or is gone with a Redis that lost its memory.
         self._drained &= runs
         for gone in self._specs.keys() - runs:
             del self._specs[gone]
-        wanted: dict[ShardKey, JobSpec] = {}
-        for run in sorted(runs - self._drained):
-            spec = None
-            with self._faults.contained(f"to look at run={run}"):
-                spec = await self._live_spec(run)
-            if spec is not None:
-                wanted.update({(run, shard): spec for shard in range(len(spec.shards))})
-        return wanted
+        specs = await self._live_specs(sorted(runs - self._drained))
+        return {(run, shard): spec for run, spec in specs.items() for shard in range(len(spec.shards))}
 
-    async def _live_spec(self, run: str) -> JobSpec | None:
-        try:
-            state = await self._store.jobs.state(run)
-        except UnknownJobError:
-            return None
-        spec = await self._spec(run, state.resumed)
-        if spec is None:
-            return None
+    async def _live_specs(self, runs: list[str]) -> dict[str, JobSpec]:
+        polled = self._faults.answers("to read the state of", await self._store.polls.states(runs))
+        states = {run: state for run, state in polled.items() if state is not None}
+        specs = await self._specs_of(states)
+        drained = await self._drained_of({run: spec for run, spec in specs.items() if await self._over(states[run])})
+        return {run: spec for run, spec in specs.items() if run not in drained}
+
+    async def _specs_of(self, states: Mapping[str, State]) -> dict[str, JobSpec]:
+        """The specifications of these runs; read once, and again when a run was resumed."""
+        unread = [run for run, state in states.items() if not self._has(run, state.resumed)]
+        polled = self._faults.answers("to read the specification of", await self._store.polls.specs(unread))
+        self._specs |= {run: spec for run, spec in polled.items() if spec is not None}
+        left_out = {run for run in unread if polled.get(run) is None}
+        return {run: self._specs[run] for run in states if run not in left_out}
+
+    def _has(self, run: str, resumed: int) -> bool:
+        return run in self._specs and self._specs[run].resumed == resumed
+
+    async def _over(self, state: State) -> bool:
         ended = state.finished_seconds
-        if ended is None or await self._store.now() - ended < self._linger_seconds:
-            return spec
-        if any(await self._store.streams.backlog(run, len(spec.shards))):
-            return spec
-        if run not in self._changed:
-            self._drained.add(run)
-        return None
+        return ended is not None and await self._store.now() - ended >= self._linger_seconds
 
-    async def _spec(self, run: str, resumed: int) -> JobSpec | None:
-        spec = self._specs.get(run)
-        if spec is None or spec.resumed != resumed:
-            spec = await self._store.jobs.spec_of_run(run)
-            if spec is not None:
-                self._specs[run] = spec
-        return spec
+    async def _drained_of(self, ended: Mapping[str, JobSpec]) -> set[str]:
+        """Those of the runs that ended a while ago of which nothing is left to absorb, or nobody can tell."""
+        backlogs = self._faults.answers("to see what is left of", await self._store.polls.backlogs(ended.values()))
+        empty = {run for run, entries in backlogs.items() if not entries}
+        self._drained |= empty - self._changed
+        return empty | (ended.keys() - backlogs.keys())

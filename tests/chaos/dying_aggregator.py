@@ -53,8 +53,8 @@ class Fate:
 
 def wrap(fate: Fate) -> None:
     """Puts `fate` between the aggregator and its store."""
-    _wrap_result(Shards, "claim", "after claim", fate, lambda fence: fence is not None)
-    _wrap_result(Streams, "read", "after read", fate, bool)
+    _wrap_result(Shards, "claim_all", "after claim", fate, lambda fences: sum(map(bool, fences.values())))
+    _wrap_result(Streams, "read", "after read", fate, lambda found: int(bool(found)))
     run_after = Connection.run_after
 
     async def deadly(
@@ -89,12 +89,12 @@ async def _commit(
     return answer
 
 
-def _wrap_result(owner: type, name: str, point: str, fate: Fate, counts: Callable[[Any], bool]) -> None:
+def _wrap_result(owner: type, name: str, point: str, fate: Fate, passages: Callable[[Any], int]) -> None:
     original = getattr(owner, name)
 
     async def deadly(self: Any, *arguments: Any, **named: Any) -> Any:
         result = await original(self, *arguments, **named)
-        if counts(result) and fate.due(point):
+        if any(fate.due(point) for _ in range(passages(result))):
             fate.strike()
         return result
 
