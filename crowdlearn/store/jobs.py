@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -16,7 +16,9 @@ from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import FinishReason, JobSpec, JobState, decode_spec, encode_spec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
-from crowdlearn.store.submission import Chunks, discard, expiring, full, persisting, require_all, upload
+from crowdlearn.store.extent import Extent, counted
+from crowdlearn.store.leaving import REPLACED, Leaving, entry, given_up
+from crowdlearn.store.submission import Chunks, full, require_all, upload
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Jobs:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._leaving = Leaving(connection, lambda run: self.finish(run, "stopped"))
 
     async def submit(
         self,
@@ -69,48 +72,69 @@ class Jobs:
             StoreFullError: it has no memory left for the job, of which nothing was left there.
         """
         await self._connection.require_keeping()
+        await self._leaving.sweep(spec.name)
         before = await self._startable(spec.name)
         with_all = (spec, program, metrics, parameters, train, held_out, progress, past)
-        try:
-            await upload(self._connection, *with_all)
-            await require_all(self._connection, spec)
-        except StoreFullError as error:
-            await self._discard(spec)
-            raise full(self._connection, spec) from error
-        except BaseException:
-            await self._discard(spec)
-            raise
-        await self._take_its_name(spec, before)
-
-    async def _discard(self, spec: JobSpec) -> None:
-        # Redis away, it all goes by itself in a day.
-        with suppress(StoreUnavailableError):
-            await discard(self._connection, spec)
-
-    async def _take_its_name(self, spec: JobSpec, before: str | None) -> None:
-        try:
-            registered = await self._register(spec, before)
-        except StoreFullError as error:
-            await self._discard(spec)
-            raise full(self._connection, spec) from error
-        if not registered:
-            await self._connection.batch(await expiring(self._connection, spec))
+        if not await self._in_whole_or_not(before, *with_all):
+            await self._leaving.refuse(spec)
             raise JobError(f"job {spec.name} was submitted by somebody else at the same time")
-        await self._connection.call("PUBLISH", keys.JOBS_CHANNEL, f"{spec.run} running")
+        await self._tell_and_let_go(spec, before)
+
+    async def _in_whole_or_not(self, before: str | None, spec: JobSpec, *all_of_it: Any) -> bool:
+        try:
+            return await self._step_by_step(before, spec, *all_of_it)
+        except StoreFullError as error:
+            await self._withdrawn(spec)
+            raise full(self._connection, spec) from error
+        except StoreUnavailableError:
+            if await self._withdrawn(spec):
+                raise
+            # Only the answer was lost.
+            return True
+        except BaseException:
+            await self._withdrawn(spec)
+            raise
+
+    async def _step_by_step(self, before: str | None, spec: JobSpec, *all_of_it: Any) -> bool:
+        """Each step is whole before the next begins: a run is the newest when all of it stays, and not before."""
+        await self._leaving.begin(spec)
+        await upload(self._connection, spec, *all_of_it)
+        await require_all(self._connection, spec)
+        await self._leaving.persist(spec)
+        return await self._register(spec, before)
+
+    async def _withdrawn(self, spec: JobSpec) -> bool:
+        """Takes back what a submission that failed has stored; False if it was registered after all."""
+        with suppress(StoreUnavailableError):
+            await self._leaving.withdraw(spec.run)
+            return await self._newest_run(spec.name) != spec.run
+        # Redis away, whoever sweeps next finds it in the journal.
+        return True
+
+    async def _tell_and_let_go(self, spec: JobSpec, before: str | None) -> None:
+        # The job is there. Who does not hear of it looks every second, and the old run is in the journal.
+        with suppress(StoreUnavailableError):
+            await self._connection.call("PUBLISH", keys.JOBS_CHANNEL, f"{spec.run} running")
+        if before is not None:
+            with suppress(StoreUnavailableError):
+                await self._leaving.replaced(before)
 
     async def _register(self, spec: JobSpec, before: str | None) -> bool:
-        """Makes an uploaded run the newest of its name; False if `before` is not the newest any more."""
-        old = await self.spec_of_run(before) if before else None
-        # Whether or not this run takes its place, the old one has been replaced.
-        leaving = await expiring(self._connection, old) if old else []
-        # One round trip: a submission that dies has either left nothing for good, or is whole.
-        results = await self._connection.run_after(
-            [*persisting(spec), *leaving], scripts.REGISTER_RUN, (keys.JOBS,), spec.name, before or "", spec.run
-        )
-        if results[-1] and before is not None:
-            # Somebody may have resumed it during the upload: nobody would hear of it any more.
-            await self.finish(before, "stopped")
-        return bool(results[-1])
+        """Makes a run that stays the newest of its name; False if `before` is not the newest any more."""
+        old = entry(REPLACED, await self._extent(before), spec.name) if before is not None else ""
+        names, arguments = (keys.JOBS, keys.LEAVING), (spec.name, before or "", spec.run, old)
+        outcome = await self._connection.run(scripts.REGISTER_RUN, names, *arguments)
+        if outcome < 0:
+            raise given_up(spec)
+        return bool(outcome)
+
+    async def _extent(self, run: str) -> Extent:
+        spec = await self.spec_of_run(run)
+        return Extent.of(spec) if spec is not None else await counted(self._connection, run)
+
+    async def sweep(self) -> None:
+        """Does what dead submitters have left to do: lets go what was replaced, or never registered."""
+        await self._leaving.sweep()
 
     async def _startable(self, name: str) -> str | None:
         """The run that a new submission of `name` replaces, if any."""

@@ -6,6 +6,8 @@ JOBS = "crowdlearn:jobs"
 MEMBERS = "crowdlearn:members"
 EVALUATORS = "crowdlearn:evaluators"
 GATEWAYS = "crowdlearn:gateways"
+LEAVING = "crowdlearn:{crowdlearn:jobs}:leaving"
+"""In the slot of JOBS, so that one script may change both."""
 VERSIONS_CHANNEL = "crowdlearn:versions"
 JOBS_CHANNEL = "crowdlearn:jobs"
 

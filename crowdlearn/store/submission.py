@@ -1,4 +1,4 @@
-"""Uploads a run's data in bounded batches, and lets a replaced run's data go."""
+"""Uploads a run's data in bounded batches, to go by itself unless it is registered."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobSpec, encode_spec
 from crowdlearn.store import keys
 from crowdlearn.store.connection import Command, Connection
-from crowdlearn.store.shards import FIRST_BLOB, first_commands
+from crowdlearn.store.extent import KEYS_AT_A_TIME, Extent
+from crowdlearn.store.shards import first_commands
 
 Chunks = Iterable[bytes]
 
 BATCH_BYTES = 4 << 20
 """How much of the dataset is on its way at a time."""
 
-_KEYS_AT_A_TIME = 1000
-
 UPLOAD_TTL_SECONDS = 24 * 3600
 """All that is uploaded goes after a day unless it is submitted in the end; no upload takes so long."""
-
-REPLACED_TTL_SECONDS = 3600
-"""Data of a run that a newer one of the same name replaced goes after an hour: somebody may still export it."""
 
 
 async def upload(
@@ -118,18 +114,11 @@ def _named(what: str, expected: int, chunks: Chunks) -> Iterator[tuple[int, byte
         raise JobError(f"the job has {expected:,} {what} chunks, got {count:,}")
 
 
-async def discard(connection: Connection, spec: JobSpec) -> None:
-    """Removes everything of a run that `upload` may have stored; whoever is told of a failure tries again soon."""
-    names = [command[1] for command in persisting(spec)]
-    for start in range(0, len(names), _KEYS_AT_A_TIME):
-        await connection.batch([("DEL", name) for name in names[start : start + _KEYS_AT_A_TIME]])
-
-
 async def require_all(connection: Connection, spec: JobSpec) -> None:
     """Raises SetupError where Redis has evicted chunks during the upload: until it is whole, they may expire."""
-    names, missing = _chunk_keys(spec), 0
-    for start in range(0, len(names), _KEYS_AT_A_TIME):
-        found = await connection.batch([("EXISTS", name) for name in names[start : start + _KEYS_AT_A_TIME]])
+    names, missing = Extent.of(spec).chunks(), 0
+    for start in range(0, len(names), KEYS_AT_A_TIME):
+        found = await connection.batch([("EXISTS", name) for name in names[start : start + KEYS_AT_A_TIME]])
         missing += found.count(0)
     if missing:
         raise SetupError(
@@ -146,36 +135,3 @@ def full(connection: Connection, spec: JobSpec) -> StoreFullError:
         f"job {spec.name} needs about {max(1, round(megabytes)):,} MB, for which Redis at {connection.address} has no "
         "memory left: give it a larger maxmemory, or the job fewer rows. Nothing of the job was left there"
     )
-
-
-def _chunk_keys(spec: JobSpec) -> list[str]:
-    train = [keys.train_chunk(spec.run, index) for index in range(spec.train_chunks)]
-    return train + [keys.held_out_chunk(spec.run, index) for index in range(spec.held_out_chunks)]
-
-
-def persisting(spec: JobSpec) -> list[Command]:
-    """The commands that make what `upload` stored stay."""
-    of_run = [key(spec.run) for key in (keys.spec, keys.state, keys.program, keys.metrics, keys.work, keys.leases)]
-    of_shards = [
-        name
-        for shard in range(len(spec.shards))
-        for name in (
-            keys.manifest(spec.run, shard),
-            keys.parameters(spec.run, shard, FIRST_BLOB),
-            keys.slots(spec.run, shard, FIRST_BLOB),
-        )
-    ]
-    return [("PERSIST", name) for name in [*of_run, *_chunk_keys(spec), *of_shards]]
-
-
-async def expiring(connection: Connection, spec: JobSpec) -> list[Command]:
-    """The commands that let every key of a run go after REPLACED_TTL_SECONDS."""
-    # The state first: scripts give what they write its TTL.
-    of_run = (keys.state, keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
-    names = [key(spec.run) for key in (*of_run, keys.refusals, keys.scorings, keys.best)] + _chunk_keys(spec)
-    for shard in range(len(spec.shards)):
-        blob = await connection.call("HGET", keys.manifest(spec.run, shard), "blob")
-        name = blob.decode() if blob else FIRST_BLOB
-        names += [keys.parameters(spec.run, shard, name), keys.slots(spec.run, shard, name)]
-        names += [key(spec.run, shard) for key in (keys.stream, keys.manifest, keys.applied)]
-    return [("EXPIRE", name, REPLACED_TTL_SECONDS) for name in names]

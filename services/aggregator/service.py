@@ -145,6 +145,8 @@ class Aggregator:
             self._wanted = await self._work_list.wanted()
             specs = {spec.run: spec for spec in self._wanted.values()}
             await finish_trained(self._store, specs.values(), self._faults)
+            with suppress(StoreRefusedError):  # that has been logged; the next submission does it
+                await self._store.jobs.sweep()
             self._look_seconds = time.monotonic() + self._settings.poll_seconds
         await self._ownership.tick(self._wanted)
 

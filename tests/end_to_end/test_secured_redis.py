@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import redis.exceptions
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.store import connect
+from crowdlearn.store import connect, keys
 from tests.end_to_end.commands import crowdlearn, said
 from tests.end_to_end.secured import SecuredRedis, passwords
+from tests.store.conftest import small_spec, submit
 
 pytestmark = pytest.mark.redis
 
@@ -63,6 +65,30 @@ def test_a_job_is_trained_by_services_that_may_do_no_more_than_they_must(
     assert secured.refused() == []
 
 
+async def test_an_aggregators_user_may_finish_what_dead_submitters_have_left(
+    secured: SecuredRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    operator, aggregator = await connect(secured.url("operator")), await connect(secured.url("aggregator"))
+    old = await submit(operator, small_spec())
+    await operator.jobs.finish(old.run, "stopped")
+    monkeypatch.setattr(operator.jobs, "_tell_and_let_go", dies)
+    with pytest.raises(asyncio.CancelledError):
+        await submit(operator, small_spec(run="00000000000a"))
+    # Another one is told of by the journal alone, and had its time.
+    await operator._connection.call("HSET", keys.LEAVING, "00000000000b", "persisting 0 3 1 3 other")
+    await operator._connection.call("SET", keys.train_chunk("00000000000b", 2), "a chunk that stays")
+    await aggregator.jobs.sweep()
+    assert secured.refused() == []
+    assert await operator._connection.call("HGETALL", keys.LEAVING) == {}
+    assert 0 < await operator._connection.call("TTL", keys.train_chunk(old.run, 2)) <= 3600
+    assert await operator._connection.call("TTL", keys.train_chunk("00000000000b", 2)) == -2
+    await operator.close()
+    await aggregator.close()
+
+
 SHARD = "crowdlearn:{0123456789ab/0}"
 RUN = "crowdlearn:{0123456789ab}"
 
@@ -92,6 +118,9 @@ RUN = "crowdlearn:{0123456789ab}"
         ("aggregator", ("set", f"{RUN}:program", "")),
         ("aggregator", ("get", "crowdlearn:{0123456789ab/t0}:chunk")),
         ("aggregator", ("hset", "crowdlearn:jobs", "digits", "0123456789ab")),
+        ("aggregator", ("del", "crowdlearn:jobs")),
+        ("gateway", ("hgetall", "crowdlearn:{crowdlearn:jobs}:leaving")),
+        ("gateway", ("expire", "crowdlearn:{0123456789ab/t0}:chunk", "1")),
         ("aggregator", ("xadd", f"{SHARD}:stream", "*", "r", "x", "f", "y")),
         ("evaluator", ("set", f"{SHARD}:parameters:1-1", "")),
         ("evaluator", ("hset", f"{SHARD}:manifest", "version", "7")),
@@ -122,6 +151,10 @@ def test_a_user_may_not(guarded: SecuredRedis, user: str, words: tuple[str, ...]
         ("gateway", ("hincrby", f"{RUN}:refusals", "not-finite", "1")),
         ("gateway", ("hgetall", f"{RUN}:refusals")),
         ("aggregator", ("hset", f"{SHARD}:manifest", "version", "7")),
+        ("aggregator", ("evalsha", "0" * 40, "2", "crowdlearn:jobs", "crowdlearn:{crowdlearn:jobs}:leaving")),
+        ("aggregator", ("hdel", "crowdlearn:{crowdlearn:jobs}:leaving", "0123456789ab")),
+        ("aggregator", ("expire", "crowdlearn:{0123456789ab/t0}:chunk", "3600", "LT")),
+        ("aggregator", ("del", f"{RUN}:program")),
         ("evaluator", ("set", f"{RUN}:best:0123", "")),
         ("evaluator", ("rename", f"{RUN}:best:0123", f"{RUN}:best")),
         ("evaluator", ("hset", f"{RUN}:scorings", "scorings", "7")),

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 
 from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Applied, Commit, JobChanged, Resync, State, Store, keys, scripts, status
-from crowdlearn.store.connection import Command, Connection
-from crowdlearn.store.scripts import Script
+from crowdlearn.store import Applied, Commit, JobChanged, Resync, State, Store, keys, status
 from tests.store.conftest import REPLICA, everywhere, small_spec, submit
 
 
@@ -112,24 +108,6 @@ async def test_every_key_of_a_refused_submission_expires(store: Store, monkeypat
     ages = await ages_of(store, loser)
     assert len(ages) == 4 + 4 + 9
     assert all(3000 <= age <= 3600 for age in ages)
-
-
-async def test_every_key_of_a_submission_that_dies_before_its_end_expires(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    send = Connection.run_after
-
-    async def dies(self: Connection, commands: Sequence[Command], script: Script, *rest: Any) -> Any:
-        if script is scripts.REGISTER_RUN:
-            raise asyncio.CancelledError
-        return await send(self, commands, script, *rest)
-
-    monkeypatch.setattr(Connection, "run_after", dies)
-    with pytest.raises(asyncio.CancelledError):
-        await submit(store, small_spec())
-    ages = await ages_of(store, "0123456789ab")
-    assert len(ages) == 4 + 4 + 9
-    assert all(86000 <= age <= 86400 for age in ages)
 
 
 async def test_nothing_of_a_running_job_expires(store: Store, spec: JobSpec) -> None:

@@ -1,0 +1,81 @@
+"""Names all keys of a run, from how many chunks and shards it has: what is uploaded, and what its training adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from crowdlearn.spec import JobSpec
+from crowdlearn.store import keys
+from crowdlearn.store.connection import Connection
+from crowdlearn.store.shards import FIRST_BLOB
+
+KEYS_AT_A_TIME = 1000
+"""Of one round trip: a run may have a million chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is of a run."""
+
+    run: str
+    train_chunks: int
+    held_out_chunks: int
+    shards: int
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> Extent:
+        """That of a job."""
+        return cls(spec.run, spec.train_chunks, spec.held_out_chunks, len(spec.shards))
+
+    def chunks(self) -> list[str]:
+        """The dataset."""
+        train = [keys.train_chunk(self.run, index) for index in range(self.train_chunks)]
+        return train + [keys.held_out_chunk(self.run, index) for index in range(self.held_out_chunks)]
+
+    def required(self) -> list[str]:
+        """What is uploaded of every run."""
+        first = [
+            name
+            for shard in range(self.shards)
+            for name in (
+                keys.manifest(self.run, shard),
+                keys.parameters(self.run, shard, FIRST_BLOB),
+                keys.slots(self.run, shard, FIRST_BLOB),
+            )
+        ]
+        return [keys.spec(self.run), keys.state(self.run), keys.program(self.run), *self.chunks(), *first]
+
+    def optional(self) -> list[str]:
+        """What is uploaded of some runs: a scoring function, and where a checkpoint goes on from."""
+        return [keys.metrics(self.run), keys.work(self.run), keys.leases(self.run)]
+
+    def leading(self) -> list[str]:
+        """The keys whose time to live scripts give to what they write late."""
+        return [keys.state(self.run), *(keys.manifest(self.run, shard) for shard in range(self.shards))]
+
+    def following(self, blobs: Sequence[str]) -> list[str]:
+        """All other keys of a run that was trained; `blobs` are the names of the shards' newest values."""
+        of_run = (keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
+        names = [key(self.run) for key in (*of_run, keys.refusals, keys.scorings, keys.best)] + self.chunks()
+        for shard, blob in enumerate(blobs):
+            names += [keys.parameters(self.run, shard, blob), keys.slots(self.run, shard, blob)]
+            names += [keys.stream(self.run, shard), keys.applied(self.run, shard)]
+        return names
+
+
+async def counted(connection: Connection, run: str) -> Extent:
+    """The extent of a run whose specification cannot be read, by what is there: up to KEYS_AT_A_TIME too large."""
+
+    async def count(key: Callable[[int], str]) -> int:
+        start = 0
+        while any(await connection.batch([("EXISTS", key(start + index)) for index in range(KEYS_AT_A_TIME)])):
+            start += KEYS_AT_A_TIME
+        return start
+
+    return Extent(
+        run,
+        await count(lambda index: keys.train_chunk(run, index)),
+        await count(lambda index: keys.held_out_chunk(run, index)),
+        await count(lambda shard: keys.manifest(run, shard)),
+    )
