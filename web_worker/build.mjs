@@ -55,6 +55,11 @@ if (process.argv.includes("--tests")) {
     outdir: "dist/assets",
     chunkNames: "chunk-[hash]",
   });
+  // Each in one piece: a sandbox is given the text of its worker, and loads nothing more.
+  await build({
+    ...shared, sourcemap: false, minify: true, format: "iife",
+    entryPoints: { "sandbox-worker": "src/sandbox-worker.ts", "sandbox-frame": "src/sandbox-frame.ts" }, outdir: "dist/assets",
+  });
   await build({
     ...shared, sourcemap: false, minify: true, platform: "node",
     entryPoints: { module: "node/main.ts" }, outdir: "dist/node", outExtension: { ".js": ".mjs" },

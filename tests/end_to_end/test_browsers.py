@@ -143,6 +143,81 @@ def test_a_page_of_an_allowed_origin_can_embed_a_replica(
         assert status(gateway.url, name)["state"] == "running"
 
 
+CURIOUS = """
+async function tried(name, what) {
+  try {
+    await what();
+    return `${name} open`;
+  } catch {
+    return `${name} closed`;
+  }
+}
+
+const heard = (request, good) => new Promise((resolve, reject) => {
+  request[good] = resolve;
+  request.onerror = reject;
+});
+
+const found = [
+  `origin ${self.origin}`,
+  await tried("storage", () => heard(indexedDB.open("secrets"), "onsuccess")),
+  await tried("page", () => fetch("PAGE/index.html", { credentials: "include" })),
+  await tried("sight", () => fetch("PAGE/index.html", { mode: "no-cors" })),
+  await tried("gateway", () => fetch("GATEWAY/jobs", { mode: "no-cors" })),
+  await tried("socket", () => heard(new WebSocket("GATEWAY/jobs/curious/socket".replace("http", "ws")), "onopen")),
+];
+throw new Error(found.join(", "));
+export function loss() {}
+"""
+
+JOB_OF_A_MODULE = """
+import shutil
+import numpy as np
+from crowdlearn import Data, Job
+
+shutil.which = lambda name: None  # without Node nobody tries the module before browsers do
+data = Data({"x": np.zeros((4, 2))})
+job = Job(name="curious", model="curious.js", params={"w": np.zeros(2)}, data=data, batch_size=2)
+"""
+
+FAILURE = """async ([gateway, options]) => {
+    const { Replica } = await import(`${gateway}/worker.js`);
+    const replica = new Replica({ job: "curious", ...options });
+    const failed = new Promise((resolve) => {
+        replica.addEventListener("state", ({ detail: { state, message } }) => state === "failed" && resolve(message));
+    });
+    await replica.start();
+    const message = await failed;
+    return [message, document.querySelectorAll("iframe").length];
+}"""
+
+
+@pytest.mark.browser
+def test_a_module_on_somebody_elses_page_has_nothing_of_that_page(
+    redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text("<!doctype html><title>Somebody else's page</title>")
+    gateway = Gateway(redis_server.url, log=logs / "gateway.log", CROWDLEARN_ALLOWED_ORIGINS="*")
+    with serving(tmp_path) as other, running(gateway), chromium.new_context() as context:
+        curious = CURIOUS.replace("PAGE", other.rstrip("/")).replace("GATEWAY", gateway.url)
+        (tmp_path / "curious.js").write_text(curious)
+        (tmp_path / "job.py").write_text(JOB_OF_A_MODULE)
+        crowdlearn("submit", str(tmp_path / "job.py"), "--redis", redis_server.url)
+        page = context.new_page()
+        page.goto(other)
+        message, frames = page.evaluate(FAILURE, [gateway.url, {}])
+        nothing = "origin null, storage closed, page closed, sight closed, gateway closed, socket closed"
+        assert nothing in message
+        assert frames == 0, "a sandbox is gone with its replica"
+        # Only a page that says so is open to it.
+        message, _ = page.evaluate(FAILURE, [gateway.url, {"sandbox": False}])
+        assert f"origin {other.rstrip('/')}, storage open, page open, sight open, gateway open, socket open" in message
+        # The gateway's own page runs it as its own, unless it is told otherwise.
+        page.goto(f"{gateway.url}/?job=curious")
+        message, _ = page.evaluate(FAILURE, [gateway.url, {"sandbox": True}])
+        assert nothing in message
+
+
 DROPOUT = """
 import jax
 import jax.numpy as jnp

@@ -2,6 +2,7 @@
 
 import type { Progress, State } from "./replica/actions";
 import type { Backend } from "./replica/device";
+import { Sandbox, type Host } from "./sandbox";
 import type { FromWorker, ToWorker } from "./worker-messages";
 
 export type { Backend, Progress, State };
@@ -15,6 +16,11 @@ export interface ReplicaOptions {
   readonly url?: string;
   /** Where to compute; by default WebGPU where there is a real GPU, WebAssembly otherwise. */
   readonly backend?: Backend;
+  /**
+   * Whether a job's model that is an ES module runs in a sandbox, an origin of its own without cookies, storage and network; by
+   * default where the page is of another origin than the gateway. Browsers give a sandbox no WebGPU. Other models are no code.
+   */
+  readonly sandbox?: boolean;
 }
 
 /** The events of a Replica. */
@@ -44,7 +50,7 @@ const directory = (url: string): string => new URL(".", url).href;
 export class Replica extends EventTarget {
   readonly #options: ReplicaOptions;
   readonly #base: string;
-  #worker: Worker | null = null;
+  #worker: Host | null = null;
   #started: Promise<void> | null = null;
   #settle: { resolve: () => void; reject: (error: Error) => void } | null = null;
   #state: State = { state: "stopped", message: "Not started." };
@@ -98,15 +104,32 @@ export class Replica extends EventTarget {
     const source = `import ${JSON.stringify(`${this.#base}assets/replica-worker.js`)};`;
     const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
     this.#forgetAddress = () => URL.revokeObjectURL(address);
-    this.#worker = new Worker(address, { type: "module", name: "CrowdLearn replica" });
-    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
-    this.#worker.onerror = () => {
+    this.#begin(new Worker(address, { type: "module", name: "CrowdLearn replica" }));
+    globalThis.addEventListener("online", this.#online);
+  }
+
+  #begin(worker: Host): void {
+    this.#worker = worker;
+    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onerror = () => {
       if (this.#isStopping) this.#terminate();
       else this.#show({ state: "failed", message: "The worker could not be loaded. Is the service there?" });
     };
     const { job = null, backend = "auto" } = this.#options;
-    this.#tell({ type: "start", base: this.#base, job, backend });
-    globalThis.addEventListener("online", this.#online);
+    const runsModules = worker instanceof Sandbox || this.#runsModules;
+    this.#tell({ type: "start", base: this.#base, job, backend, runsModules });
+  }
+
+  /** The job's model is a program of its author: this page's cookies, storage and network are not for it. */
+  #isolate(): void {
+    if (this.#isStopping) return;
+    this.#worker?.terminate();
+    this.#begin(new Sandbox(this.#base));
+  }
+
+  get #runsModules(): boolean {
+    const { sandbox = new URL(this.#base).origin !== globalThis.origin } = this.#options;
+    return !sandbox;
   }
 
   readonly #online = (): void => this.#tell({ type: "online" });
@@ -119,6 +142,7 @@ export class Replica extends EventTarget {
     this.#forgetAddress();
     if (message.type === "welcomed") this.#settle?.resolve();
     else if (message.type === "gone") this.#terminate();
+    else if (message.type === "module") this.#isolate();
     else if (message.type === "progress") this.dispatchEvent(new CustomEvent("progress", { detail: message.progress }));
     else if (!this.#isStopping) this.#show(message.state);
   }

@@ -5,6 +5,7 @@ import { Replica } from "../src/worker";
 /** Stands in for a browser's Worker. */
 class FakeWorker {
   static all: FakeWorker[] = [];
+  onmessage: (event: { data: { type: string } }) => void = () => undefined;
   onerror: () => void = () => undefined;
   isTerminated = false;
 
@@ -13,9 +14,11 @@ class FakeWorker {
   }
 
   readonly heard: string[] = [];
+  runsModules = false;
 
-  postMessage({ type }: { type: string }): void {
+  postMessage({ type, runsModules }: { type: string; runsModules?: boolean }): void {
     this.heard.push(type);
+    this.runsModules ||= runsModules ?? false;
   }
 
   terminate(): void {
@@ -78,3 +81,75 @@ test("a page that is online again tells its worker, as long as it has one", asyn
   page.dispatchEvent(new Event("online"));
   assert.deepEqual(worker!.heard, ["start", "online"]);
 });
+
+/** Stands in for a frame, and for the page's document. */
+class FakeFrame {
+  static all: FakeFrame[] = [];
+  readonly attributes: Record<string, string> = {};
+  readonly style: Record<string, string> = {};
+  srcdoc = "";
+  isThere = false;
+
+  setAttribute(name: string, value: string): void {
+    this.attributes[name] = value;
+  }
+
+  remove(): void {
+    this.isThere = false;
+  }
+
+  static install(): void {
+    FakeFrame.all = [];
+    const createElement = (): FakeFrame => {
+      FakeFrame.all.push(new FakeFrame());
+      return FakeFrame.all.at(-1)!;
+    };
+    Object.assign(globalThis, { document: { createElement, body: { append: (frame: FakeFrame) => void (frame.isThere = true) } } });
+  }
+}
+
+const module = { data: { type: "module" } };
+
+test("a page of another origin runs a model that is a module in a sandbox only", async (t) => {
+  FakeFrame.install();
+  Object.assign(globalThis, { origin: "https://page.example" });
+  const replica = new Replica({ url: "https://gateway.example/here" });
+  const started = replica.start();
+  const [worker] = FakeWorker.all;
+  assert.equal(worker!.runsModules, false);
+  worker!.onmessage(module);
+  assert.ok(worker!.isTerminated);
+  const [frame] = FakeFrame.all;
+  assert.ok(frame!.isThere);
+  // allow-same-origin would give the model the page's origin back.
+  assert.equal(frame!.attributes["sandbox"], "allow-scripts");
+  assert.match(frame!.srcdoc, /default-src 'none'; script-src https:\/\/gateway\.example blob: 'wasm-unsafe-eval'; worker-src blob:; connect-src blob: data:"/);
+  assert.match(frame!.srcdoc, /<script src="https:\/\/gateway\.example\/here\/assets\/sandbox-frame\.js">/);
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  replica.stop();
+  t.mock.timers.tick(1000);
+  await started;
+  assert.ok(!frame!.isThere);
+});
+
+test("a replica that is stopped opens no sandbox any more", () => {
+  FakeFrame.install();
+  const replica = new Replica({ url: "https://gateway.example" });
+  void replica.start();
+  replica.stop();
+  FakeWorker.all[0]!.onmessage(module);
+  assert.equal(FakeFrame.all.length, 0);
+});
+
+for (const [origin, sandbox, runsModules] of [
+  ["https://gateway.example", undefined, true], ["https://gateway.example", true, false], ["https://page.example", undefined, false],
+  ["https://page.example", false, true], ["http://gateway.example", undefined, false], ["https://gateway.example:8443", undefined, false],
+] as const) {
+  test(`a page of ${origin} whose sandbox is ${sandbox} ${runsModules ? "runs modules itself" : "runs no modules itself"}`, () => {
+    Object.assign(globalThis, { origin });
+    const replica = new Replica({ url: "https://gateway.example", ...(sandbox === undefined ? {} : { sandbox }) });
+    void replica.start();
+    replica.stop();
+    assert.equal(FakeWorker.all[0]!.runsModules, runsModules);
+  });
+}

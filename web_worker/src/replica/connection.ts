@@ -1,6 +1,10 @@
 // One websocket: counts its bytes and passes on what comes. Understands no message.
 
+import type { Socket } from "./network";
 import { now } from "./scheduling";
+
+/** A WebSocket's `readyState`. */
+const OPEN = 1;
 
 export interface Listener {
   opened(): void;
@@ -15,11 +19,11 @@ export class Connection {
   bytesDown = 0;
   /** Resolves when the socket is closed. */
   readonly done: Promise<void>;
-  readonly #socket: WebSocket;
+  readonly #socket: Socket;
   #openedAtMilliseconds = Infinity;
 
-  constructor(url: string, listener: Listener) {
-    this.#socket = new WebSocket(url);
+  constructor(socket: Socket, listener: Listener) {
+    this.#socket = socket;
     this.#socket.binaryType = "arraybuffer";
     this.#socket.onopen = () => {
       this.#openedAtMilliseconds = now();
@@ -31,7 +35,7 @@ export class Connection {
         listener.closed(event.code);
       };
     });
-    this.#socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#received(event.data, listener);
+    this.#socket.onmessage = (event) => this.#received(event.data, listener);
   }
 
   /** How long it has been open; negative when it never was. */
@@ -41,7 +45,7 @@ export class Connection {
 
   /** Sends, or drops what a closed socket cannot send: whoever needs an answer asks again after the reconnect. */
   send(data: string | Uint8Array<ArrayBuffer>): void {
-    if (this.#socket.readyState !== WebSocket.OPEN) return;
+    if (this.#socket.readyState !== OPEN) return;
     this.#socket.send(data);
     this.bytesUp += data.length;
   }

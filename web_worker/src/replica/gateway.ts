@@ -4,6 +4,7 @@ import { readProgram, type Program } from "../program";
 import type { BatchLayout, Grant } from "../protocol";
 import { list, object, text } from "../schema";
 import { readChunk, type Chunk } from "./batches";
+import { DIRECT, type Network, type Socket } from "./network";
 
 /** There is nothing to take part in: no job runs here, or none of that name. Trying again would not help. */
 export class NoJobError extends Error {
@@ -27,10 +28,11 @@ const readJobs = object({ jobs: list(object({ job: text(), state: text() })) });
 
 /** A gateway at `base`, an address that ends with a slash. */
 export class Gateway {
-  constructor(readonly base: string) {}
+  constructor(readonly base: string, readonly network: Network = DIRECT) {}
 
-  socketUrl(job: string): string {
-    return this.#url(`jobs/${job}/socket`).replace(/^http/, "ws");
+  /** A socket of the job, which opens. */
+  open(job: string): Socket {
+    return this.network.open(this.#url(`jobs/${job}/socket`).replace(/^http/, "ws"));
   }
 
   /** The newest job that runs. */
@@ -69,14 +71,14 @@ export class Gateway {
     return new URL(path, this.base).href;
   }
 
-  async #get(path: string, options: RequestInit): Promise<Response> {
+  async #get(path: string, options: { cache?: RequestCache }): Promise<Response> {
     const response = await this.#answer(path, options);
     this.#requireOk(response);
     return response;
   }
 
-  #answer(path: string, options: RequestInit): Promise<Response> {
-    return reached(fetch(this.#url(path), options), `${this.base} does not answer`);
+  #answer(path: string, options: { cache?: RequestCache }): Promise<Response> {
+    return reached(this.network.get(this.#url(path), options), `${this.base} does not answer`);
   }
 
   #requireOk({ ok, status, url }: Response): void {

@@ -54,13 +54,14 @@ export class Runner {
   #bytesUp = 0;
   #bytesDown = 0;
 
-  /** `welcomed` is called at every welcome. */
+  /** `welcomed` is called at every welcome; `leave`, if there is one, where the model is a module: it is not run here. */
   constructor(
     readonly gateway: Gateway,
     readonly job: string,
     device: Executor["device"],
     readonly reporter: Reporter,
     readonly welcomed: () => void,
+    readonly leave: (() => void) | null = null,
   ) {
     this.#session = new Session(device, this.#random);
     this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), () => this.#progress());
@@ -93,7 +94,7 @@ export class Runner {
 
   #connect(): void {
     if (this.#isEnded) return;
-    const connection: Connection = new Connection(this.gateway.socketUrl(this.job), {
+    const connection: Connection = new Connection(this.gateway.open(this.job), {
       opened: () => {
         connection.send(encode(this.#session.hello()));
         this.#silence.expect();
@@ -203,6 +204,10 @@ export class Runner {
   /** What makes the executor of the run's model; null when it is no longer wanted. */
   async #fetchModel(welcome: Welcome, isWanted: () => boolean): Promise<((device: Device) => Promise<Executor>) | null> {
     if (welcome.model === "module") {
+      if (this.leave) {
+        this.leave();
+        return null;
+      }
       const source = await this.#fetch(() => this.gateway.module(welcome.program), isWanted);
       if (source === null) return null;
       const model = new ModuleModel(await importModule(source), welcome);
@@ -268,7 +273,7 @@ export class Runner {
 
 /** Finds the job (null: the newest that runs) and a device for it, waiting for the service if it is away. */
 export async function prepareRunner(
-  gateway: Gateway, job: string | null, backend: Backend, reporter: Reporter, welcomed: () => void,
+  gateway: Gateway, job: string | null, backend: Backend, reporter: Reporter, welcomed: () => void, leave: (() => void) | null,
 ): Promise<Runner> {
   reporter.state(CONNECTING);
   const backoff = new Backoff(Math.random);
@@ -276,7 +281,7 @@ export async function prepareRunner(
     try {
       if (job !== null) await gateway.requireJob(job);
       const name = job ?? (await gateway.newestJob());
-      return new Runner(gateway, name, await chooseDevice(backend), reporter, welcomed);
+      return new Runner(gateway, name, await chooseDevice(backend), reporter, welcomed, leave);
     } catch (error) {
       if (error instanceof NoJobError) throw error;
       console.warn(error);
