@@ -69,12 +69,13 @@ class ClusterConnection(Connection):
                 node = await self._node(self._blocking_cluster, command)
                 return await self._blocking_cluster.execute_command(*command, target_nodes=node)
 
-    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+    async def _pipeline(self, commands: Sequence[Command], *, ahead: bool = False) -> list[Any]:
+        client = self._blocking_cluster if ahead else self._cluster
         with self.answering():
-            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), self._room:
-                pipeline = self._cluster.pipeline(transaction=False)
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), contextlib.nullcontext() if ahead else self._room:
+                pipeline = client.pipeline(transaction=False)
                 for command in commands:
-                    pipeline.execute_command(*command, target_nodes=await self._node(self._cluster, command))
+                    pipeline.execute_command(*command, target_nodes=await self._node(client, command))
                 return await pipeline.execute(raise_on_error=False)
 
     async def _memory(self) -> Sequence[Mapping[str, Any]]:

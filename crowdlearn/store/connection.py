@@ -80,7 +80,7 @@ class Connection:
 
     def __init__(self, commands: redis.asyncio.Redis, blocking: redis.asyncio.Redis, address: str) -> None:
         self._commands = commands
-        # Readers that wait must not take the connections that commands need.
+        # Readers that wait must not take the connections that commands need, nor commands those of what goes ahead.
         self._blocking = blocking
         self.address = address
         self.logs_refusals = True
@@ -120,9 +120,13 @@ class Connection:
             return []
         return await self._pipeline(commands)
 
-    async def each(self, commands: Sequence[Command]) -> list[Any]:
-        """Like `batch`, but an error for which a command's own keys are to blame is its result, and raises nothing."""
-        return [self._outcome(result) for result in await self.try_batch(commands)]
+    async def each(self, commands: Sequence[Command], *, ahead: bool = False) -> list[Any]:
+        """Like `batch`, but an error for which a command's own keys are to blame is its result, and raises nothing.
+
+        `ahead` is for what must not wait until commits of many megabytes have left a connection free.
+        """
+        results = await self._pipeline(commands, ahead=ahead) if commands else []
+        return [self._outcome(result) for result in results]
 
     def _outcome(self, result: Any) -> Any:
         if not isinstance(result, Exception):
@@ -135,12 +139,10 @@ class Connection:
         except Exception as error:
             return error
 
-    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+    async def _pipeline(self, commands: Sequence[Command], *, ahead: bool = False) -> list[Any]:
+        client = self._blocking if ahead else self._commands
         with self.answering():
-            async with (
-                asyncio.timeout(COMMAND_TIMEOUT_SECONDS),
-                self._commands.pipeline(transaction=False) as pipeline,
-            ):
+            async with asyncio.timeout(COMMAND_TIMEOUT_SECONDS), client.pipeline(transaction=False) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
                 return await pipeline.execute(raise_on_error=False)
@@ -164,16 +166,18 @@ class Connection:
                     raise result
         return results
 
-    async def run_each(self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    async def run_each(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, ahead: bool = False
+    ) -> list[Any]:
         """Runs a script once for each of `calls`, its keys and its arguments, in one round trip; results as of `each`.
 
         A result that is a NoScriptError did not run, and is sent again with the source.
         """
         script = script if self.knows_script_flags else script.without_flags
         tails = [(len(keys), *keys, *arguments) for keys, arguments in calls]
-        results = await self.each([("EVALSHA", script.sha, *tail) for tail in tails])
+        results = await self.each([("EVALSHA", script.sha, *tail) for tail in tails], ahead=ahead)
         unknown = [index for index, result in enumerate(results) if isinstance(result, exceptions.NoScriptError)]
-        again = await self.each([("EVAL", script.source, *tails[index]) for index in unknown])
+        again = await self.each([("EVAL", script.source, *tails[index]) for index in unknown], ahead=ahead)
         for index, result in zip(unknown, again, strict=True):
             results[index] = result
         return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.faults import answer
 
 REPORT_SECONDS = 15.0
 """A gateway's count is believed for so long; gateways report every few seconds."""
@@ -17,8 +18,9 @@ class Fleet:
 
     async def heartbeat(self, member: str, timeout_seconds: float) -> list[str]:
         """Says that `member` is alive; returns all members heard of within `timeout_seconds` and forgets the others."""
-        names = await self._connection.run(scripts.HEARTBEAT, (keys.MEMBERS,), round(timeout_seconds * 1000), member)
-        return [name.decode() for name in names]
+        call = ((keys.MEMBERS,), (round(timeout_seconds * 1000), member))
+        (names,) = await self._connection.run_each(scripts.HEARTBEAT, [call], ahead=True)
+        return [name.decode() for name in answer(names)]
 
     async def members(self, timeout_seconds: float) -> list[str]:
         """The members heard of within `timeout_seconds`."""

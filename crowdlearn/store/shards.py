@@ -138,7 +138,7 @@ class Shards:
     ) -> dict[tuple[str, int], int | Exception]:
         """Renews each of `shards` as `renew` does, in one round trip. What is wrong with one of them is its outcome."""
         calls = [((keys.lease(*shard),), (member, _milliseconds(lease_seconds))) for shard in shards]
-        return dict(zip(shards, await self._connection.run_each(scripts.RENEW, calls), strict=True))
+        return dict(zip(shards, await self._connection.run_each(scripts.RENEW, calls, ahead=True), strict=True))
 
     async def release(self, run: str, shard: int, member: str) -> bool:
         """Gives a lease back; False if the member had lost it."""

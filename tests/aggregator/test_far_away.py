@@ -144,6 +144,28 @@ async def test_leases_are_kept_while_a_look_at_the_jobs_never_ends(
     await task
 
 
+async def test_leases_are_kept_while_every_connection_for_commands_is_taken(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, stop, kept = await submitted(store), asyncio.Event(), Kept(monkeypatch)
+    monkeypatch.setattr(service, "TICKS_PER_LEASE", 60_000)
+    task = asyncio.create_task(Aggregator(store, SETTINGS, "a").serve(stop))
+
+    async def claimed() -> bool:
+        owners, _ = await owners_and_fences(store, [spec])
+        return owners == ["a", "a", "a"]
+
+    await until(claimed)
+    # As commits of many megabytes would; on a slow link they leave none free for seconds.
+    taking = [asyncio.create_task(store._connection.call("BLPOP", "crowdlearn:nothing", 0)) for _ in range(100)]
+    await kept.by_each(3, "a")
+    for command in taking:
+        command.cancel()
+    await asyncio.wait(taking)
+    stop.set()
+    await task
+
+
 class RoundTrips:
     """Counts round trips: commands that are sent together are one."""
 
@@ -156,9 +178,9 @@ class RoundTrips:
     def _watch(self, monkeypatch: pytest.MonkeyPatch, kind: type[Connection], name: str) -> None:
         send = getattr(kind, name)
 
-        async def counted(connection: Connection, *command: Any) -> Any:
+        async def counted(connection: Connection, *command: Any, **how: Any) -> Any:
             self.count += 1
-            return await send(connection, *command)
+            return await send(connection, *command, **how)
 
         monkeypatch.setattr(kind, name, counted)
 

@@ -46,8 +46,8 @@ class Cut:
             (answer,) = await self._through([command], lambda some: _one(send(connection, *some[0])))
             return answer
 
-        async def pipeline(connection: Connection, commands: Sequence[Command]) -> list[Any]:
-            return await self._through(commands, lambda some: send_many(connection, some))
+        async def pipeline(connection: Connection, commands: Sequence[Command], **how: Any) -> list[Any]:
+            return await self._through(commands, lambda some: send_many(connection, some, **how))
 
         monkeypatch.setattr(kind, "call", call)
         monkeypatch.setattr(kind, "_pipeline", pipeline)
@@ -291,8 +291,8 @@ async def test_a_commit_that_comes_while_a_run_is_let_go_goes_with_it(
     state, connection = await claimed(store, old), store._connection
     send = type(connection)._pipeline
 
-    async def interrupted(self: Connection, commands: Sequence[Command]) -> list[Any]:
-        answers = await send(self, commands)
+    async def interrupted(self: Connection, commands: Sequence[Command], **how: Any) -> list[Any]:
+        answers = await send(self, commands, **how)
         if commands[0][0] == "HGET" and commands[0][2] == "blob":
             monkeypatch.setattr(type(connection), "_pipeline", send)
             await store.shards.commit(old.run, 0, step(state, 1))
