@@ -40,12 +40,15 @@ class Entrance:
         if not origin_allowed(websocket.headers, self._gateway.settings.allowed_origins):
             await websocket.close()  # before accept, this is HTTP 403
             return
-        with self._open.room(self._proxies.client(websocket)) as has_room:
-            if not has_room:
-                metrics.CUT.labels("sockets").inc()
-                await websocket.send_denial_response(TOO_MANY)
-                return
+        address = self._proxies.client(websocket)
+        if not self._open.enter(address):
+            metrics.CUT.labels("sockets").inc()
+            await websocket.send_denial_response(TOO_MANY)
+            return
+        try:
             await self._serve(websocket)
+        finally:
+            self._open.leave(address)
 
     async def _serve(self, websocket: WebSocket) -> None:
         await websocket.accept()

@@ -6,8 +6,7 @@ import ipaddress
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from starlette.requests import HTTPConnection
 
@@ -85,16 +84,6 @@ class Quota:
         self._counts[owner] -= 1
         if self._counts[owner] <= 0:
             del self._counts[owner]
-
-    @contextmanager
-    def room(self, address: str) -> Iterator[bool]:
-        """Whether there was room for one, which is open within."""
-        entered = self.enter(address)
-        try:
-            yield entered
-        finally:
-            if entered:
-                self.leave(address)
 
     def _owner(self, address: str) -> str | None:
         ip = parsed(address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import h11
@@ -11,6 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from crowdlearn import metrics
 from services.gateway.clients import Quota
+from services.gateway.unread import Unread
 
 MIN_BYTES_PER_SECOND = 1024
 """A download that is slower is cut. The slowest phones take five times as much."""
@@ -24,6 +25,7 @@ class Bounds:
     request_seconds: float
     unread_seconds: float
     connections: Quota
+    unread: Unread = field(default_factory=Unread)
 
 
 def _refusal(status: str, message: str, more: str = "") -> bytes:
@@ -65,6 +67,19 @@ class HttpProtocol(H11Protocol):
         super().on_response_complete()
         self._watch_request()
         self._watch_reader()
+        if self.unread_bytes():
+            self._bounds.unread.add(self)
+        else:
+            self._bounds.unread.drop(self)
+
+    def unread_bytes(self) -> int:
+        """What the kernel has not taken of the answers."""
+        return self.transport.get_write_buffer_size()
+
+    def cut(self) -> None:
+        """Drops the connection: its answer is not read, and there is no room for it."""
+        metrics.CUT.labels("unread").inc()
+        self.transport.abort()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         # From here on the connection is a socket's, with deadlines of its own.
@@ -73,6 +88,7 @@ class HttpProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
+        self._bounds.unread.drop(self)
         super().connection_lost(exc)
 
     def _let_go(self) -> None:
@@ -108,14 +124,13 @@ class HttpProtocol(H11Protocol):
         if self._look is not None:
             self._look.cancel()
         # What comes next is only sent when most of this was read: each answer starts the time anew.
-        if unread := self.transport.get_write_buffer_size():
+        if unread := self.unread_bytes():
             self._look = self.loop.call_later(self._bounds.unread_seconds, self._cut_unread, unread)
 
     def _cut_unread(self, before: int) -> None:
-        read = before - self.transport.get_write_buffer_size()
+        read = before - self.unread_bytes()
         if read < min(before, MIN_BYTES_PER_SECOND * self._bounds.unread_seconds):
-            metrics.CUT.labels("unread").inc()
-            self.transport.abort()
+            self.cut()
         else:
             self._look = None
             self._watch_reader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import OrderedDict
 
@@ -30,8 +31,8 @@ MAX_LISTED = 50
 CHUNK_INDEX = r"\d{1,9}"
 """More digits are no chunk of anybody's, and Python refuses to read thousands of them."""
 
-MAX_PROGRAMS = 8
-"""Programs kept in memory; a program is some hundred KB."""
+MAX_PROGRAM_BYTES = 64 << 20
+"""Programs kept in memory, before compression: those of all jobs that are listed. A program is some hundred KB."""
 
 NO_BUNDLE = """<!doctype html><meta charset="utf-8"><title>CrowdLearn</title>
 <body style="font: 1.1rem system-ui; margin: 15vh auto; max-width: 36em; padding: 0 1em">
@@ -49,6 +50,7 @@ class Pages:
         self._statuses: Recent[str, StatusBody] = Recent(STATUS_SECONDS)
         self._lists: Recent[None, Body] = Recent(STATUS_SECONDS)
         self._programs: OrderedDict[str, Asset] = OrderedDict()
+        self._reading: Recent[str, Asset] = Recent(STATUS_SECONDS)
 
     async def page(self, request: Request) -> Response:
         """`GET /`"""
@@ -83,13 +85,13 @@ class Pages:
         """`GET /jobs/JOB/RUN/program`"""
         run = request.path_params["run"]
         _require(RUN_ID, run, f"there is no run {run!r}")
-        if run not in self._programs:
-            async with self._door.enter():
-                self._programs[run] = await self._read_program(run)
+        found = self._programs.get(run)
+        if found is None:
+            found = self._programs[run] = await self._reading.get(run, lambda: self._read_program(run))
         self._programs.move_to_end(run)
-        while len(self._programs) > MAX_PROGRAMS:
+        while len(self._programs) > 1 and sum(len(each.body) for each in self._programs.values()) > MAX_PROGRAM_BYTES:
             self._programs.popitem(last=False)
-        return served(request, self._programs[run], IMMUTABLE)
+        return served(request, found, IMMUTABLE)
 
     async def chunk(self, request: Request) -> Response:
         """`GET /jobs/JOB/RUN/chunks/INDEX`"""
@@ -103,10 +105,12 @@ class Pages:
         return Response(rows, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")
 
     async def _read_program(self, run: str) -> Asset:
-        body, spec = await self._store.jobs.program(run), await self._store.jobs.spec_of_run(run)
+        async with self._door.enter():
+            body, spec = await self._store.jobs.program(run), await self._store.jobs.spec_of_run(run)
         # A program is never served as a script: only what the operator gave as a module is one.
         is_module = spec is not None and spec.model == "module"
-        return asset(body, MEDIA_TYPES[".js" if is_module else ".json"])
+        # Compressing a megabyte takes as long as a hundred acks.
+        return await asyncio.to_thread(asset, body, MEDIA_TYPES[".js" if is_module else ".json"])
 
     async def _status(self, name: str) -> StatusBody:
         async with self._door.enter():

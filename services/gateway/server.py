@@ -149,7 +149,8 @@ def _config(app: object, settings: GatewaySettings, proxies: Proxies) -> uvicorn
         backlog=LISTEN_BACKLOG,
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        # Every malformed request would be a warning: anybody could fill the disk with them.
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(LINGER_SECONDS) + 1,

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,9 +17,10 @@ from websockets.exceptions import InvalidStatus
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, addresses, connect, connection, keys
-from services.gateway import pages
+from services.gateway import pages, server
 from services.gateway.bundle import Bundle
-from services.gateway.http import HttpProtocol
+from services.gateway.http import Bounds, HttpProtocol
+from services.gateway.unread import Unread
 from tests.chaos.proxy import Proxy
 from tests.gateway.gateway_harness import make_spec, serve, submit
 from tests.patience import PATIENCE_SECONDS, until
@@ -151,14 +153,72 @@ async def test_an_answer_that_nobody_reads_is_cut(
         lost.set()
 
     monkeypatch.setattr(HttpProtocol, "connection_lost", told)
-    # Sixteen MB are more than the kernel holds for a connection.
-    spec, values = make_spec(), np.zeros(2024, np.float32)
-    await store.jobs.submit(spec, b"x" * (16 << 20), None, values, [b"rows"] * 4, [])
+    request = await large(store)
     async with serve(store, bundle, send_timeout_seconds=0.2) as running, clients(running.url, 1, 4096) as (deaf,):
-        await deaf.say(b"GET /jobs/small/%s/program HTTP/1.1\r\nHost: localhost\r\n\r\n" % spec.run.encode())
+        await deaf.say(request)
         assert await deaf.some()
         async with asyncio.timeout(PATIENCE_SECONDS):
             await lost.wait()
+
+
+async def large(store: Store) -> bytes:
+    """Asks for sixteen MB, which are more than the kernel holds for a connection."""
+    spec = make_spec()
+    await store.jobs.submit(spec, b"x" * (16 << 20), None, np.zeros(2024, np.float32), [b"rows"] * 4, [])
+    return b"GET /jobs/small/%s/program HTTP/1.1\r\nHost: localhost\r\n\r\n" % spec.run.encode()
+
+
+async def test_answers_that_nobody_reads_are_bounded_together(
+    store: Store, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "Bounds", partial(Bounds, unread=Unread(20 << 20)))
+    request = await large(store)
+    async with serve(store, bundle) as running, clients(running.url, 2, 4096) as (first, second):
+        await first.say(request)
+        assert await first.some()
+        await second.say(request)
+        assert await second.some()
+        # Two answers are over the bound: the one that has waited longer is cut, the other is whole.
+        assert len(await first.all()) < 16 << 20
+        whole = 0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while whole < 15 << 20:
+                whole += len(await second.some())
+
+
+async def test_requests_that_make_no_sense_fill_no_log(
+    store: Store, bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve(store, bundle) as running, clients(running.url, 20) as some:
+        caplog.clear()
+        for client in some:
+            await client.say(b"nonsense\r\n\r\n")
+            assert (await client.all()).startswith(b"HTTP/1.1 400 ")
+        assert not caplog.records
+
+
+async def test_a_program_is_read_once_for_all_who_come_together(
+    store: Store, job: JobSpec, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, program, go_on = list[str](), store.bulk.jobs.program, asyncio.Event()
+
+    async def counted(run: str) -> bytes:
+        read.append(run)
+        await go_on.wait()
+        return await program(run)
+
+    monkeypatch.setattr(store.bulk.jobs, "program", counted)
+    monkeypatch.setattr(pages, "STATUS_SECONDS", 3600.0)
+    async with serve(store, bundle) as running, httpx.AsyncClient(base_url=running.url, timeout=None) as http:
+        asked = [asyncio.create_task(http.get(f"/jobs/small/{job.run}/program")) for _ in range(20)]
+
+        async def somebody_reads() -> bool:
+            return bool(read)
+
+        await until(somebody_reads)
+        go_on.set()
+        assert {(await each).content for each in asked} == {b'{"program": 1}'}
+    assert read == [job.run]
 
 
 async def test_one_address_has_so_many_connections_and_a_proxy_any_number(store: Store, bundle: Bundle) -> None:
