@@ -1,7 +1,7 @@
 """Runs one aggregator: jobs in sight, leases alive, streams read, and a calm wait when Redis is away.
 
-Two loops talk to Redis beside the shards' own work. One says that this member lives and renews its leases, and nothing
-else; the other looks for jobs, ends them, and claims shards, and may take as long as it takes.
+Three loops talk to Redis beside the shards' own work, and none waits for another. One says that this member lives and
+renews its leases; one looks for jobs, ends them and claims shards; one finishes what dead submitters have left.
 """
 
 from __future__ import annotations
@@ -86,8 +86,10 @@ class Aggregator:
         reading = asyncio.create_task(self._reader.run())
         listening = asyncio.create_task(self._listen())
         keeping = asyncio.create_task(self._keep_leases())
+        poll_seconds = self._settings.poll_seconds
+        sweeping = asyncio.create_task(self._again_and_again(self._sweep, self._leaving, poll_seconds))
         try:
-            await self._keep_looking(stop, (reading, listening, keeping))
+            await self._keep_looking(stop, (reading, listening, keeping, sweeping))
             self._reader.stop()
             await reading
             await self._end(keeping)
@@ -98,6 +100,7 @@ class Aggregator:
             reading.cancel()
             listening.cancel()
             keeping.cancel()
+            sweeping.cancel()
             self._ownership.abandon()
 
     async def _end(self, keeping: asyncio.Task[None]) -> None:
@@ -115,13 +118,19 @@ class Aggregator:
                     task.result()
             await self._look()
 
-        await self._again_and_again(look, stop)
+        await self._again_and_again(look, stop, self._tick_seconds)
 
     async def _keep_leases(self) -> None:
-        await self._again_and_again(self._ownership.keep, self._leaving)
+        await self._again_and_again(self._ownership.keep, self._leaving, self._tick_seconds)
 
-    async def _again_and_again(self, work: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
-        """Does it until `stop` is set, several times a lease; waits while Redis is away."""
+    @property
+    def _tick_seconds(self) -> float:
+        return self._settings.lease_seconds / TICKS_PER_LEASE
+
+    async def _again_and_again(
+        self, work: Callable[[], Awaitable[None]], stop: asyncio.Event, pause_seconds: float
+    ) -> None:
+        """Does it until `stop` is set; waits while Redis is away."""
         backoff = Backoff()
         while not stop.is_set():
             try:
@@ -134,8 +143,12 @@ class Aggregator:
             self._outage.over()
             backoff.reset()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.lease_seconds / TICKS_PER_LEASE):
+                async with asyncio.timeout(pause_seconds):
                     await stop.wait()
+
+    async def _sweep(self) -> None:
+        with suppress(StoreRefusedError):  # that has been logged; the next submission does it
+            await self._store.jobs.sweep()
 
     async def _look(self) -> None:
         if self._out_of_sight:
@@ -145,8 +158,6 @@ class Aggregator:
             self._wanted = await self._work_list.wanted()
             specs = {spec.run: spec for spec in self._wanted.values()}
             await finish_trained(self._store, specs.values(), self._faults)
-            with suppress(StoreRefusedError):  # that has been logged; the next submission does it
-                await self._store.jobs.sweep()
             self._look_seconds = time.monotonic() + self._settings.poll_seconds
         await self._ownership.tick(self._wanted)
 
