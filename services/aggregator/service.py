@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 TICKS_PER_LEASE = 5
 """How often leases are renewed and free shards claimed: a dead owner's shards go on after at most 6/5 of a lease."""
 
-QUIET_SECONDS = 1.0
-"""An outage is over when neither loop has failed for so long: some masters of a cluster may answer and others not."""
-
 
 async def run(
     store: Store, settings: AggregatorSettings, *, burst: bool = False, stop: asyncio.Event | None = None
@@ -59,7 +56,6 @@ class Aggregator:
         self._faults = Faults()
         self._wanted: dict[ShardKey, JobSpec] = {}
         self._look_seconds = 0.0
-        self._outage = Outage(QUIET_SECONDS)
         self._leaving = asyncio.Event()
         self._out_of_sight = False
         """Whether Redis was away since the last tick: it may have lost its last writes, which an idle shard would not
@@ -118,7 +114,8 @@ class Aggregator:
                     task.result()
             await self._look()
 
-        await self._again_and_again(look, stop, self._tick_seconds)
+        # This one tells the operator: a failure of the others puts all shards out of sight, and so is met here.
+        await self._again_and_again(look, stop, self._tick_seconds, Outage())
 
     async def _keep_leases(self) -> None:
         await self._again_and_again(self._ownership.keep, self._leaving, self._tick_seconds)
@@ -128,7 +125,7 @@ class Aggregator:
         return self._settings.lease_seconds / TICKS_PER_LEASE
 
     async def _again_and_again(
-        self, work: Callable[[], Awaitable[None]], stop: asyncio.Event, pause_seconds: float
+        self, work: Callable[[], Awaitable[None]], stop: asyncio.Event, pause_seconds: float, told: Outage | None = None
     ) -> None:
         """Does it until `stop` is set; waits while Redis is away."""
         backoff = Backoff()
@@ -137,10 +134,12 @@ class Aggregator:
                 await work()
             except StoreUnavailableError as error:
                 self._out_of_sight = True
-                self._outage.noticed(error)
+                if told is not None:
+                    told.noticed(error)
                 await backoff.wait()
                 continue
-            self._outage.over()
+            if told is not None:
+                told.over()
             backoff.reset()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_seconds):
