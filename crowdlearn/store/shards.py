@@ -15,6 +15,7 @@ from crowdlearn.snapshot import Snapshot, Work, joined
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Command, Connection
+from crowdlearn.store.faults import answer
 from crowdlearn.store.shard_state import (
     MANIFEST_FIELDS,
     Commit,
@@ -108,9 +109,7 @@ class Shards:
 
     async def claim(self, run: str, shard: int, member: str, lease_seconds: float) -> int | None:
         """Takes the lease on a shard and returns its new fence; None if another member holds it."""
-        names = (keys.lease(run, shard), keys.manifest(run, shard))
-        fence: int | None = await self._connection.run(scripts.CLAIM, names, member, _milliseconds(lease_seconds))
-        return fence
+        return answer((await self.claim_all([(run, shard)], member, lease_seconds))[run, shard])
 
     async def claim_all(
         self, shards: Sequence[tuple[str, int]], member: str, lease_seconds: float
@@ -130,8 +129,7 @@ class Shards:
 
     async def renew(self, run: str, shard: int, member: str, lease_seconds: float) -> bool:
         """Extends a lease; False if the member has lost it."""
-        names = (keys.lease(run, shard),)
-        return bool(await self._connection.run(scripts.RENEW, names, member, _milliseconds(lease_seconds)))
+        return bool(answer((await self.renew_all([(run, shard)], member, lease_seconds))[run, shard]))
 
     async def renew_all(
         self, shards: Sequence[tuple[str, int]], member: str, lease_seconds: float

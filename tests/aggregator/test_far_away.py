@@ -89,6 +89,16 @@ async def owners_and_fences(store: Store, specs: Sequence[JobSpec]) -> tuple[lis
     return [owner.decode() if owner else "" for owner in owners], [int(fence) for fence in fences]
 
 
+async def until_all_are_owned(store: Store, spec: JobSpec) -> None:
+    """Returns when the member `a` has every shard of a job."""
+
+    async def owned() -> bool:
+        owners, _ = await owners_and_fences(store, [spec])
+        return owners == ["a"] * SHARDS
+
+    await until(owned)
+
+
 async def test_two_share_300_shards_of_a_redis_that_is_10_ms_away_and_no_lease_lapses(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,12 +136,7 @@ async def test_leases_are_kept_while_a_look_at_the_jobs_never_ends(
     monkeypatch.setattr(WorkList, "wanted", once)
     monkeypatch.setattr(service, "TICKS_PER_LEASE", 60_000)
     task = asyncio.create_task(Aggregator(store, SETTINGS, "a").serve(stop))
-
-    async def claimed() -> bool:
-        owners, _ = await owners_and_fences(store, [spec])
-        return owners == ["a", "a", "a"]
-
-    await until(claimed)
+    await until_all_are_owned(store, spec)
     # As if an hour had almost passed.
     for shard in range(SHARDS):
         await store._connection.call("PEXPIRE", keys.lease(spec.run, shard), 60_000)
@@ -150,12 +155,7 @@ async def test_leases_are_kept_while_every_connection_for_commands_is_taken(
     spec, stop, kept = await submitted(store), asyncio.Event(), Kept(monkeypatch)
     monkeypatch.setattr(service, "TICKS_PER_LEASE", 60_000)
     task = asyncio.create_task(Aggregator(store, SETTINGS, "a").serve(stop))
-
-    async def claimed() -> bool:
-        owners, _ = await owners_and_fences(store, [spec])
-        return owners == ["a", "a", "a"]
-
-    await until(claimed)
+    await until_all_are_owned(store, spec)
     # As commits of many megabytes would; on a slow link they leave none free for seconds.
     taking = [asyncio.create_task(store._connection.call("BLPOP", "crowdlearn:nothing", 0)) for _ in range(100)]
     await kept.by_each(3, "a")
