@@ -123,7 +123,7 @@ def read(where: Where) -> Snapshot:
         newest = latest(folder)
         if newest is None:
             raise JobError(f"{where} expects a checkpoint ({ABOUT}) or a folder of some ({LATEST}), got neither")
-        prefix = f"{newest.checkpoint}/"
+        prefix = f"{_there(folder, newest) or newest.checkpoint}/"
         data = folder.read(prefix + ABOUT)
         if data is None:
             raise JobError(f"{where}/{LATEST} names {newest.checkpoint}, which is not there: name another one")
@@ -157,6 +157,17 @@ def _snapshot(address: str, about: About) -> Snapshot:
         slots=tuple(np.ascontiguousarray(slot) for slot in slots),
         work=about.work,
     )
+
+
+def _there(folder: Folder, newest: Latest) -> str | None:
+    """The checkpoint that `latest` names, or else the newest whole one of its run.
+
+    Another writer may have removed it after it was found whole, and before it was called the newest.
+    """
+    if _is_whole(folder, newest.checkpoint):
+        return newest.checkpoint
+    others = [name for name in folder.names() if name.endswith(f"-{newest.run}")]
+    return max((name for name in others if _is_whole(folder, name)), default=None)
 
 
 def _is_whole(folder: Folder, name: str) -> bool:

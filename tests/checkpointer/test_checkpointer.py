@@ -378,6 +378,25 @@ def test_latest_names_no_checkpoint_that_another_process_has_removed_some_of(
     assert checkpoint.read(place).versions == (1, 1, 1)
 
 
+def test_a_checkpoint_that_is_removed_as_it_is_called_the_newest_gives_way_to_the_newest_whole_one(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, values = job(), np.zeros(3000, np.float32)
+    folder = files.folder(place)
+    write = type(folder).write
+    for version in (5, 6):
+        checkpoint.write(folder, Snapshot(spec, (version,) * 3, values, (values,), Work()), 0.0, 9)
+
+    def late(self: object, name: str, data: bytes) -> None:
+        if name == "latest.json":
+            folder.remove(f"000000000002-{spec.run}")
+        write(self, name, data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(folder), "write", late)
+    checkpoint.write(folder, Snapshot(spec, (2, 2, 2), values, (values,), Work()), 0.0, 9)
+    assert checkpoint.read(place).versions == (6, 6, 6)
+
+
 def test_a_slow_writer_does_not_remove_what_another_has_called_the_newest(place: str) -> None:
     spec, values = job(), np.zeros(3000, np.float32)
     folder = files.folder(place)
