@@ -6,12 +6,14 @@ compiled code runs.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -32,9 +34,8 @@ def raise_what_was_dropped() -> None:
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            timer = threading.Timer(AGAIN_SECONDS, _interrupt)
-            timer.daemon = True
-            timer.start()
+            # Not `Thread.start`, which waits for the thread: the interruption could come while this still waits.
+            _thread.start_new_thread(_interrupt_soon, ())
         else:
             before(unraisable)
 
@@ -54,6 +55,11 @@ def end_if_interrupted(ended: SystemExit) -> None:
             with suppress(OSError, ValueError):  # nobody reads it any more
                 stream.flush()
         os._exit(STATUS)
+
+
+def _interrupt_soon() -> None:
+    time.sleep(AGAIN_SECONDS)
+    _interrupt()
 
 
 def _interrupt() -> None:
