@@ -43,10 +43,11 @@ class Builder:
         self._known: dict[int, Array | None] = {}
         self._finite: set[int] = set()
 
-    def input(self, of: ValueType) -> int:
-        """A parameter or batch array."""
+    def input(self, of: ValueType, *, finite: bool = True) -> int:
+        """A parameter or batch array; `finite` unless it may hold infinity or NaN, as rows with missing values do."""
         index = self._new(of)
-        self._finite.add(index)
+        if finite:
+            self._finite.add(index)
         return index
 
     def constant(self, value: Any, dtype: str | None = None) -> int:
@@ -115,7 +116,7 @@ class Builder:
         return self.constants.get(index, self._known.get(index))
 
     def is_finite(self, index: int) -> bool:
-        """Whether the value holds neither infinity nor NaN as long as no parameter, no data and no sum does."""
+        """Whether the value holds neither infinity nor NaN as long as no parameter and no sum does."""
         return index in self._finite
 
     def scalar(self, index: int) -> Any:

@@ -268,11 +268,42 @@ def added(b: Builder, updates: int, at: int, places: int) -> int:
     dtype, (batches, lookups, free) = b.types[updates].dtype, b.types[updates].shape
     mask = one_hot(b, at, places)
     if dtype == "float32" and lookups > 1 and free > 1:
-        return b.emit("dot_general", (b.convert(mask, "float32"), updates), contract=((1,), (1,)), batch=((0,), (0,)))
+        return _sums(b, b.convert(mask, "float32"), updates)
     shape = (batches, lookups, places, free)
     whole = b.broadcast(updates, shape, (0, 1, 3))
     chosen = b.emit("select_n", (b.broadcast(mask, shape, (0, 1, 2)), b.constant(np.zeros((), dtype)), whole))
     return b.emit("reduce_sum", (chosen,), axes=(1,))
+
+
+COUNTABLE = 4096
+"""Counts below it, and as many times it, are exact together in one float32."""
+
+
+def _sums(b: Builder, mask: int, updates: int) -> int:
+    """(B, I, O): the sums of what (B, K, I) picks of (B, K, O). Infinities are counted apart, as 0 times one is NaN."""
+    axes = {"contract": ((1,), (1,)), "batch": ((0,), (0,))}
+    if b.is_finite(updates):
+        return b.emit("dot_general", (mask, updates), **axes)
+    zero, one = b.constant(np.float32(0)), b.constant(np.float32(1))
+    finite = b.emit("is_finite", (updates,))
+    sums = b.emit("dot_general", (mask, b.emit("select_n", (finite, zero, updates))), **axes)
+    # NaN is neither below nor above nothing, and counts as both infinities.
+    rises = b.emit("select_n", (b.emit("le", (updates, zero)), one, zero))
+    falls = b.emit("select_n", (b.emit("ge", (updates, zero)), one, zero))
+    if b.types[updates].shape[1] < COUNTABLE:
+        many = b.constant(np.float32(COUNTABLE))
+        codes = b.emit("add", (rises, b.emit("mul", (falls, many))))
+        counted = b.emit("dot_general", (mask, b.emit("select_n", (finite, codes, zero))), **axes)
+        of_falls = b.emit("floor", (b.emit("div", (counted, many)),))
+        of_rises = b.emit("sub", (counted, b.emit("mul", (of_falls, many))))
+    else:
+        of_rises, of_falls = (
+            b.emit("dot_general", (mask, b.emit("select_n", (finite, each, zero))), **axes) for each in (rises, falls)
+        )
+    for count, infinity in ((of_rises, np.inf), (of_falls, -np.inf)):
+        some = b.emit("gt", (count, zero))
+        sums = b.emit("add", (sums, b.emit("select_n", (some, zero, b.constant(np.float32(infinity))))))
+    return sums
 
 
 def _grouped(b: Builder, x: int, geometry: Geometry) -> int:

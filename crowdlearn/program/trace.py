@@ -113,7 +113,8 @@ def lowered(closed: Any, parameters: int, *, takes_key: bool) -> Program:
     builder = Builder()
     lowering = Lowering(builder)
     arrays = closed.jaxpr.invars[:-1] if takes_key else closed.jaxpr.invars
-    inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in arrays]
+    types = [ValueType(tuple(var.aval.shape), str(var.aval.dtype)) for var in arrays]
+    inputs = [builder.input(of, finite=number < parameters or of.dtype != "float32") for number, of in enumerate(types)]
     key = builder.input(ValueType((2,), "uint32")) if takes_key else None
     wanted = [True] * len(closed.jaxpr.outvars)
     given = inputs if key is None else [*inputs, lowering.keys.root(key)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -71,3 +74,36 @@ def test_an_infinite_score_of_another_class_does_not_spoil_the_chosen_one():
     value, (gradient,) = evaluate(program, [scores], [np.array([0, 1], np.uint8)])
     assert value == 3
     np.testing.assert_array_equal(gradient, np.eye(2))
+
+
+@pytest.mark.parametrize("lookups", [12, 5000])
+@pytest.mark.parametrize(
+    "wild", list(itertools.combinations_with_replacement([1.5, np.inf, -np.inf, np.nan], 3)), ids=str
+)
+def test_what_is_not_finite_stays_in_its_own_segment(wild, lookups):
+    updates = np.ones((lookups, 2), np.float32)
+    updates[:3, 0] = wild
+    at = np.arange(lookups) % 3
+    at[:3] = [0, 0, 1]
+
+    def loss(w, batch):
+        sums = jax.ops.segment_sum(w * batch["x"], batch["at"], 4)
+        told = jnp.where(jnp.isnan(sums), 3e4, jnp.clip(sums, -2e4, 2e4))
+        return (told * jnp.array([[1], [3], [9], [27]]) * jnp.array([1, 81])).sum()
+
+    with np.errstate(invalid="ignore"):
+        weight, batch = np.float32(1), {"at": at.astype(np.int32), "x": updates}
+        value, _ = evaluate(trace(loss, weight, batch), [weight], list(batch.values()))
+    assert value == pytest.approx(float(loss(weight, batch)), rel=1e-6)
+
+
+def test_missing_values_of_a_batch_stay_in_their_columns():
+    def loss(w, batch):
+        chosen = jnp.take(batch["x"], batch["at"], axis=0)
+        return (jnp.where(jnp.isnan(chosen), 0, chosen) * w).sum()
+
+    rows = np.array([[1, np.nan], [np.nan, 2], [4, 8]], np.float32)
+    batch = {"at": np.array([2, 0, 1, 0], np.int32), "x": rows}
+    weight = np.float32(1)
+    value, _ = evaluate(trace(loss, weight, batch), [weight], list(batch.values()))
+    assert value == pytest.approx(float(loss(weight, batch))) == 16
