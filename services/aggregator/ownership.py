@@ -50,6 +50,7 @@ class Ownership:
         self._loads = asyncio.Semaphore(LOADS_AT_A_TIME)
         self._members: list[str] = []
         self._settling = False
+        self._lapsed = False
         self._aside = SetAside()
         self._faults = Faults()
 
@@ -114,7 +115,13 @@ class Ownership:
             inbox.close()
         if tasks:
             await asyncio.wait(tasks)
+        self._settling = False
         metrics.SHARDS_OWNED.set(0)
+
+    def take_lapsed(self) -> bool:
+        """Whether a lease has lapsed under the work since it was asked last."""
+        lapsed, self._lapsed = self._lapsed, False
+        return lapsed
 
     async def leave(self) -> None:
         """Says that it has ended; a `keep` after it would say that it lives."""
@@ -132,6 +139,7 @@ class Ownership:
             # As it should be when this process was too slow, or stood still.
             log.info("lets go of run=%s shard=%d: the lease has lapsed, and another may have it", *key)
             self._tasks[key].cancel()
+            self._lapsed = True
 
     async def _claim(self, wanted: dict[ShardKey, JobSpec], room: int) -> None:
         """Claims up to `room` shards, in two round trips: one for which are free, for most may be others'."""

@@ -68,8 +68,11 @@ class Aggregator:
             await self._ownership.tick(wanted, share=len(wanted))
             keeping = asyncio.create_task(self._keep_leases())
             try:
-                await self._ownership.loaded()
-                await self._reader.drain()
+                await self._absorb_all()
+                # On a machine that stands still leases lapse: what was not committed is read once more.
+                while self._ownership.take_lapsed():
+                    await self._ownership.tick(wanted, share=len(wanted))
+                    await self._absorb_all()
                 await self._end(keeping)
             finally:
                 keeping.cancel()
@@ -98,6 +101,11 @@ class Aggregator:
             keeping.cancel()
             sweeping.cancel()
             self._ownership.abandon()
+
+    async def _absorb_all(self) -> None:
+        await self._ownership.loaded()
+        await self._reader.drain()
+        await self._ownership.settle()
 
     async def _end(self, keeping: asyncio.Task[None]) -> None:
         """Leases are kept until the last commit is done, and it leaves when nothing says any more that it lives."""

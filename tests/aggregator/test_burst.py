@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -90,6 +93,36 @@ async def test_after_a_burst_streams_are_trimmed_and_leases_are_free(store: Stor
     assert await store.streams.backlog(spec.run, 3) == [0, 0, 0]
     assert await store.fleet.members(60) == []
     assert await store.shards.claim(spec.run, 0, "another", 60) == 2
+
+
+async def test_a_burst_absorbs_what_it_read_under_a_lease_that_lapsed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = await submitted(store)
+    await push(store, spec, sequence=1)
+    reading, lapsed = asyncio.Event(), asyncio.Event()
+    read, renew_all = store.streams.read, store.shards.renew_all
+
+    async def read_late(*args: Any) -> Any:
+        reading.set()
+        await lapsed.wait()
+        return await read(*args)
+
+    async def renew_in_vain(keys: list[tuple[str, int]], member: str, seconds: float) -> Any:
+        if not lapsed.is_set() and keys:
+            await reading.wait()
+            for key in keys:
+                await store.shards.release(*key, member)
+            renewed = await renew_all(keys, member, seconds)
+            asyncio.get_running_loop().call_soon(lapsed.set)
+            return renewed
+        return await renew_all(keys, member, seconds)
+
+    monkeypatch.setattr(store.streams, "read", read_late)
+    monkeypatch.setattr(store.shards, "renew_all", renew_in_vain)
+    await burst(store)
+    manifests = await store.shards.manifests(spec.run, len(spec.shards))
+    assert [each.version for each in manifests] == [1, 1, 1]
 
 
 async def test_a_burst_without_jobs_ends(store: Store) -> None:
