@@ -25,6 +25,15 @@ def chunk_of(spec: JobSpec, ordinal: int) -> tuple[int, int]:
     return epoch, int(_order(spec.training.seed, epoch, chunks)[place])
 
 
+def rows_of(spec: JobSpec, ordinal: int) -> int:
+    """Rows of lease `ordinal`, also of one beyond the last epoch: a run that is resumed may have more of them."""
+    if spec.train_rows % spec.chunk_rows == 0:
+        return spec.chunk_rows
+    chunks = spec.train_chunks
+    epoch, place = divmod(ordinal, chunks)
+    return spec.rows_of_chunk(int(_order(spec.training.seed, epoch, chunks)[place]))
+
+
 # Leases of at most two epochs of a job are granted at a time; a few jobs at once fit.
 @lru_cache(maxsize=16)
 def _order(seed: int, epoch: int, chunks: int) -> NDArray[np.intp]:

@@ -60,7 +60,7 @@ class Extent:
         names = [key(self.run) for key in (*of_run, keys.refusals, keys.scorings, keys.best)] + self.chunks()
         for shard, blob in enumerate(blobs):
             names += [keys.parameters(self.run, shard, blob), keys.slots(self.run, shard, blob)]
-            names += [keys.stream(self.run, shard), keys.applied(self.run, shard)]
+            names += [keys.stream(self.run, shard), keys.applied(self.run, shard), keys.ledger(self.run, shard)]
         return names
 
 

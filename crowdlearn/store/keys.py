@@ -95,6 +95,10 @@ def applied(run: str, shard: int) -> str:
     return f"crowdlearn:{{{run}/{shard}}}:applied"
 
 
+def ledger(run: str, shard: int) -> str:
+    return f"crowdlearn:{{{run}/{shard}}}:ledger"
+
+
 def lease(run: str, shard: int) -> str:
     return f"crowdlearn:{{{run}/{shard}}}:lease"
 

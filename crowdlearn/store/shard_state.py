@@ -55,6 +55,8 @@ class ShardState:
     parameters: Vector
     slots: list[Vector]
     applied: dict[str, Applied]
+    ledger: dict[str, int] = field(default_factory=dict)
+    """Rows counted of each grant that is not trained whole on all shards (crowdlearn.ledger)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ class Commit:
     """The next state of a shard.
 
     `base` is the manifest that it follows, with the owner's fence. `applied` holds the replicas that changed, `forget`
-    those to drop. A commit of the base's own version moves only the offset: its gradients were all dropped.
+    those to drop; `ledger` holds the rows of grants that changed, 0 of those to drop. A commit of the base's own
+    version moves only the offset: its gradients were all dropped.
     """
 
     base: Manifest
@@ -73,6 +76,7 @@ class Commit:
     applied: Mapping[str, Applied] = field(default_factory=dict)
     forget: Sequence[str] = ()
     forgotten: int = 0
+    ledger: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Manifest:
@@ -91,28 +95,44 @@ def read_manifest(raw: Sequence[bytes | None], run: str, shard: int) -> Manifest
 
 
 def read_state(
-    manifest: Manifest, parameters: bytes, slots: bytes, applied: Sequence[bytes], unwritten: bytes = b""
+    manifest: Manifest,
+    parameters: bytes,
+    slots: bytes,
+    applied: Sequence[bytes],
+    ledger: Sequence[bytes],
+    unwritten: bytes = b"",
 ) -> ShardState:
-    """The state of what Redis keeps: the blobs, and the replicas with what was applied of them.
+    """The state of what Redis keeps: the blobs, the replicas with what was applied of them, the grants with their rows.
 
     `unwritten` are the changes of a commit that became visible with its manifest, and was then refused.
     """
     vector = np.frombuffer(parameters, "<f4").astype(np.float32)
     rows = np.frombuffer(slots, "<f4").astype(np.float32).reshape(-1, vector.size)
-    replicas = zip(applied[::2], applied[1::2], strict=True)
-    known = {key.decode(): read_applied(raw) for key, raw in replicas}
-    for change in unwritten.split():
-        replica, _, raw = change.partition(b"=")
-        known.pop(replica.decode(), None)
-        if raw:
-            known[replica.decode()] = read_applied(raw)
-    return ShardState(manifest, vector, list(rows), known)
+    known, counted = _pairs(applied), _pairs(ledger)
+    for change in unwritten.decode().split():
+        name, _, value = change.partition("=")
+        of, name = (counted, name[1:]) if name.startswith("#") else (known, name)
+        of.pop(name, None)
+        if value:
+            of[name] = value.encode()
+    return ShardState(
+        manifest,
+        vector,
+        list(rows),
+        {replica: read_applied(raw) for replica, raw in known.items()},
+        {grant: int(raw) for grant, raw in counted.items()},
+    )
 
 
-def written_changes(applied: Mapping[str, Applied], forget: Sequence[str]) -> str:
-    """The replicas that a commit changes, as its script and `read_state` read them."""
-    changed = [f"{replica}={each.sequence}:{each.milliseconds}" for replica, each in applied.items()]
-    return " ".join([*changed, *forget])
+def _pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def written_changes(commit: Commit) -> str:
+    """The replicas and grants that a commit changes, as its script and `read_state` read them."""
+    changed = [f"{replica}={each.sequence}:{each.milliseconds}" for replica, each in commit.applied.items()]
+    counted = [f"#{grant}={rows}" if rows else f"#{grant}" for grant, rows in commit.ledger.items()]
+    return " ".join([*changed, *commit.forget, *counted])
 
 
 def read_applied(raw: bytes) -> Applied:

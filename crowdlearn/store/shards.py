@@ -145,9 +145,9 @@ class Shards:
     async def load(self, run: str, shard: int) -> ShardState:
         """A consistent copy of the shard's state."""
         for _ in range(READ_ATTEMPTS):
-            names = (keys.manifest(run, shard), keys.applied(run, shard))
+            names = (keys.manifest(run, shard), keys.applied(run, shard), keys.ledger(run, shard))
             read = await self._connection.run(scripts.READ_SHARD, names, *MANIFEST_FIELDS, "unwritten")
-            (*raw, unwritten), applied = read
+            (*raw, unwritten), applied, ledger = read
             manifest = read_manifest(raw, run, shard)
             parameters, slots = await self._connection.batch(
                 [
@@ -156,7 +156,7 @@ class Shards:
                 ]
             )
             if parameters is not None and slots is not None:
-                return read_state(manifest, parameters, slots, applied, unwritten or b"")
+                return read_state(manifest, parameters, slots, applied, ledger, unwritten or b"")
         raise _lost_blob(run, shard)
 
     async def commit(self, run: str, shard: int, commit: Commit) -> Manifest:
@@ -209,6 +209,7 @@ def _commit_keys(run: str, shard: int, old: str, new: str) -> list[str]:
         keys.slots(run, shard, new),
         keys.parameters(run, shard, old),
         keys.slots(run, shard, old),
+        keys.ledger(run, shard),
     ]
 
 
@@ -220,7 +221,7 @@ def _commit_arguments(
     fixed += [following(after.offset), _milliseconds(old_seconds)]
     # An ordinary PUBLISH would go to every node of a cluster, a hundred times a second.
     fixed += ["SPUBLISH", keys.versions_channel(run, shard)] if clustered else ["PUBLISH", keys.VERSIONS_CHANNEL]
-    return [*fixed, f"{run} {shard} {after.version} {after.fence}", written_changes(commit.applied, commit.forget)]
+    return [*fixed, f"{run} {shard} {after.version} {after.fence}", written_changes(commit)]
 
 
 def _refused(run: str, shard: int, base: Manifest, answer: Sequence[bytes]) -> OutdatedError:

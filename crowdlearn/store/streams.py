@@ -27,12 +27,16 @@ LAST = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A gradient frame to append, as received."""
+    """A gradient frame to append, as received, and what rows of which grants it is of (crowdlearn.ledger).
+
+    With an empty frame: rows that are in no gradient, for none of theirs was finite.
+    """
 
     run: str
     shard: int
     replica: str
     frame: bytes | memoryview
+    rows: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,12 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class StreamEntry:
-    """A gradient frame as read, which may be anything. `id` is `milliseconds-number`, increasing within a stream."""
+    """An entry as read, which may be anything. `id` is `milliseconds-number`, increasing within a stream."""
 
     id: str
     replica: str
     frame: bytes
+    rows: str = ""
 
     @property
     def milliseconds(self) -> int:
@@ -96,8 +101,7 @@ class Streams:
         """
         streams = list(dict.fromkeys(keys.stream(entry.run, entry.shard) for entry in entries))
         commands: list[tuple[object, ...]] = [
-            ("XADD", keys.stream(entry.run, entry.shard), "*", "r", entry.replica, "f", entry.frame)
-            for entry in entries
+            ("XADD", keys.stream(entry.run, entry.shard), "*", *_fields(entry)) for entry in entries
         ]
         commands += [("XLEN", stream) for stream in streams]
         manifests = dict.fromkeys(keys.manifest(entry.run, entry.shard) for entry in entries)
@@ -166,7 +170,13 @@ def _entries(raw: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[StreamE
     return [_entry(entry_id.decode(), fields) for entry_id, fields in raw]
 
 
+def _fields(entry: Entry) -> list[object]:
+    if not entry.rows:
+        return ["r", entry.replica, "f", entry.frame]
+    return ["r", entry.replica, *(("f", entry.frame) if entry.frame else ()), "l", entry.rows]
+
+
 def _entry(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry:
     # Whoever may append may append anything: it must arrive as something that is no gradient.
-    replica = fields.get(b"r", b"").decode(errors="replace")
-    return StreamEntry(entry_id, replica, fields.get(b"f", b""))
+    replica, rows = (fields.get(name, b"").decode(errors="replace") for name in (b"r", b"l"))
+    return StreamEntry(entry_id, replica, fields.get(b"f", b""), rows)

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 
-from crowdlearn import codecs, frames, optim
+from crowdlearn import codecs, frames, ledger, optim
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
+from crowdlearn.ledger import Book
+from crowdlearn.schedule import rows_of
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Commit, ShardState, StreamEntry
 from services.aggregator.remembered import Remembered
@@ -29,6 +32,8 @@ class Outcome(StrEnum):
     MALFORMED = "malformed"
     SET_ASIDE = "set-aside"
     """Raised each time it was absorbed: a mistake of ours."""
+    NOTED = "noted"
+    """No gradient: rows of which none was finite, as a gateway says."""
     DIVERGED = "diverged"
     """Came after the shard had diverged; those that made it diverge were counted as applied."""
 
@@ -66,6 +71,7 @@ class ShardWriter:
         self._parameters, self._slots = state.parameters, state.slots
         self._base = state.manifest
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
+        self._book = Book(partial(rows_of, spec), state.ledger)
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
         self._aside = aside
         self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
@@ -114,6 +120,7 @@ class ShardWriter:
             applied=applied,
             forget=forget,
             forgotten=self._remembered.forgotten,
+            ledger=self._book.take_changes(),
         )
         self._base = commit.manifest
         self.pending = 0
@@ -131,6 +138,20 @@ class ShardWriter:
             raise EntryError(entry) from error
 
     def _absorb(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
+        if entry.rows and not entry.frame:
+            self._count_rows(entry)
+            return Outcome.NOTED
+        outcome = self._absorb_frame(entry, absorbed)
+        if outcome is Outcome.APPLIED:
+            self._count_rows(entry)
+        return outcome
+
+    def _count_rows(self, entry: StreamEntry) -> None:
+        # A job without data grants nothing.
+        if entry.rows and self._spec.train_rows and not self.diverged:
+            self._book.count(ledger.read(entry.rows))
+
+    def _absorb_frame(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
         try:
             frame = self._read(entry)
             if self._remembered.refuses(entry.replica):

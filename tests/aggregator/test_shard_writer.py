@@ -7,7 +7,7 @@ import pytest
 
 from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
 from crowdlearn.spec import OptimizerSpec
-from crowdlearn.store import Applied
+from crowdlearn.store import Applied, StreamEntry
 from services.aggregator.shard_writer import Outcome, ShardWriter
 from tests.aggregator.conftest import OTHER, REPLICA, entry, fresh, gradient, job, ones
 
@@ -259,3 +259,32 @@ def test_a_commit_does_not_change_while_the_shard_goes_on() -> None:
 def test_the_staleness_and_the_loss_of_applied_gradients_are_told() -> None:
     absorbed = writer(version=5).absorb([entry(gradient(ones(1024), version=2, loss=0.5, minibatches=3))])
     assert (absorbed.staleness, absorbed.losses) == ([3], [(0.5, 3)])
+
+
+def counted(of: ShardWriter, frame: bytes, rows: str, number: int = 0) -> dict[str, int]:
+    """What the ledger of the next commit changes by one entry."""
+    of.absorb([StreamEntry(f"200000-{number}", REPLICA, frame, rows)])
+    return dict(of.take().ledger)
+
+
+def test_an_applied_gradient_counts_its_rows_once() -> None:
+    shard = writer()
+    assert counted(shard, gradient(ones(1024)), "3.0:4 4.1:1") == {"3.0": 4, "4.1": 1}
+    assert counted(shard, gradient(ones(1024)), "3.0:4 4.1:1", 1) == {}
+    # The chunk of lease 3 has 5 rows: no more count.
+    assert counted(shard, gradient(ones(1024), sequence=2), "3.0:5", 2) == {"3.0": 5}
+
+
+def test_a_gradient_that_is_dropped_counts_no_rows() -> None:
+    assert counted(writer(version=9), gradient(ones(1024), version=0), "3.0:5") == {}
+    assert counted(writer(), b"noise", "3.0:5") == {}
+
+
+def test_rows_without_a_gradient_count_and_move_no_version() -> None:
+    shard = writer()
+    assert counted(shard, b"", "3.0:5") == {"3.0": 5}
+    assert shard.version == 0
+
+
+def test_an_entry_that_names_no_rows_counts_none() -> None:
+    assert counted(writer(), gradient(ones(1024)), "") == {}

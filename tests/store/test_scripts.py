@@ -78,6 +78,7 @@ def step(state: ShardState, sequence: int) -> Commit:
         parameters=state.parameters + 1,
         slots=state.slots,
         applied={REPLICA: Applied(sequence, sequence)},
+        ledger={"3.0": sequence},
     )
 
 
@@ -110,6 +111,7 @@ async def test_a_commit_that_ends_before_any_of_its_commands_moves_version_and_a
         moved = after.manifest.version - version
         assert moved in (0, 1)
         assert after.applied.get(REPLICA, Applied(0, 0)).sequence == sequence + moved
+        assert after.ledger.get("3.0", 0) == sequence + moved
         assert after.manifest.offset == (f"{sequence + 1}-0" if moved else state.manifest.offset)
         assert after.parameters[0] == version + moved
     assert 8 < due < MOST_COMMANDS - 1
@@ -119,14 +121,14 @@ async def test_what_a_commit_could_not_write_the_next_one_writes(
     store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fate, state = Fate(monkeypatch, "COMMIT"), await claimed(store, spec)
-    # HMGET, EXISTS, HGET, XLEN, two PERSIST and the HSET of the manifest are done; that of the replica is not.
-    fate.set(8)
+    # HMGET, EXISTS, two HGET, XLEN, two PERSIST and the HSET of the manifest are done; that of the replica is not.
+    fate.set(9)
     with pytest.raises(exceptions.ResponseError, match="ended by the test"):
         await store.shards.commit(spec.run, 0, step(state, 3))
     assert await store.shards.applied(spec.run, 1, REPLICA) == [0]
     fate.lift()
     state = await claimed(store, spec)
-    assert (state.manifest.version, state.applied) == (1, {REPLICA: Applied(3, 3)})
+    assert (state.manifest.version, state.applied, state.ledger) == (1, {REPLICA: Applied(3, 3)}, {"3.0": 3})
     other = replace(step(state, 4), applied={"67414f90ffffffff": Applied(1, 4)})
     await store.shards.commit(spec.run, 0, other)
     assert await store.shards.applied(spec.run, 1, REPLICA) == [3]
@@ -171,7 +173,7 @@ async def test_a_user_without_rights_on_channels_commits_and_ends_a_job(
 
 
 async def test_a_key_of_another_type_refuses_a_commit_before_anything_is_written(store: Store, spec: JobSpec) -> None:
-    for spoilt in (keys.applied(spec.run, 0), keys.stream(spec.run, 0)):
+    for spoilt in (keys.applied(spec.run, 0), keys.stream(spec.run, 0), keys.ledger(spec.run, 0)):
         state = await claimed(store, spec)
         await store._connection.call("SET", spoilt, "no hash, no stream")
         with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):

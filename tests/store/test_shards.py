@@ -173,6 +173,15 @@ async def test_promise_3_the_offset_is_in_the_manifest_of_the_parameters(store: 
     assert (await store.shards.load(spec.run, 0)).manifest.offset == "12-3"
 
 
+async def test_promise_3_the_ledger_is_of_the_same_commit(store: Store, spec: JobSpec) -> None:
+    state = await claimed(store, spec)
+    await store.shards.commit(spec.run, 0, plus_one(state, ledger={"3.0": 5, "4.1": 2}))
+    state = await claimed(store, spec)
+    assert state.ledger == {"3.0": 5, "4.1": 2}
+    await store.shards.commit(spec.run, 0, plus_one(state, ledger={"3.0": 0, "4.1": 10}))
+    assert (await store.shards.load(spec.run, 0)).ledger == {"4.1": 10}
+
+
 async def test_promise_4_committed_sequence_numbers_are_told_a_shard(store: Store, spec: JobSpec) -> None:
     state = await claimed(store, spec)
     await store.shards.commit(spec.run, 0, plus_one(state, applied={REPLICA: Applied(3, 7), OTHER: Applied(9, 7)}))

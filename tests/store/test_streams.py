@@ -68,3 +68,10 @@ async def test_an_append_without_redis_has_an_unknown_outcome() -> None:
 def test_ids_compare_as_numbers_and_not_as_text() -> None:
     assert position("999-10") > position("999-9")
     assert following("999-9") == "999-10"
+
+
+async def test_an_entry_names_the_rows_that_it_is_of(store: Store, spec: JobSpec) -> None:
+    entries = [Entry(spec.run, 0, REPLICA, b"a", "3.0:5"), Entry(spec.run, 0, REPLICA, b"", "3.0:5 4.1:2")]
+    await store.streams.append(entries)
+    read = await store.streams.read({(spec.run, 0): START}, 10)
+    assert [(each.frame, each.rows) for each in read[spec.run, 0]] == [(b"a", "3.0:5"), (b"", "3.0:5 4.1:2")]

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Makes one commit of a shard visible, or nothing of it.
--- KEYS: manifest, applied, stream, new parameters, new slots, old parameters, old slots
+-- KEYS: manifest, applied, stream, new parameters, new slots, old parameters, old slots, ledger
 -- ARGV: expected fence, expected version, version, offset, blob, forgotten, MINID to trim to, TTL of the old blobs (ms),
---       PUBLISH or SPUBLISH, channel, announcement, replicas with spaces between: REPLICA=SEQUENCE:MILLISECONDS of each that
---       changed, REPLICA of each to forget
+--       PUBLISH or SPUBLISH, channel, announcement, changes with spaces between: REPLICA=SEQUENCE:MILLISECONDS of each
+--       replica that changed, REPLICA of each to forget, #GRANT=ROWS of each grant that changed, #GRANT of each to drop
 -- Returns 'outdated' or 'expired'; or 'committed', the offset, and why it could not be announced if it could not.
 local held = redis.call('HMGET', KEYS[1], 'fence', 'version', 'unwritten')
 if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then
@@ -14,17 +14,22 @@ if redis.call('EXISTS', KEYS[4], KEYS[5]) ~= 2 then
   return {'expired'}
 end
 local function write(changes)
-  for replica, applied in string.gmatch(changes, '([^ =]+)=?([^ ]*)') do
-    if applied ~= '' then
-      redis.call('HSET', KEYS[2], replica, applied)
+  for name, value in string.gmatch(changes, '([^ =]+)=?([^ ]*)') do
+    local key = KEYS[2]
+    if string.sub(name, 1, 1) == '#' then
+      key, name = KEYS[8], string.sub(name, 2)
+    end
+    if value ~= '' then
+      redis.call('HSET', key, name, value)
     else
-      redis.call('HDEL', KEYS[2], replica)
+      redis.call('HDEL', key, name)
     end
   end
 end
 -- What cannot be written, because its key is of another type, is refused while nothing is.
 redis.call('HGET', KEYS[2], '')
 redis.call('XLEN', KEYS[3])
+redis.call('HGET', KEYS[8], '')
 -- What a commit before this one made visible, and could not write.
 write(held[3] or '')
 -- The same names mean the same version: every gradient was dropped, and only the offset moves.
@@ -33,7 +38,7 @@ if moved then
   redis.call('PERSIST', KEYS[4])
   redis.call('PERSIST', KEYS[5])
 end
--- One command makes version, offset and sequence numbers visible: who loads the shard reads what is unwritten as written.
+-- One command makes version, offset, sequence numbers and the ledger visible: who loads the shard reads what is unwritten as written.
 redis.call('HSET', KEYS[1], 'version', ARGV[3], 'offset', ARGV[4], 'blob', ARGV[5], 'forgotten', ARGV[6],
            'unwritten', ARGV[12])
 write(ARGV[12])
@@ -49,6 +54,7 @@ if left > 0 then
   for i = 2, 5 do
     redis.call('PEXPIRE', KEYS[i], left)
   end
+  redis.call('PEXPIRE', KEYS[8], left)
 end
 -- After an id of the future a stream counts on from there, and after the last possible one it takes none: with nothing
 -- unread it begins anew.
