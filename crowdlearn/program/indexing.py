@@ -28,6 +28,15 @@ def gather(b: Builder, x: int, indices: int, geometry: Geometry, mode: str, fill
     return _ungrouped(b, taken, geometry)
 
 
+def from_the_end(b: Builder, index: int, length: int) -> int:
+    """`index + length` of integers narrower than 32 bits, which wraps around as theirs does."""
+    dtype = b.types[index].dtype
+    bounds = np.iinfo(dtype)
+    wide = b.emit("add", (b.convert(index, "int32"), b.constant(length - int(bounds.min), "int32")))
+    wrapped = b.emit("and", (wide, b.constant(int(bounds.max) - int(bounds.min), "int32")))
+    return b.convert(b.emit("add", (wrapped, b.constant(bounds.min, "int32"))), dtype)
+
+
 def filled(b: Builder, taken: int, inside: int, fill_value: Any) -> int:
     """`taken` (B, K, ...) where look-ups are `inside`, and JAX's fill value elsewhere."""
     of = b.types[taken]

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.errors import JobError, UnsupportedModelError
-from crowdlearn.program import in_jax, keys, loops, origin, remedies
+from crowdlearn.program import in_jax, indexing, keys, loops, origin, remedies
 from crowdlearn.program.advice import ADVICE, instead_of
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.keys import KEY, MOVES, Keys, is_key, require_threefry
 from crowdlearn.program.model import DTYPES, ValueType
+from crowdlearn.program.model import NARROW as NARROW_INTEGERS
 from crowdlearn.program.primitives import LOWERINGS, SEVERAL, select_case
 from crowdlearn.program.tracing import NARROW
 from crowdlearn.program.types import CannotExecute
@@ -70,8 +71,13 @@ class Lowering:
             if equation.primitive.name in ADVICE and equation.primitive.name not in LOOPS:
                 name = equation.primitive.name
                 raise refusal(f"`{name}`", origin.line_of(equation) or line, instead_of(name))
+        compared = _compared_with_zero(jaxpr.eqns)
         for equation, live in needed:
-            self._equation(equation, live, values, origin.line_of(equation) or line)
+            if _counts_from_the_end(equation, compared):
+                x, length = equation.invars
+                values[equation.outvars[0]] = indexing.from_the_end(self.builder, values[x], int(length.val))
+            else:
+                self._equation(equation, live, values, origin.line_of(equation) or line)
         return [self._read(var, values) if want else None for var, want in zip(jaxpr.outvars, wanted, strict=True)]
 
     def _read(self, var: Any, values: dict[Any, int]) -> int:
@@ -242,6 +248,20 @@ def _needed(equations: Sequence[Any], outputs: Sequence[Any]) -> list[tuple[Any,
             needed.append((equation, live))
             read.update(var for var in equation.invars if not hasattr(var, "val"))
     return needed[::-1]
+
+
+def _compared_with_zero(equations: Sequence[Any]) -> set[Any]:
+    """What is compared with 0 by `x < 0`."""
+    pairs = [each.invars for each in equations if each.primitive.name == "lt"]
+    return {x for x, y in pairs if not hasattr(x, "val") and hasattr(y, "val") and np.all(y.val == 0)}
+
+
+def _counts_from_the_end(equation: Any, compared: set[Any]) -> bool:
+    """Whether JAX adds an axis's length to narrow integers, for those below 0: table[labels] of int8."""
+    if equation.primitive.name != "add" or _dtype(equation.outvars[0].aval) not in NARROW_INTEGERS:
+        return False
+    x, length = equation.invars
+    return not hasattr(x, "val") and x in compared and hasattr(length, "val") and not np.ndim(length.val)
 
 
 def _dtype(aval: Any) -> str:

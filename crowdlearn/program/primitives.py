@@ -10,9 +10,9 @@ import numpy as np
 from crowdlearn.program import convolution, inverses, loops, pieces, pooling, sorting, windows
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.geometry import gather_geometry, scatter_geometry
-from crowdlearn.program.model import ValueType
+from crowdlearn.program.model import NARROW, ValueType
 from crowdlearn.program.pieces import ints
-from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY, CannotExecute
+from crowdlearn.program.types import BINARY, COMPARISONS, LOGIC, REDUCTIONS, UNARY, CannotExecute, widens
 
 Params = dict[str, Any]
 WORDS = ("float32", "int32", "uint32")
@@ -138,6 +138,10 @@ def select_case(b: Builder, which: int, cases: Sequence[int]) -> int:
 
 
 def _convert(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
+    source = b.types[inputs[0]].dtype
+    if result.dtype in NARROW and not widens(source, result.dtype) and b.known(inputs[0]) is None:
+        lossy = f"a conversion from {source} to {result.dtype}, which loses values"
+        raise CannotExecute(lossy, "convert to int32 or float32 instead")
     return b.convert(inputs[0], result.dtype)
 
 
@@ -165,6 +169,16 @@ def _transpose(b: Builder, inputs: list[int], params: Params, result: ValueType)
 
 def _reduction(name: str) -> Lowered:
     return lambda b, inputs, params, result: b.emit(name, inputs, axes=ints(params["axes"]))  # noqa: ARG005
+
+
+def _over_mapped(name: str) -> Callable[[Builder, Sequence[int], Params], list[int]]:
+    """What `vmap` leaves of `psum` and its like: its axis is a number by now. Axes of devices are in a `shard_map`."""
+
+    def lowering(b: Builder, inputs: Sequence[int], params: Params) -> list[int]:
+        axes = ints(params["axes"])
+        return [b.emit(name, (each,), axes=axes) for each in inputs] if axes else list(inputs)
+
+    return lowering
 
 
 def _arg(name: str) -> Lowered:
@@ -301,6 +315,9 @@ LOWERINGS: dict[str, Lowered] = {
 SEVERAL: dict[str, Callable[[Builder, Sequence[int], Params], list[int]]] = {
     **pieces.SEVERAL,
     **dict.fromkeys(("optimization_barrier", "device_put"), lambda b, inputs, params: list(inputs)),  # noqa: ARG005
+    "psum": _over_mapped("reduce_sum"),
+    "pmax": _over_mapped("reduce_max"),
+    "pmin": _over_mapped("reduce_min"),
     "sort": sorting.sort,
     "top_k": sorting.top_k,
 }

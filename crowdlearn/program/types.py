@@ -196,6 +196,7 @@ class CannotExecute(Exception):
 
 
 TO_FLOAT = "convert to float32 first: x.astype(jnp.float32)"
+TO_32_BITS = "convert first: x.astype(jnp.float32), or an index by x.astype(jnp.int32)"
 
 
 def require_executable(primitive: str, inputs: Types, result: ValueType) -> None:
@@ -203,10 +204,7 @@ def require_executable(primitive: str, inputs: Types, result: ValueType) -> None
     source = inputs[0].dtype if inputs else result.dtype
     for each in (*inputs, result):
         if each.dtype in NARROW and primitive not in VALUE_PRESERVING:
-            raise CannotExecute(f"{primitive} of {each.dtype}, which may overflow", TO_FLOAT)
-    if primitive == "convert_element_type" and result.dtype in NARROW and not widens(source, result.dtype):
-        lossy = f"a conversion from {source} to {result.dtype}, which loses values"
-        raise CannotExecute(lossy, "convert to int32 or float32 instead")
+            raise CannotExecute(f"{primitive} of {each.dtype}, which may overflow", TO_32_BITS)
     if primitive == "dot_general" and source != "float32":
         raise CannotExecute(f"a matrix product of {source}", TO_FLOAT)
     if source != "float32" and primitive in OF_FLOATS:

@@ -13,6 +13,13 @@ from tests.job.updates import UPDATES
 
 X, Y = normal(3, 4), normal(3, 4, seed=1)
 
+
+def reach(x):
+    """How far apart the rows of a `vmap` are; JAX knows no derivative of it."""
+    kept = lax.stop_gradient(x)
+    return lax.pmax(kept, "rows") - lax.pmin(kept, "rows")
+
+
 ORDERS = (jnp.less, jnp.less_equal, jnp.greater, jnp.greater_equal)
 FLOATS = {
     "add": lambda x: x + Y,
@@ -161,6 +168,12 @@ FLOATS = {
     "several put on a device": lambda x: sum(jax.device_put((x * 2, x[0]))),
     "several behind a barrier": lambda x: sum(lax.optimization_barrier((lax.stop_gradient(x) * 2, x[0]))) * x,
     "stop_gradient": lambda x: x * lax.stop_gradient(x),
+    "sum over a mapped axis": lambda x: jax.vmap(lambda row: row / lax.psum(jnp.exp(row), "rows"), axis_name="rows")(x),
+    "mean over a mapped axis": lambda x: jax.vmap(lambda row: (row - lax.pmean(row, "rows")) ** 2, axis_name="rows")(x),
+    "extremes over a mapped axis": lambda x: jax.vmap(lambda row: row * reach(row), axis_name="rows")(x),
+    "several over two mapped axes": lambda x: jax.vmap(
+        jax.vmap(lambda y: y * sum(lax.psum((y, y * y), ("rows", "columns"))), axis_name="columns"), axis_name="rows"
+    )(x),
 }
 
 TABLE = normal(6, 5)
@@ -209,6 +222,17 @@ GATHERS = {
     "added_outside": lambda t, i: t.at[i * 2].add(1.0),
 }
 
+NARROW_GATHERS = {
+    "rows": lambda t, i: t[i],
+    "taken": lambda t, i: jnp.take(t, i, axis=0),
+    "elements": lambda t, i: t[i[0], i[1]],
+    "added": lambda t, i: t.at[i].add(1.0) * t,
+    "window": lambda t, i: lax.dynamic_slice_in_dim(t, i[0, 1], 2) * t[:2],
+    "beyond": lambda t, i: jnp.take(jnp.concatenate([t] * 21), i, axis=0) + i.astype(jnp.float32)[..., None],
+    "counted": lambda t, i: t * jnp.bincount(i[0], length=5),
+}
+"""Indices in the types that they travel in, none of which may overflow when JAX counts from the end."""
+
 
 def scalar(y):
     """A sum that weighs every element differently."""
@@ -224,6 +248,11 @@ def of_x(function):
 def by_batch(lookup):
     """A loss of the table, the indices being data."""
     return lambda table, batch: scalar(lookup(table, batch["i"].astype(jnp.int32)))
+
+
+def of_narrow(lookup):
+    """A loss of the table, the indices being data of few bits."""
+    return lambda table, batch: scalar(lookup(table, batch["i"]))
 
 
 def by_constants(lookup):
@@ -244,4 +273,8 @@ LOOKUPS = {
         ("constant", by_constants, {}),
     )
     if (name, kind) != ("from_the_end", "uint8")  # unsigned indices do not count from the end
+} | {
+    f"{name} of {dtype}": Model(of_narrow(lookup), TABLE, {"i": (INDICES - offset).astype(dtype)})
+    for name, lookup in NARROW_GATHERS.items()
+    for dtype, offset in (("uint8", 0), ("uint16", 0), ("int8", 3), ("int16", 3))
 }

@@ -53,8 +53,8 @@ WITH_ADVICE = {
         lambda w, batch: jnp.sum(lax.linalg.tridiagonal_solve(jnp.ones(4), 3 * jnp.ones(4), jnp.ones(4), w[:, None])),
         "write jnp.linalg.solve of the whole matrix, of at most 8 rows, or a lax.scan along the rows",
     ),
-    "psum": (
-        lambda w, batch: jnp.sum(jax.vmap(lambda x: x / lax.psum(x, "rows"), axis_name="rows")(w)),
+    "shard_map": (
+        lambda w, batch: jnp.sum(jax.pmap(lambda x: x / lax.psum(x, "devices"), axis_name="devices")(w[None])),
         "write the loss for one device, with jnp.sum and jnp.mean over axes of the minibatch instead",
     ),
     "reduce_xor": (
