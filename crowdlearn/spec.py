@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -86,9 +87,12 @@ def parse_target(text: str) -> Target:
         raise JobError(f"until is 'METRIC >= VALUE' or 'METRIC <= VALUE', got {text!r}")
     metric, relation, value = match.groups()
     try:
-        return Target(metric, ">=" if relation == ">=" else "<=", float(value))
+        number = float(value)
     except ValueError as error:
         raise JobError(f"until compares with a number, got {value!r}") from error
+    if not math.isfinite(number):
+        raise JobError(f"until compares with a finite number, got {value!r}")
+    return Target(metric, ">=" if relation == ">=" else "<=", number)
 
 
 class Headline(msgspec.Struct, frozen=True):

@@ -79,7 +79,7 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
         parameters=parts.parameters.flat,
         train=parts.train,
         held_out=parts.held_out or (),
-        warnings=(*model.warnings, *unreachable(job, spec.until, parts.parameters, parts.held_out)),
+        warnings=(*_unmeasured(job), *model.warnings, *unreachable(job, spec.until, parts.parameters, parts.held_out)),
         draws_anew=model.draws_anew,
     )
 
@@ -119,6 +119,13 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         min_improvement=job.min_improvement,
         initial_loss=model.initial_loss,
     )
+
+
+def _unmeasured(job: Job) -> tuple[str, ...]:
+    """What is said of metrics that nothing is given to."""
+    if job.metrics is None or job.data.held_out is not None:
+        return ()
+    return ("metrics are not computed: they are measured on held-out rows, and there are none; give Data(held_out=...).",)
 
 
 def _train(job: Job) -> Chunks:

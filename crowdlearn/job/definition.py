@@ -85,7 +85,7 @@ class Job:
             raise JobError(f"model expects the path of a JavaScript file, got {self.model!r:.80}")
         for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):
             if not isinstance(getattr(self, name), kind):
-                raise JobError(f"{name} expects {_EXAMPLES[name]}, got {_shown(getattr(self, name))}")
+                raise JobError(f"{name} expects {_EXAMPLES[name]}, got {_shown(getattr(self, name), name)}")
         for name, least, most in (("batch_size", 1, None), ("epochs", 1, None), ("seed", 0, MAX_SEED)):
             # Numbers of NumPy become Python's: a job's specification is JSON.
             object.__setattr__(self, name, count(name, getattr(self, name), least, most))
@@ -123,13 +123,15 @@ class Job:
         return compile_job(self, run or secrets.token_hex(6), time.time() if now is None else now)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, name: str) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}: write {value.__name__}()"
     if type(value).__module__.startswith("optax"):
         return f"optax's {type(value).__name__}: the service applies gradients itself, with optimizers of its own"
     if isinstance(value, Mapping):
-        return f"a {type(value).__name__}: write Data(x)"
+        return f"a {type(value).__name__}" + (": write Data(x)" if name == "data" else "")
+    if name == "data" and isinstance(value, tuple | list):
+        return f"a {type(value).__name__}: give each array a name, Data({{'x': x, 'y': y}})"
     # The repr of an array has several lines.
     return " ".join(repr(value).split())[:80]
 

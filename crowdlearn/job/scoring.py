@@ -196,17 +196,18 @@ def _export(
         with blamed_on(what, given, blamed):
             # What is printed or checked cannot be written as bytes.
             quiet = Quiet(score, flat, batch)
-            _require_no_callback(what, quiet)
+            _require_no_callback(quiet)
             exported = import_export().export(jax.jit(quiet.run), platforms=PLATFORMS)(flat, batch)
     data: bytes = bytes(exported.serialize())
     return data
 
 
-def _require_no_callback(what: str, quiet: Quiet) -> None:
+def _require_no_callback(quiet: Quiet) -> None:
+    """Of a loss, tracing has refused it before."""
     if quiet.callback is not None:
         name, line = quiet.callback
         where = f" at {line}" if line else ""
-        raise JobError(f"{what} uses `{name}`{where}, which an evaluator cannot execute{instead_of(name)}")
+        raise JobError(f"metrics uses `{name}`{where}, which an evaluator cannot execute{instead_of(name)}")
 
 
 class Scorer:

@@ -33,9 +33,9 @@ ADVICE = {
     "rng_bit_generator": "jax.random.bits with JAX's default generator",
     "rng_uniform": "jax.random.uniform",
     "fft": "a product with a constant Fourier matrix",
-    "pure_callback": "the computation itself in JAX; a browser has no Python",
-    "io_callback": "the computation itself in JAX; a browser has no Python",
-    "ffi_call": "the computation itself in JAX; a browser has no compiled libraries",
+    "pure_callback": "the computation itself with jax.numpy",
+    "io_callback": "the computation itself with jax.numpy",
+    "ffi_call": "the computation itself with jax.numpy",
     "tridiagonal_solve": "jnp.linalg.solve of the whole matrix, of at most 8 rows, or a lax.scan along the rows that "
     "eliminates and one backwards that substitutes",
     "tridiagonal": "a formulation without matrix decompositions",

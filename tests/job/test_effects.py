@@ -142,7 +142,7 @@ def callback(p, b):
 
 
 def test_a_callback_whose_result_is_scored_is_refused_with_its_line():
-    with pytest.raises(JobError, match=r"uses `pure_callback` at .*test_effects.py:\d+.*a browser has no Python"):
+    with pytest.raises(JobError, match=r"^metrics uses `pure_callback` at .*test_effects.py:\d+.*with jax.numpy"):
         job(plain, callback).compile()
 
 

@@ -185,7 +185,8 @@ def test_every_hyperparameter_reaches_the_spec():
         ),
         ({"loss": 3}, "loss expects a function of (params, batch), got 3"),
         ({"data": {"x": X}}, "data expects Data(train={...}, held_out={...}), got a dict: write Data(x)"),
-        ({"data": (X, Y)}, "data expects Data(train={...}, held_out={...}), got (array([["),
+        ({"data": (X, Y)}, "data expects Data(train={...}, held_out={...}), got a tuple: give each array a name"),
+        ({"downpour": {}}, "downpour expects Downpour(...), got a dict"),
         ({"data": Data(X)}, "training data expects arrays by name, such as {'x': x, 'y': y}, got one array: give it"),
         (
             {"data": Data(np.zeros(4, [("x", "f4", 3), ("y", "f4")]))},
@@ -197,6 +198,7 @@ def test_every_hyperparameter_reaches_the_spec():
         ({"batch_size": 33}, "batch_size expects at most 32, the training rows, got 33"),
         ({"epochs": 0}, "epochs expects at least 1, got 0"),
         ({"until": "accuracy > 0.9"}, "until is 'METRIC >= VALUE' or 'METRIC <= VALUE', got 'accuracy > 0.9'"),
+        ({"until": "positive >= 1e400"}, "until compares with a finite number, got '1e400'"),
         ({"until": "accuracy >= 0.9"}, "until expects one of loss, positive, got 'accuracy' in 'accuracy >= 0.9'"),
         ({"params": {}}, "a job has at least one parameter array, got none"),
         ({"data": Data({})}, "training data expects arrays by name, got {}"),

@@ -167,6 +167,12 @@ def test_a_mistake_in_metrics_is_told_with_its_line_and_what_to_write(name):
     assert line_of(metrics) in message
 
 
+def test_metrics_without_held_out_rows_are_said_not_to_be_computed():
+    fields = {"name": "a", "params": {"w": Normal(4)}, "loss": plain, "metrics": METRICS["several"][0], "batch_size": 8}
+    (note,) = Job(**fields, data=Data(DATA.train)).compile().warnings
+    assert note.startswith("metrics are not computed: they are measured on held-out rows, and there are none")
+
+
 @pytest.mark.parametrize("value", [1.5, np.float64(1.5), np.int32(2), True])
 def test_a_metric_may_be_a_number_of_python_or_numpy(value):
     job = Job(name="a", params={"w": Normal(4)}, loss=plain, metrics=lambda p, b: {"a": value}, data=DATA, batch_size=8)
