@@ -125,7 +125,9 @@ def _unmeasured(job: Job) -> tuple[str, ...]:
     """What is said of metrics that nothing is given to."""
     if job.metrics is None or job.data.held_out is not None:
         return ()
-    return ("metrics are not computed: they are measured on held-out rows, and there are none; give Data(held_out=...).",)
+    return (
+        "metrics are not computed: they are measured on held-out rows, and there are none; give Data(held_out=...).",
+    )
 
 
 def _train(job: Job) -> Chunks:
