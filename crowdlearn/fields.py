@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import math
+import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -90,11 +91,13 @@ def _require_fields(kind: type, construct: Any, args: tuple[Any, ...], kwargs: d
 
 
 def _parts(kind: type) -> dict[str, type]:
-    """The fields of a dataclass that hold a dataclass by default, such as `optimizer`, and which."""
+    """The fields of a dataclass that hold a dataclass, such as `data`, or do by default, and which."""
     if not dataclasses.is_dataclass(kind):
         return {}
+    hints = typing.get_type_hints(kind)
     made: list[tuple[str, Any]] = [(each.name, each.default_factory) for each in dataclasses.fields(kind)]
-    return {name: part for name, part in made if isinstance(part, type) and dataclasses.is_dataclass(part)}
+    held = [(name, hints[name] if made_by is dataclasses.MISSING else made_by) for name, made_by in made]
+    return {name: part for name, part in held if isinstance(part, type) and dataclasses.is_dataclass(part)}
 
 
 def _meant(name: str, names: Sequence[str], taken: Iterable[str], parts: Mapping[str, type]) -> str:
