@@ -36,14 +36,17 @@ GIVE_UP_SECONDS = 30.0
 """Who is not closed after so long counts as open for ever."""
 
 
-async def _prepare(redis: str) -> JobSpec:
+async def _prepare(redis: str) -> tuple[JobSpec, JobSpec]:
+    """A job with a curve and with data to download, and one without, whose gradients need no lease."""
     store = await connect(redis)
     spec = sized("hostile", 1000, train_rows=16 * CHUNK_ROWS, chunk_rows=CHUNK_ROWS)
+    pushed = sized("pushed", 1000)
     await submit(store, spec)
+    await submit(store, pushed)
     for point in range(MAX_POINTS):
         await store.curve.record(spec.run, "train", 0.25 * point, point, {"loss": 1 / (point + 1)})
     await store.close()
-    return spec
+    return spec, pushed
 
 
 async def _get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, accept: str = "identity") -> int:
@@ -118,7 +121,7 @@ def _row(name: str, took: list[float]) -> str:
 
 
 async def _measure(redis: str) -> None:
-    spec, gateway = await _prepare(redis), Gateway(redis)
+    (spec, pushed), gateway = await _prepare(redis), Gateway(redis)
     with running(gateway):
         print(f"{'status of 5,000 points':32} {'processor':>11} {'a second':>9} {'bytes':>8}")
         newest = f"/jobs/{spec.name}?after={MAX_POINTS - 4}"
@@ -133,9 +136,9 @@ async def _measure(redis: str) -> None:
             milliseconds, rate, size = await _statuses(gateway, path, accept)
             print(f"{name:32} {milliseconds:8.2f} ms {rate:9.0f} {size:8}")
         print(f"\n{'acks':44} {'median':>11} {'p99':>11}")
-        print(_row("alone", await _acks(gateway, spec, 0)))
+        print(_row("alone", await _acks(gateway, pushed, 0)))
         downloads = [asyncio.create_task(_download(gateway, spec)) for _ in range(DOWNLOADERS)]
-        print(_row(f"while {DOWNLOADERS} connections download chunks", await _acks(gateway, spec, 1)))
+        print(_row(f"while {DOWNLOADERS} connections download chunks", await _acks(gateway, pushed, 1)))
         for download in downloads:
             download.cancel()
         await asyncio.gather(*downloads, return_exceptions=True)

@@ -28,7 +28,7 @@ def sized(
     shard_size: int = 131_072,
     **changes: Any,
 ) -> JobSpec:
-    """A job of one array of `parameters` values whose gradients are never too stale."""
+    """A job of one array of `parameters` values without data: its gradients need no lease, and are never too stale."""
     fields: dict[str, Any] = {
         "name": name,
         "run": secrets.token_hex(6),
@@ -40,7 +40,7 @@ def sized(
         "optimizer": OptimizerSpec(),
         "staleness": StalenessSpec(expected=10**9, limit=10**9),
         "epochs": 1,
-        "train_rows": 100,
+        "train_rows": 0,
         "chunk_rows": 100,
         "held_out_rows": 0,
         "held_out_chunk_rows": 1,

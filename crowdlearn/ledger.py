@@ -52,6 +52,10 @@ class Book:
         """The leases of which any row is counted."""
         return {lease_of(grant) for grant in self._counted}
 
+    def fits(self, parts: Sequence[Part]) -> bool:
+        """Whether the grants have so many rows that are not counted yet."""
+        return all(self._counted.get(part.grant, 0) + part.rows <= self._leased_rows(part.lease) for part in parts)
+
     def count(self, parts: Sequence[Part]) -> None:
         """A gradient of these rows was applied. Rows beyond those that were leased are not counted."""
         for part in parts:

@@ -22,6 +22,9 @@ FEATURES = ("dropped", "wide")
 """What a gateway of this version understands beyond the first edition of protocol 1, as `welcome` lists it: the message
 `dropped`, and gradients as f32 in a job whose `push_codec` is smaller."""
 
+REPLICA_FEATURES = ("unleased",)
+"""What a replica of this version understands beyond the first edition, as `hello` lists it: that reason of an ack."""
+
 ModelKind = Literal["program", "module"]
 CodecName = Literal["f32", "f16", "int8"]
 
@@ -52,6 +55,10 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     replica: Annotated[str, Meta(pattern=REPLICA_ID)] | None
     run: Annotated[str, Meta(pattern=RUN_ID)] | None
     backend: Annotated[str, Meta(max_length=32)]
+    features: Annotated[list[Annotated[str, Meta(max_length=32)]], Meta(max_length=16)] = []
+    """What the replica understands beyond the first edition of protocol 1 (see REPLICA_FEATURES)."""
+    leases: Annotated[list[Natural], Meta(max_length=64)] = []
+    """What a replica that is back still trains: of other leases it may not know."""
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
@@ -164,7 +171,7 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
 
 
 AckStatus = Literal["accepted", "duplicate", "busy", "rejected"]
-RejectReason = Literal["not-finite", "future-version", "not-running", "expired"]
+RejectReason = Literal["not-finite", "future-version", "not-running", "expired", "unleased"]
 
 
 class Ack(Message, frozen=True, kw_only=True, tag="ack"):

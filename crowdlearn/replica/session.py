@@ -29,6 +29,10 @@ REASONS = {
 }
 
 
+MAX_LISTED = 64
+"""The most leases that the protocol allows in `hello`."""
+
+
 class Session:
     """One replica's conversation. Times are seconds of one monotonic clock."""
 
@@ -63,6 +67,8 @@ class Session:
             replica=known.replica if known else None,
             run=known.run if known else None,
             backend=self.backend,
+            features=list(protocol.REPLICA_FEATURES),
+            leases=self.training.held[-MAX_LISTED:] if self.training is not None else [],
         )
 
     def receive_text(self, text: str, now: float) -> list[Action]:

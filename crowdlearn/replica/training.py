@@ -60,6 +60,8 @@ class Training:
         """Leases trained whole of which the gateway has not been told."""
         self._dropped = 0
         """Minibatches dropped of which the gateway has not been told."""
+        self._failed: list[int] = []
+        """Leases whose chunks could not be had while the socket was away: they are still this replica's."""
         self._features: list[str] = []
         """What the gateway of this socket understands; during an upgrade the next may be of another version."""
 
@@ -67,6 +69,11 @@ class Training:
     def wait_reason(self) -> str | None:
         """Why the gateway gave no chunk when it was last asked, if it said so."""
         return self._leases.reason
+
+    @property
+    def held(self) -> list[int]:
+        """The leases that are not trained yet."""
+        return self._leases.held
 
     def connected(self, welcome: Welcome, now: float) -> list[Action]:
         """The gateway has said `welcome`, for the first time or again under the same identity."""
@@ -79,7 +86,7 @@ class Training:
         for rows in settled:
             self._settle(rows)
         # What is sent again goes before the sum that grew meanwhile: sequence numbers only increase.
-        return [*self._tell_trained(), *self._fetch(), *self.tick(now)]
+        return [*self._give_up_failed(), *self._tell_trained(), *self._fetch(), *self.tick(now)]
 
     def disconnected(self) -> None:
         """The socket is gone: until `connected` nothing is sent, asked or marked as sent."""
@@ -111,7 +118,14 @@ class Training:
             return []
         self._loading.remove(grant.lease)
         self._leases.drop(grant.lease, CHUNK_RETRY_SECONDS, now)
-        return [Say(Release(leases=[grant.lease]))] if self._connected else []
+        self._failed.append(grant.lease)
+        return self._give_up_failed()
+
+    def _give_up_failed(self) -> list[Action]:
+        if not self._connected or not self._failed:
+            return []
+        failed, self._failed = self._failed[-MAX_RELEASED:], []
+        return [Say(Release(leases=failed))]
 
     def fetched(self, frame: Frame) -> None:
         """Parameters of one shard came; raises FrameError or NotFiniteError when they are not fit for use."""

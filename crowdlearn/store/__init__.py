@@ -12,7 +12,18 @@ from crowdlearn.store.announcements import Announcement, Announcements, JobChang
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.connection import Connection
 from crowdlearn.store.curve import Curve
-from crowdlearn.store.data import WARMUP_SECONDS, Data, Exhausted, NoneFree, Progress, WarmingUp
+from crowdlearn.store.data import (
+    WARMUP_SECONDS,
+    Account,
+    Data,
+    Exhausted,
+    Granted,
+    Held,
+    Holder,
+    NoneFree,
+    Progress,
+    WarmingUp,
+)
 from crowdlearn.store.first_look import first_look
 from crowdlearn.store.fleet import Fleet
 from crowdlearn.store.jobs import Jobs, State
@@ -29,6 +40,7 @@ from crowdlearn.store.streams import START, Appended, Entry, StreamEntry, Stream
 __all__ = [
     "START",
     "WARMUP_SECONDS",
+    "Account",
     "AggregatorReport",
     "Announcement",
     "Appended",
@@ -40,6 +52,9 @@ __all__ = [
     "EvaluatorReport",
     "Exhausted",
     "GatewayReport",
+    "Granted",
+    "Held",
+    "Holder",
     "JobChanged",
     "Manifest",
     "NoneFree",

@@ -5,16 +5,69 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crowdlearn.schedule import rows_of
 from crowdlearn.snapshot import Work
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.faults import answer
+from crowdlearn.store.shard_state import read_applied
+from crowdlearn.store.streams import milliseconds_of
 
 FIRST_WARMUP_SECONDS = 30.0
 """The right to warm a run up lasts so long before the first gradient: a phone loads and compiles the model first."""
 
 WARMUP_SECONDS = 10.0
 """And so long after each gradient: a replica that hangs, or died with its gateway, holds the others up no longer."""
+
+
+HELD_SECONDS = 600.0
+"""It is remembered for so long what a replica holds: one that is away for longer comes back without leases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who leases: a replica, on one of the sockets that it has had."""
+
+    replica: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease that a replica got: its ordinal, and a number that tells it from others of the same chunk and epoch."""
+
+    lease: int
+    attempt: int
+
+    @property
+    def name(self) -> str:
+        """As streams and ledgers name it."""
+        return f"{self.lease}.{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a replica that is back was granted before, with all others of its `answer`: the first, the second, ...
+
+    `unsure`: it may not know of it, for the answer may have died with its socket.
+    """
+
+    granted: Granted
+    answer: int
+    unsure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a shard has committed of a replica, at `now` (Unix ms): all entries of before `committed` (Unix ms), its
+    sequence numbers up to `sequence`, and so many rows of each grant; all rows where the lease is trained.
+    """
+
+    now: int
+    committed: int
+    sequence: int
+    rows: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +117,69 @@ class Data:
         return chunk
 
     async def lease(
-        self, spec: JobSpec, count: int, lease_seconds: float, warmed_by: str | None = None
-    ) -> list[int] | Exhausted | NoneFree | WarmingUp:
-        """Leases up to `count` ordinals: expired leases first, then new ones, in order, until all epochs are leased.
+        self,
+        spec: JobSpec,
+        count: int,
+        lease_seconds: float,
+        holder: Holder,
+        *,
+        warming: bool = False,
+        given_up: Sequence[int] = (),
+    ) -> list[Granted] | Exhausted | NoneFree | WarmingUp:
+        """Leases up to `count` chunks: expired leases first, then new ones, in order, until all epochs are leased.
 
-        While a run is warmed up, `warmed_by` names the replica that asks: it gets leases only if nobody else has the
-        right to warm the run up, which it then has for FIRST_WARMUP_SECONDS.
+        Where there are none of these, those are leased a second time that others have had for `lease_seconds`, the
+        oldest first: whoever trains them first counts. The holder's own come last, once they have expired.
+
+        While a run is `warming`, the holder gets leases only if nobody else has the right to warm the run up, which it
+        then has for FIRST_WARMUP_SECONDS. `given_up` are leases that it does not hold any more.
         """
-        total = spec.epochs * spec.train_chunks
-        names = (keys.work(spec.run), keys.leases(spec.run), keys.warmup(spec.run), keys.state(spec.run))
-        first_expiry, *ordinals = await self._connection.run(
-            scripts.LEASE_CHUNKS, names, count, total, round(lease_seconds * 1000),
-            warmed_by or "", round(FIRST_WARMUP_SECONDS * 1000),
+        run, total = spec.run, spec.epochs * spec.train_chunks
+        names = (keys.work(run), keys.leases(run), keys.warmup(run), keys.state(run), keys.grants(run))
+        first_expiry, *found = await self._connection.run(
+            scripts.LEASE_CHUNKS, (*names, keys.held(run, holder.replica)), count, total,
+            _milliseconds(lease_seconds), holder.replica, int(warming), _milliseconds(FIRST_WARMUP_SECONDS),
+            _milliseconds(HELD_SECONDS), holder.socket, " ".join(map(str, given_up)),
         )  # fmt: skip
-        if ordinals:
-            return list(ordinals)
+        if found:
+            return [Granted(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         if first_expiry == -2:
             return WarmingUp()
         return Exhausted() if first_expiry < 0 else NoneFree(first_expiry / 1000)
+
+    async def take_held(self, run: str, holder: Holder, lease_seconds: float) -> list[Held]:
+        """A replica is back, on the holder's socket: what it holds, oldest first, leased anew."""
+        names = (keys.leases(run), keys.held(run, holder.replica))
+        times = (_milliseconds(lease_seconds), _milliseconds(HELD_SECONDS))
+        raw = await self._connection.run(scripts.TAKE_HELD, names, holder.socket, *times)
+        held = []
+        for ordinal, value in zip(raw[::2], raw[1::2], strict=True):
+            attempt, answered, place, *unsure = value.split(b":")
+            granted = Granted(int(ordinal), int(attempt))
+            held.append((int(place), Held(granted, int(answered), unsure=bool(unsure))))
+        return [each for _, each in sorted(held, key=lambda each: (each[1].answer, each[0]))]
+
+    async def account(self, spec: JobSpec, shard: int, replica: str, grants: Sequence[Granted]) -> Account:
+        """What a shard has committed of a replica: up to which sequence number, and which rows of its grants."""
+        run = spec.run
+        names = (keys.manifest(run, shard), keys.applied(run, shard), keys.ledger(run, shard), keys.stream(run, shard))
+        now, offset, waiting, applied, *rows = await self._connection.run(
+            scripts.READ_ACCOUNT, names, replica, *(grant.name for grant in grants)
+        )
+        sequence = read_applied(applied).sequence if applied else 0
+        # What is appended from now on may have this very millisecond: it is not of before.
+        committed = milliseconds_of(offset.decode()) if waiting else now + 1
+        # Read last: a lease that is trained has left the ledger.
+        still = await self.outstanding(run, [grant.lease for grant in grants])
+        counted = [
+            n if grant.lease in still else rows_of(spec, grant.lease) for grant, n in zip(grants, rows, strict=True)
+        ]
+        return Account(now, committed, sequence, counted)
+
+    async def outstanding(self, run: str, ordinals: Sequence[int]) -> set[int]:
+        """Those of `ordinals` that are leased, or have been, and are not trained."""
+        scores = await self._connection.batch([("ZSCORE", keys.leases(run), ordinal) for ordinal in ordinals])
+        return {ordinal for ordinal, score in zip(ordinals, scores, strict=True) if score is not None}
 
     async def warm_up(self, run: str, replica: str) -> bool:
         """Takes or extends the right to warm a run up, for a replica that has a gradient; False if another has it."""
@@ -96,16 +194,37 @@ class Data:
         """Extends leases that are still outstanding."""
         if ordinals:
             names = (keys.leases(run),)
-            await self._connection.run(scripts.EXTEND_CHUNKS, names, round(lease_seconds * 1000), *ordinals)
+            await self._connection.run(scripts.EXTEND_CHUNKS, names, _milliseconds(lease_seconds), *ordinals)
 
-    async def release(self, run: str, ordinals: Sequence[int]) -> None:
-        """Gives leases back untrained; they are the next to be leased."""
-        await self.extend(run, ordinals, 0)
+    async def release(self, run: str, holder: Holder, ordinals: Sequence[int]) -> None:
+        """Gives leases back untrained; they are the next to be leased. Not those of a replica on another socket."""
+        await self._let_go(run, holder, 0.0, ordinals, keep=False)
 
-    async def trained(self, run: str, ordinal: int, rows: int) -> bool:
-        """Counts a lease as trained; False if it was counted before or never leased."""
-        names = (keys.work(run), keys.leases(run))
-        return bool(await self._connection.run(scripts.FINISH_CHUNK, names, ordinal, rows))
+    async def leave(
+        self, run: str, holder: Holder, ordinals: Sequence[int], seconds: float, given_up: Sequence[int] = ()
+    ) -> None:
+        """A socket is gone: its replica's leases expire after `seconds`, unless it is on another one by then.
+
+        `given_up` are leases that it does not hold any more, and nobody waits for.
+        """
+        await self._let_go(run, holder, seconds, ordinals, keep=True)
+        await self._let_go(run, holder, None, given_up, keep=False)
+
+    async def _let_go(
+        self, run: str, holder: Holder, seconds: float | None, ordinals: Sequence[int], *, keep: bool
+    ) -> None:
+        if ordinals:
+            names = (keys.leases(run), keys.held(run, holder.replica))
+            expire = "" if seconds is None else _milliseconds(seconds)
+            await self._connection.run(scripts.LET_GO, names, holder.socket, expire, int(keep), *ordinals)
+
+    async def book(self, spec: JobSpec, shard: int, ordinals: Sequence[int]) -> list[int]:
+        """A shard has committed all rows of these leases; returns those that are trained: all shards have."""
+        run = spec.run
+        names = (keys.work(run), keys.leases(run), keys.booked(run), keys.grants(run), keys.state(run))
+        calls = [(names, (ordinal, shard, len(spec.shards), rows_of(spec, ordinal))) for ordinal in ordinals]
+        outcomes = map(answer, await self._connection.run_each(scripts.BOOK_LEASE, calls))
+        return [ordinal for ordinal, trained in zip(ordinals, outcomes, strict=True) if trained]
 
     async def count_dropped(self, run: str, minibatches: int) -> None:
         """So many more minibatches are in no gradient, because they gave no finite numbers, as their replicas say."""
@@ -122,3 +241,7 @@ class Data:
         """How much of the job is trained."""
         rows, done, dropped = await self._connection.call("HMGET", keys.work(spec.run), "rows", "done", "dropped")
         return Progress(int(rows or 0), int(done or 0), spec.epochs * spec.train_chunks, int(dropped or 0))
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -56,8 +56,9 @@ class Extent:
 
     def following(self, blobs: Sequence[str]) -> list[str]:
         """All other keys of a run that was trained; `blobs` are the names of the shards' newest values."""
-        of_run = (keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases, keys.replicas)
-        names = [key(self.run) for key in (*of_run, keys.refusals, keys.scorings, keys.best)] + self.chunks()
+        of_run = (keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases)
+        of_training = (keys.grants, keys.booked, keys.replicas, keys.refusals, keys.scorings, keys.best)
+        names = [key(self.run) for key in (*of_run, *of_training)] + self.chunks()
         for shard, blob in enumerate(blobs):
             names += [keys.parameters(self.run, shard, blob), keys.slots(self.run, shard, blob)]
             names += [keys.stream(self.run, shard), keys.applied(self.run, shard), keys.ledger(self.run, shard)]

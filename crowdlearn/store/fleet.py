@@ -38,21 +38,27 @@ class Fleet:
         """Says that `evaluator` has ended."""
         await self._connection.call("ZREM", keys.EVALUATORS, evaluator)
 
-    async def report_replicas(self, run: str, gateway: str, count: int) -> None:
-        """Reports how many replicas a gateway serves; forgets gateways that stopped reporting."""
+    async def report_replicas(self, run: str, gateway: str, count: int) -> int:
+        """Reports how many replicas a gateway serves; forgets gateways that stopped reporting. Returns those of all."""
         now = await self._connection.now()
         names = (keys.replicas(run), keys.state(run))
         raw = await self._connection.run(scripts.REPORT_REPLICAS, names, gateway, f"{count}:{now:.0f}")
-        silent = [name for name, report in zip(raw[::2], raw[1::2], strict=True) if not _fresh(report, now)]
+        reports = dict(zip(raw[::2], raw[1::2], strict=True))
+        silent = [name for name, report in reports.items() if not _fresh(report, now)]
         if silent:
             await self._connection.call("HDEL", names[0], *silent)
+        return sum(_count(report) for name, report in reports.items() if name not in silent)
 
     async def replicas(self, run: str) -> list[int]:
         """How many replicas each gateway serves that serves any."""
         now = await self._connection.now()
         reports = (await self._connection.call("HGETALL", keys.replicas(run))).values()
-        counts = (int(report.partition(b":")[0]) for report in reports if _fresh(report, now))
+        counts = (_count(report) for report in reports if _fresh(report, now))
         return [count for count in counts if count]
+
+
+def _count(report: bytes) -> int:
+    return int(report.partition(b":")[0])
 
 
 def _fresh(report: bytes, now: float) -> bool:

@@ -55,6 +55,18 @@ def leases(run: str) -> str:
     return f"crowdlearn:{{{run}}}:leases"
 
 
+def grants(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:grants"
+
+
+def booked(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:booked"
+
+
+def held(run: str, replica: str) -> str:
+    return f"crowdlearn:{{{run}}}:held:{replica}"
+
+
 def warmup(run: str) -> str:
     return f"crowdlearn:{{{run}}}:warmup"
 

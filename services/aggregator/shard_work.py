@@ -18,6 +18,9 @@ from services.aggregator.training_curve import TrainingCurve
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 2.0
+"""How often a shard looks which of the leases in its ledger are trained on all shards: those leave it."""
+
 FUTURE_SECONDS = 86400.0
 """An id so far ahead of the clock was not made by Redis; clocks of two machines may differ by hours."""
 
@@ -49,6 +52,9 @@ class ShardWork:
         self._committing: asyncio.Task[None] | None = None
         self.committed_version = writer.version
         self._last_commit_seconds = 0.0
+        self._last_look_seconds = 0.0
+        self._over: set[int] = set()
+        """Leases that are trained, and leave the ledger with the next commit."""
         # One shard speaks for the job: its gradients carry the loss of every push.
         self._curve = TrainingCurve() if shard == 0 else None
 
@@ -60,6 +66,8 @@ class ShardWork:
             StoreUnavailableError: Redis is away; the last commit's outcome is unknown.
         """
         try:
+            # The owner before this one may have died between a commit and its booking.
+            await self._book(self._writer.take_full())
             while (batch := await self._next_batch()) is not None:
                 if batch:
                     self._writer.latest_milliseconds = 1000 * (await self._store.now() + FUTURE_SECONDS)
@@ -96,11 +104,18 @@ class ShardWork:
         await self._end_commit()
         if self._writer.pending:
             self._last_commit_seconds = time.monotonic()
-            commit = self._writer.take()
+            self._writer.drop(self._over)
+            self._over = set()
+            commit, full = self._writer.take(), self._writer.take_full()
+            counted = self._writer.leases - set(full) if self._look_due else set()
             if self._writer.diverged:
                 # First: if this owner dies between the two, the next one finds the same entries and does the same.
                 await self._finish_diverged(commit)
-            self._committing = asyncio.create_task(self._commit(commit))
+            self._committing = asyncio.create_task(self._commit(commit, full, counted))
+
+    @property
+    def _look_due(self) -> bool:
+        return time.monotonic() - self._last_look_seconds >= LOOK_SECONDS
 
     async def _finish_diverged(self, commit: Commit) -> None:
         if await self._store.jobs.finish(self._spec.run, "diverged"):
@@ -118,7 +133,7 @@ class ShardWork:
             committing, self._committing = self._committing, None
             await committing
 
-    async def _commit(self, commit: Commit) -> None:
+    async def _commit(self, commit: Commit, full: list[int], counted: set[int]) -> None:
         try:
             with metrics.COMMIT_SECONDS.time():
                 committed = await self._store.shards.commit(self._spec.run, self._shard, commit)
@@ -136,7 +151,20 @@ class ShardWork:
                 self._spec.name, self._spec.run, self._shard, commit.offset,
             )  # fmt: skip
             self._inbox.restart(committed.offset)
+        await self._book(full)
+        await self._look_what_is_trained(counted)
         await self._record_point()
+
+    async def _book(self, full: list[int]) -> None:
+        """Says of which leases this shard has committed all rows."""
+        if full:
+            self._over |= set(await self._store.data.book(self._spec, self._shard, full))
+
+    async def _look_what_is_trained(self, counted: set[int]) -> None:
+        """Other shards may have been the last to have all rows of a lease, or another grant of it."""
+        if counted:
+            self._last_look_seconds = time.monotonic()
+            self._over |= counted - await self._store.data.outstanding(self._spec.run, sorted(counted))
 
     def _count(self, absorbed: Absorbed) -> None:
         for outcome, number in absorbed.outcomes.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -34,6 +34,8 @@ class Outcome(StrEnum):
     """Raised each time it was absorbed: a mistake of ours."""
     NOTED = "noted"
     """No gradient: rows of which none was finite, as a gateway says."""
+    UNLEASED = "unleased"
+    """Of rows that are counted already: a grant is trained once, on however many sockets its replica is."""
     DIVERGED = "diverged"
     """Came after the shard had diverged; those that made it diverge were counted as applied."""
 
@@ -101,6 +103,19 @@ class ShardWriter:
             self.pending += 1
         return absorbed
 
+    def take_full(self) -> list[int]:
+        """The leases of which all rows are in what `take` gives next, or were when the shard was loaded; each once."""
+        return self._book.take_full()
+
+    @property
+    def leases(self) -> set[int]:
+        """The leases of which rows are counted: those that are trained are to be dropped."""
+        return self._book.leases
+
+    def drop(self, leases: Iterable[int]) -> None:
+        """These leases are trained on all shards."""
+        self._book.drop(leases)
+
     def take(self) -> Commit:
         """The next commit: a copy of the state, and what changed since the last one, which it follows.
 
@@ -151,6 +166,10 @@ class ShardWriter:
         if entry.rows and self._spec.train_rows and not self.diverged:
             self._book.count(ledger.read(entry.rows))
 
+    def _is_leased(self, entry: StreamEntry) -> bool:
+        # What a gateway of before the ledger appended names no rows: it is applied, and counts none.
+        return not entry.rows or not self._spec.train_rows or self._book.fits(ledger.read(entry.rows))
+
     def _absorb_frame(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
         try:
             frame = self._read(entry)
@@ -163,6 +182,8 @@ class ShardWriter:
             return Outcome.DUPLICATE
         if self.diverged:
             return Outcome.DIVERGED
+        if not self._is_leased(entry):
+            return Outcome.UNLEASED
         try:
             return self._weigh_and_apply(frame, absorbed)
         except FrameError as error:

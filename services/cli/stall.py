@@ -19,6 +19,10 @@ CAUSES: dict[RejectReason, tuple[str, str]] = {
         "replicas have parameters that Redis has not, which lost writes",
         "It should pass by itself; if not, reload the pages of the replicas",
     ),
+    "unleased": (
+        "the replicas push gradients of rows that they have not leased",
+        "A client of your own has to lease rows, and to push no more minibatches than these make",
+    ),
 }
 """What is wrong and what to do, by the reason of the refusals. A running job refuses for no other."""
 

@@ -81,6 +81,8 @@ class Conditions:
     `newest` is the newest version it has heard of, `remembered` whether the shard still knows what it applied of the
     replica, `may_train` whether nobody else warms the run up; `asked` tells that Redis was asked for all just now.
     `room` tells whether stream and intake take another frame. `retry_seconds` is when to try again what is busy.
+    `accounted` tells whether it is known what of the replica's leases was sent over a socket before, `leased` whether
+    the frame is of leased rows that were not sent yet, or the job has none.
     """
 
     running: bool
@@ -90,6 +92,8 @@ class Conditions:
     asked: bool
     room: bool
     retry_seconds: float
+    accounted: bool = True
+    leased: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,10 @@ def admit(frame: Frame, codec: Codec, lane: Lane, conditions: Conditions) -> Ver
         return reject(frame, "expired") if conditions.asked else ASK_REDIS
     if frame.version > conditions.newest:
         return reject(frame, "future-version") if conditions.asked else ASK_REDIS
+    if not conditions.accounted:
+        return busy(frame.shard, frame.sequence, conditions.retry_seconds) if conditions.asked else ASK_REDIS
+    if not conditions.leased:
+        return reject(frame, "unleased")
     if not conditions.room:
         return busy(frame.shard, frame.sequence, conditions.retry_seconds)
     if not _finite(frame, codec):

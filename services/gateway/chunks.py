@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import secrets
+import time
+from collections.abc import Callable, Collection
+from functools import partial
 
 from crowdlearn import metrics
 from crowdlearn.protocol import Grant, Leased, Wait
-from crowdlearn.schedule import chunk_of
+from crowdlearn.schedule import chunk_of, rows_of
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Exhausted, NoneFree, Store, WarmingUp
+from crowdlearn.store import Exhausted, Holder, NoneFree, Store, WarmingUp
 from services.gateway import session as actions
+from services.gateway.allotment import Allotment
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
-
-MAX_HELD = 32
-"""Leases that one socket may have: open sockets keep theirs for ever, and one must not take them all."""
 
 MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.2, 2.0
 """Leases may be given back at any time, so a replica without one asks more often than they expire."""
@@ -27,6 +30,9 @@ most so often a second. When it is over they are told."""
 EARLIER_MINIBATCHES = 64
 """A replica may have dropped so many minibatches of leases that it had on another socket, and more are not counted."""
 
+SETTLE_SECONDS = 10.0
+"""A replica says that leases are trained, and rows of them have not come: they go back after so long."""
+
 RETURN_SECONDS = 10.0
 """A replica that lost its socket has so long to come back before its chunks go to others."""
 
@@ -34,17 +40,108 @@ RETURN_SECONDS = 10.0
 class Leases:
     """What one replica has leased."""
 
-    def __init__(self, store: Store, settings: GatewaySettings) -> None:
-        self._store, self._settings = store, settings
-        self.held: set[int] = set()
-        self.replica = ""
-        """Who asks; known once it is welcome."""
+    # Sockets are many.
+    __slots__ = (
+        "_arrived", "_claims", "_droppable", "_dropped", "_given_up", "_holder", "_monotonic", "_progress_seconds",
+        "_settings", "_spent", "_store", "allotment", "waits_for_warmup",
+    )  # fmt: skip
+
+    def __init__(
+        self, store: Store, settings: GatewaySettings, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._settings, self._monotonic = store, settings, monotonic
+        self._holder = Holder("", "")
+        self.allotment: Allotment | None = None
+        """The rows that gradients may be of; None in a job without any."""
         self.waits_for_warmup = False
-        self._unreported: list[int] = []
+        self._progress_seconds = monotonic()
+        self._claims: dict[int, float] = {}
+        """Leases that the replica says are trained, and when it said so."""
+        self._spent: dict[int, dict[int, tuple[int, int]]] = {}
+        """Leases whose rows are all in the streams, with the place of the last of them in each."""
+        self._given_up: list[int] = []
+        """Leases that it does not hold any more, of which Redis is told with the next question."""
+        self._arrived: dict[int, int] = {}
         self._dropped = 0
         """Minibatches that were dropped and are not reported."""
         self._droppable = EARLIER_MINIBATCHES
         """How many more may be: anybody may say so, but nobody about more than was leased."""
+
+    @property
+    def held(self) -> set[int]:
+        """The leases of which not all rows are in the streams."""
+        return self.allotment.open if self.allotment is not None else set()
+
+    async def arrive(self, spec: JobSpec, replica: str, is_back: bool, known: Collection[int] = ()) -> list[int]:
+        """The replica is welcome; returns up to which sequence number its gradients are known, a shard.
+
+        If it `is_back`, `known` are the leases that it says it trains; of an answer it has heard all or nothing.
+        What it leased over a socket before is its own again. Of a shard that has not committed everything yet which
+        was in its stream when the replica came, nobody knows how much of that: see `account`.
+        """
+        shards = range(len(spec.shards))
+        self._holder = Holder(replica, secrets.token_hex(8))
+        if not spec.train_rows:
+            return [0 for _ in shards]
+        allotment = self.allotment = Allotment(partial(rows_of, spec), spec.batch.rows, len(shards))
+        if is_back:
+            everything = await self._store.data.take_held(spec.run, self._holder, self._settings.lease_seconds)
+            heard = {held.answer for held in everything if held.granted.lease in known}
+            for held in everything:
+                allotment.grant(held.granted, unsure=held.unsure and held.answer not in heard)
+        if not allotment.granted:
+            return [0 for _ in shards]
+        allotment.unknown.update(shards)
+        return list(await asyncio.gather(*(self.account(spec, shard) for shard in shards)))
+
+    async def account(self, spec: JobSpec, shard: int) -> int:
+        """Looks what a shard has committed of the replica's gradients: up to which sequence number."""
+        assert self.allotment is not None
+        grants = self.allotment.granted
+        account = await self._store.data.account(spec, shard, self._holder.replica, grants)
+        # What a gateway before this one appends later was not acknowledged: it comes again, and is of the same rows.
+        if account.committed > self._arrived.setdefault(shard, account.now):
+            self.allotment.account(shard, grants, account.rows)
+        return account.sequence
+
+    def moved(self) -> None:
+        """A gradient is in the streams."""
+        self._progress_seconds = self._monotonic()
+
+    def extendable(self, offset: Callable[[int], tuple[int, int]]) -> list[int]:
+        """The leases to extend; `offset` is what a shard has committed of its stream.
+
+        Of a replica that makes no progress for a lease they are not: it may be asleep, or keep others from training.
+        """
+        if self.allotment is None:
+            return []
+        self._put_by()
+        self._spent = {
+            lease: last
+            for lease, last in self._spent.items()
+            if any(offset(shard) < place for shard, place in last.items())
+        }
+        idle = self._monotonic() - self._progress_seconds > self._settings.lease_seconds
+        return [*self._spent, *(() if idle else self.held)]
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` may have something to do."""
+        return bool(self._claims) or (self.allotment is not None and self.allotment.is_unsure)
+
+    async def settle(self, spec: JobSpec) -> None:
+        """Gives leases back whose rows do not come.
+
+        Of those that the replica says are trained they have come, or never will; rows are counted for its oldest lease
+        first, whichever they are of: while it has others, they may come yet. And of what it was granted as its socket
+        broke it may not know.
+        """
+        held = self.held
+        self._claims = {lease: since for lease, since in self._claims.items() if lease in held}
+        if not held or self.allotment is None or not self.allotment.sure <= self._claims.keys():
+            return
+        if self._monotonic() - max(self._progress_seconds, *self._claims.values(), 0.0) >= SETTLE_SECONDS:
+            await self._give_back(spec, held)
 
     def drop(self, minibatches: int) -> None:
         """So many minibatches gave no finite numbers; reported with what comes next."""
@@ -57,54 +154,68 @@ class Leases:
         """Does what a Take, a Finish, a GiveBack or a CountDropped asks for."""
         if isinstance(action, actions.CountDropped):
             self.drop(action.minibatches)
-        if isinstance(action, actions.Finish):
-            # Also leases that another gateway granted: the replica may have reconnected since.
-            self._unreported.append(action.lease)
+            if self.allotment is not None:
+                self.allotment.drop(range(len(run.spec.shards)), action.minibatches)
+        if isinstance(action, actions.Finish) and action.lease in self.held:
+            self._claims.setdefault(action.lease, self._monotonic())
         await self._report(run.spec)
         if isinstance(action, actions.Take) and run.running:
             outbox.say(await self._take(run, action.count))
         elif isinstance(action, actions.GiveBack):
             returned = self.held.intersection(action.leases)
-            self.held -= returned
             # What was given back is in nobody's minibatches: leasing and giving back must not add up to a licence.
             self._droppable -= min(self._droppable, sum(_minibatches(run.spec, lease) for lease in returned))
-            await self._store.data.release(run.spec.run, sorted(returned))
+            await self._give_back(run.spec, returned)
 
     def postpone(self, action: actions.Action, outbox: Outbox) -> None:
-        """Redis is away: the replica asks again, and what it has trained is reported then."""
+        """Redis is away: the replica asks again."""
         if isinstance(action, actions.Take):
             outbox.say(Wait(seconds=MAX_WAIT_SECONDS))
-        del self._unreported[:-MAX_HELD]
 
     async def abandon(self, run: Run) -> None:
         """The socket is gone: others get its chunks unless the replica comes back soon."""
-        held, self.held = sorted(self.held), set()
+        self._put_by()
+        held, given_up = sorted(self.held), self._given_up
         await self._report(run.spec)
         if run.warming:
-            await self._store.data.end_warm_up(run.spec.run, self.replica)
-        await self._store.data.extend(run.spec.run, held, min(RETURN_SECONDS, self._settings.lease_seconds))
+            await self._store.data.end_warm_up(run.spec.run, self._holder.replica)
+        seconds = min(RETURN_SECONDS, self._settings.lease_seconds)
+        await self._store.data.leave(run.spec.run, self._holder, held, seconds, given_up)
 
     async def _report(self, spec: JobSpec) -> None:
-        # Before the leases that they are of: with the last of these the job ends, and its end tells of them.
         if dropped := self._dropped:
             await self._store.data.count_dropped(spec.run, dropped)
             # A frame may have been refused meanwhile.
             self._dropped -= dropped
-        while self._unreported:
-            lease = self._unreported[0]
-            _, chunk = chunk_of(spec, lease)
-            await self._store.data.trained(spec.run, lease, spec.rows_of_chunk(chunk))
-            self._unreported.pop(0)
-            self.held.discard(lease)
+
+    async def _give_back(self, spec: JobSpec, leases: set[int]) -> None:
+        if self.allotment is not None:
+            self.allotment.remove(leases)
+        await self._store.data.release(spec.run, self._holder, sorted(leases))
+
+    def _put_by(self) -> None:
+        """Lets go of the leases whose rows are all in the streams."""
+        if self.allotment is not None:
+            spent, last = self.allotment.take_spent(), self.allotment.last
+            self._spent.update(dict.fromkeys(spent, last))
+            self._given_up += spent
 
     async def _take(self, run: Run, count: int) -> Leased | Wait:
         spec = run.spec
         self.waits_for_warmup = False
-        wanted = min(count, MAX_HELD - len(self.held))
+        self._put_by()
+        held = len(self.held)
+        wanted = min(count, run.fair_share - held)
         if wanted < 1:
-            return Wait(seconds=MAX_WAIT_SECONDS)
-        seconds = self._settings.lease_seconds
-        taken = await self._store.data.lease(spec, wanted, seconds, self.replica if run.warming else None)
+            return Wait(seconds=run.share_wait_seconds)
+        if not held:
+            # Whoever has waited for a lease was not idle.
+            self.moved()
+        seconds, given_up = self._settings.lease_seconds, tuple(self._given_up)
+        taken = await self._store.data.lease(
+            spec, wanted, seconds, self._holder, warming=run.warming, given_up=given_up
+        )
+        self._given_up = self._given_up[len(given_up) :]
         if isinstance(taken, WarmingUp):
             self.waits_for_warmup = True
             longest = max(WARMUP_WAIT_SECONDS, len(run.members) / WARMUP_ASKS_PER_SECOND)
@@ -112,13 +223,13 @@ class Leases:
             return Wait(seconds=random.uniform(0.5, 1) * longest if run.warming else 0.0, reason="warmup")
         if isinstance(taken, NoneFree):
             return Wait(seconds=min(max(taken.seconds, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
-        if isinstance(taken, Exhausted):
+        if isinstance(taken, Exhausted) or self.allotment is None:
             # All is trained; the end of the job is announced when its gradients are applied.
             return Wait(seconds=MAX_WAIT_SECONDS)
-        self.held.update(taken)
-        grants = [self._grant(spec, ordinal) for ordinal in taken]
-        self._droppable += sum(_minibatches(spec, ordinal) for ordinal in taken)
-        return Leased(leases=grants)
+        for granted in taken:
+            self.allotment.grant(granted)
+        self._droppable += sum(_minibatches(spec, granted.lease) for granted in taken)
+        return Leased(leases=[self._grant(spec, granted.lease) for granted in taken])
 
     def _grant(self, spec: JobSpec, ordinal: int) -> Grant:
         epoch, chunk = chunk_of(spec, ordinal)

@@ -26,8 +26,8 @@ MAX_BATCH_BYTES = 4 << 20
 class Sender(Protocol):
     """Who is told what became of a frame."""
 
-    def landed(self, shard: int, sequence: int, backlog_entries: int) -> None:
-        """It is in the stream, which has so many entries now."""
+    def landed(self, shard: int, sequence: int, appended: Appended) -> None:
+        """It is in the stream."""
 
     def crashed(self, shard: int, sequence: int) -> None:
         """It is not, or nobody knows."""
@@ -128,7 +128,7 @@ class Intake:
 
     def _tell_one(self, waiting: Waiting, outcome: Appended | StoreUnavailableError) -> None:
         if isinstance(outcome, Appended):
-            waiting.sender.landed(waiting.entry.shard, waiting.sequence, outcome.backlog_entries)
+            waiting.sender.landed(waiting.entry.shard, waiting.sequence, outcome)
         else:
             waiting.sender.crashed(waiting.entry.shard, waiting.sequence)
 

@@ -12,7 +12,7 @@ from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import Close, RejectReason
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Manifest
+from crowdlearn.store import Manifest, position
 from services.gateway.broadcast import Channel
 from services.gateway.intake import Intake
 from services.gateway.outbox import Outbox
@@ -24,6 +24,16 @@ MIN_BACKLOG = 256
 """A stream may always hold so many gradients, however short a job's patience with stale ones is."""
 
 
+MAX_HELD = 32
+"""Leases that one socket may have, however small the crowd is."""
+
+SHARES = 2
+"""A socket may hold so many times its part of an epoch: a chunk is trained while the next travels, and devices differ.
+Its share of the steps is no more than that of the rows."""
+
+MIN_SHARE_WAIT_SECONDS, MAX_SHARE_WAIT_SECONDS, SHARE_ASKS_PER_SECOND = 0.2, 2.0, 1000
+"""Who has its share asks again after so long; all of a crowd at most so often a second."""
+
 LET_IN_PER_SECOND = 500
 """After the warm-up so many replicas a second are asked to come: each takes a lease from Redis and loads chunks."""
 
@@ -33,9 +43,15 @@ class Member(Protocol):
 
     outbox: Outbox
 
+    def extendable(self) -> list[int]:
+        """The leases of the replica that are to be extended."""
+
     @property
-    def held(self) -> set[int]:
-        """The leases that the replica has."""
+    def unsettled(self) -> bool:
+        """Whether `settle` may have something to do."""
+
+    async def settle(self) -> None:
+        """Gives leases back whose rows do not come."""
 
     def finish(self, reason: str) -> None:
         """The run has ended."""
@@ -49,10 +65,14 @@ class Member(Protocol):
 
 @dataclass(slots=True)
 class Shard:
-    """The newest that is known of a shard. `waiting` frames are in the intake, `backlog` in the stream."""
+    """The newest that is known of a shard; `offset` is the place in its stream up to which all is committed.
+
+    `waiting` frames are in the intake, `backlog` in the stream.
+    """
 
     newest: int
     forgotten: int
+    offset: tuple[int, int] = (0, 0)
     backlog: int = 0
     waiting: int = 0
 
@@ -71,6 +91,8 @@ class Run:
         """Gradients that nobody will ever apply, since the last one that was applied."""
         self.warming = self._is_warming()
         """Whether one replica still trains alone: a shard has fewer versions than the job's warm-up."""
+        self.crowd = 0
+        """Replicas of the run on all gateways, as they were last reported."""
         self._warn_of_large_frames()
 
     def __str__(self) -> str:
@@ -101,6 +123,22 @@ class Run:
         within_budget = (entries + 1) * frame_bytes <= self._settings.backlog_bytes and not self._intake.store_is_full
         affordable = within_budget or entries == 0
         return patient and affordable and self._intake.has_room(frame_bytes)
+
+    def offset(self, shard: int) -> tuple[int, int]:
+        """The place in the shard's stream up to which all is known to be committed."""
+        return self._shards[shard].offset
+
+    @property
+    def fair_share(self) -> int:
+        """How many leases one socket may hold."""
+        crowd = max(1, self.crowd, len(self.members))
+        return max(1, min(MAX_HELD, -(-SHARES * self.spec.train_chunks // crowd)))
+
+    @property
+    def share_wait_seconds(self) -> float:
+        """When somebody who holds its share may ask for more."""
+        crowded = len(self.members) / SHARE_ASKS_PER_SECOND
+        return min(MAX_SHARE_WAIT_SECONDS, max(MIN_SHARE_WAIT_SECONDS, crowded))
 
     def refused(self, reason: RejectReason, gradients: int) -> None:
         """So many gradients will never be taken."""
@@ -145,7 +183,8 @@ class Run:
 
     def learned(self, shard: int, manifest: Manifest) -> None:
         """One manifest was read."""
-        self._shards[shard].newest, self._shards[shard].forgotten = manifest.version, manifest.forgotten
+        known = self._shards[shard]
+        known.newest, known.forgotten, known.offset = manifest.version, manifest.forgotten, position(manifest.offset)
         self._note_warmup()
         self.channels[shard].announce(manifest.version, manifest.fence)
 

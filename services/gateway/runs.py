@@ -131,6 +131,8 @@ class Runs:
                     with self._faults.contained(f"to look at {run}"):
                         await self._look(run)
                         run.warn_of_stall(time.monotonic())
+                        for member in [member for member in run.members if member.unsettled]:
+                            await member.settle()
                         await self._report(run)
                 with self._faults.contained("to report this gateway"):
                     await self._report_all()
@@ -143,7 +145,7 @@ class Runs:
             with self._outage.survived():
                 for run in list(self._runs.values()):
                     with self._faults.contained(f"to extend the leases of {run}"):
-                        held = [lease for member in run.members for lease in member.held]
+                        held = [lease for member in list(run.members) for lease in member.extendable()]
                         await self._store.data.extend(run.spec.run, held, lease_seconds)
 
     async def _follow(self, channel: Channel) -> None:
@@ -218,6 +220,6 @@ class Runs:
 
     async def _report(self, run: Run) -> None:
         with self._outage.survived():
-            await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))
+            run.crowd = await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))
             if refused := run.refusals.take(run.newest(0)):
                 await self._store.stalls.report(run.spec.run, run.refusals.version, refused, await self._store.now())

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from crowdlearn import metrics, protocol
+from msgspec.structs import replace as replace_struct
+
+from crowdlearn import ledger, metrics, protocol
 from crowdlearn.errors import FrameError, MessageError
 from crowdlearn.frames import Frame, unpack
 from crowdlearn.identity import birth_seconds
+from crowdlearn.ledger import Part
 from crowdlearn.protocol import Ack, Close, Dropped, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
+from crowdlearn.store import Appended
 from crowdlearn.store.stalls import REFUSALS
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
+from services.gateway.allotment import Allotment
 from services.gateway.pace import Bucket
 from services.gateway.refusals import RefusedPushes
 
@@ -84,6 +90,8 @@ class Append:
     shard: int
     sequence: int
     data: bytes
+    rows: str = ""
+    """Whose rows it is of (crowdlearn.ledger)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,7 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Mark a lease as trained."""
+    """The replica says that a lease is trained: a hint, for the rows of applied gradients are counted."""
 
     lease: int
 
@@ -170,16 +178,34 @@ class Session:
         self.replica = ""
         self._birth_seconds = 0
         self._warms_until = -math.inf
+        self._allotment: Allotment | None = None
+        self._knows_unleased = False
 
-    def open(self, run: RunView, replica: str, applied: list[int]) -> None:
-        """The hello was good: `applied` are the replica's committed sequence numbers, one a shard."""
+    def open(
+        self,
+        run: RunView,
+        replica: str,
+        applied: list[int],
+        allotment: Allotment | None = None,
+        features: Sequence[str] = (),
+    ) -> None:
+        """The hello was good: `applied` are the replica's committed sequence numbers, one a shard.
+
+        `allotment` are its leases; None where the job has no rows to lease. `features` are those of the replica.
+        """
         self._run, self.replica = run, replica
+        self._allotment, self._knows_unleased = allotment, "unleased" in features
         self._birth_seconds = birth_seconds(replica)
         self._lanes = [Lane(sequence) for sequence in applied]
 
     def vouch(self, shard: int, now: float) -> None:
         """Redis has just said that the shard remembers the replica."""
         self._lanes[shard].vouched_until = now + VOUCH_SECONDS
+
+    def account(self, shard: int, sequence: int) -> None:
+        """It is known now what was sent of the shard over a socket before: up to this sequence number."""
+        lane = self._lanes[shard]
+        lane.accepted = max(lane.accepted, sequence)
 
     def warm(self, now: float) -> None:
         """Redis has just said that the replica is the one that warms the run up."""
@@ -234,16 +260,21 @@ class Session:
         codec, lane = require_fit(frame, self._run.spec), self._lanes[frame.shard]
         room = self._run.has_room(frame.shard, len(data))
         conditions = self._conditions(self._run, lane, frame.shard, room, asked=True, now=now)
-        return isinstance(admit(frame, codec, lane, replace(conditions, may_train=True)), Admit)
+        leased = self._cover(frame) is not None
+        return isinstance(admit(frame, codec, lane, replace(conditions, may_train=True, leased=leased)), Admit)
 
-    def landed(self, shard: int, sequence: int, backlog_entries: int) -> Ack:
-        """The frame is in the stream, which has so many entries now."""
-        version = self._lanes[shard].land(sequence, backlog_entries)
+    def landed(self, shard: int, sequence: int, appended: Appended) -> Ack:
+        """The frame is in the stream."""
+        version = self._lanes[shard].land(sequence, appended.backlog_entries)
+        if self._allotment is not None:
+            self._allotment.landed(shard, sequence, appended.stream_id)
         return Ack(shard=shard, sequence=sequence, status="accepted", version=version)
 
     def crashed(self, shard: int, sequence: int, retry_seconds: float) -> Ack:
         """The frame did not reach the stream, or nobody knows: the replica sends it again."""
         self._lanes[shard].crash(sequence)
+        if self._allotment is not None:
+            self._allotment.crashed(shard, sequence)
         return busy(shard, sequence, retry_seconds)
 
     def postpone(self, shard: int, sequence: int, retry_seconds: float) -> Ack:
@@ -283,20 +314,40 @@ class Session:
             return self._hang_up(Close.FLOODING, f"shard {frame.shard} has a credit of {credit} unanswered frames")
         if not asked and self._flood.take(now) > 0:
             return self._hang_up(Close.FLOODING, f"more than {self._settings.frames_per_second:g} frames a second")
-        room = run.has_room(frame.shard, len(data))
-        verdict = admit(frame, codec, lane, self._conditions(run, lane, frame.shard, room, asked, now))
+        room, parts = run.has_room(frame.shard, len(data)), self._cover(frame)
+        conditions = self._conditions(run, lane, frame.shard, room, asked, now)
+        verdict = admit(frame, codec, lane, replace(conditions, leased=parts is not None))
         if isinstance(verdict, Admit):
             if codec.name != run.spec.training.push_codec:
                 metrics.WIDENED.labels("gradient").inc()
-            lane.launch(frame.sequence, run.newest(frame.shard))
-            return Append(frame.shard, frame.sequence, data)
+            return self._launch(run, frame, data, parts or ())
         if isinstance(verdict, AskRedis):
             return Ask(frame.shard, frame.sequence)
         dropped = self._count_refusal(run, verdict.reason, frame)
-        return self._answer(verdict, lane, frame.sequence, full=not room, dropped=dropped)
+        return self._answer(self._told(verdict), lane, frame.sequence, full=not room, dropped=dropped)
+
+    def _cover(self, frame: Frame) -> tuple[Part, ...] | None:
+        """The rows that the frame is of; None if the replica has too few leased."""
+        if self._allotment is None:
+            return ()
+        return self._allotment.cover(frame.shard, frame.minibatches, frame.rows)
+
+    def _launch(self, run: RunView, frame: Frame, data: bytes, parts: tuple[Part, ...]) -> Append:
+        self._lanes[frame.shard].launch(frame.sequence, run.newest(frame.shard))
+        if self._allotment is not None:
+            self._allotment.launch(frame.shard, frame.sequence, parts, frame.minibatches)
+        return Append(frame.shard, frame.sequence, data, ledger.written(parts))
+
+    def _told(self, ack: Ack) -> Ack:
+        """An answer in words that the replica knows: a reason that it does not know ends it."""
+        if ack.reason == "unleased" and not self._knows_unleased:
+            return replace_struct(ack, reason="future-version")
+        return ack
 
     def _count_refusal(self, run: RunView, reason: RejectReason | None, frame: Frame) -> int:
         """Counts a push that is refused, by whichever of its frames comes first; the minibatches that are lost so."""
+        if reason == "not-finite" and self._allotment is not None:
+            self._allotment.drop((frame.shard,), frame.minibatches)
         if reason is None or not run.running or not self._refused.is_new(frame.sequence, reason):
             return 0
         run.refused(reason, 1)
@@ -312,6 +363,7 @@ class Session:
             asked=asked,
             room=room and pause == 0,
             retry_seconds=max(pause, self._settings.busy_retry_seconds),
+            accounted=self._allotment is None or shard not in self._allotment.unknown,
         )
 
     def _answer(self, ack: Ack, lane: Lane, sequence: int, *, full: bool, dropped: int) -> Action:

@@ -13,15 +13,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crowdlearn import metrics
 from crowdlearn.errors import StoreUnavailableError, UnknownJobError
+from crowdlearn.ledger import written
 from crowdlearn.protocol import Ack, Close, Finished, Hello, Wait
 from crowdlearn.settings import GatewaySettings
-from crowdlearn.store import Entry, Store
+from crowdlearn.store import Appended, Entry, Store
 from crowdlearn.store.outage import Outage
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
 from services.gateway.door import CROWDED_SECONDS, CrowdedError, Door
 from services.gateway.identity import bare
 from services.gateway.intake import Intake
+from services.gateway.note import Note
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
 from services.gateway.runs import Runs
@@ -60,16 +62,25 @@ class ReplicaSocket:
         self._wire = cast(Wire, websocket.scope["extensions"][EXTENSION])
         self._session = Session(gateway.settings, gateway.monotonic())
         self._run: Run | None = None
-        self._leases = Leases(gateway.store, gateway.settings)
+        self._leases = Leases(gateway.store, gateway.settings, gateway.monotonic)
         self._reading = False
         # What the reader's next message calls for, if that was decided already.
         self._decided: actions.Action | None = None
         self.outbox = Outbox(self._wire)
 
+    def extendable(self) -> list[int]:
+        """The leases of the replica that are to be extended."""
+        return self._leases.extendable(self._run.offset) if self._run is not None else []
+
     @property
-    def held(self) -> set[int]:
-        """The leases that the replica has."""
-        return self._leases.held
+    def unsettled(self) -> bool:
+        """Whether `settle` may have something to do."""
+        return self._leases.unsettled
+
+    async def settle(self) -> None:
+        """Gives leases back whose rows do not come."""
+        if self._run is not None:
+            await self._leases.settle(self._run.spec)
 
     async def serve(self) -> None:
         """Talks until the socket is closed."""
@@ -101,11 +112,13 @@ class ReplicaSocket:
             self.outbox.say(Wait(seconds=round(seconds, 3)))
         return waits
 
-    def landed(self, shard: int, sequence: int, backlog_entries: int) -> None:
+    def landed(self, shard: int, sequence: int, appended: Appended) -> None:
         """A frame is in the stream."""
         assert self._run is not None
-        self._run.landed(shard, backlog_entries)
-        self._answer(self._session.landed(shard, sequence, backlog_entries))
+        self._run.landed(shard, appended.backlog_entries)
+        self._answer(self._session.landed(shard, sequence, appended))
+        self._leases.moved()
+        self._note()
 
     def crashed(self, shard: int, sequence: int) -> None:
         """A frame did not get into the stream."""
@@ -180,6 +193,7 @@ class ReplicaSocket:
                 await self._refuse(action)
             elif self._run is not None:
                 await self._leases.perform(action, self._run, self.outbox)
+                self._note()
         except CrowdedError:
             self.hang_up(Close.TRY_AGAIN_LATER, "too many replicas are coming in; try again", CROWDED_SECONDS)
         except StoreUnavailableError as error:
@@ -204,8 +218,9 @@ class ReplicaSocket:
             return
         signed, applied = await gateway.runs.past(run, hello, await gateway.store.now())
         replica = bare(signed)
-        self._session.open(run, replica, applied)
-        self._leases.replica = replica
+        known = await self._leases.arrive(run.spec, replica, is_back=signed == hello.replica, known=hello.leases)
+        applied = [max(sequences) for sequences in zip(applied, known, strict=True)]
+        self._session.open(run, replica, applied, self._leases.allotment, hello.features)
         self.outbox.say(welcome(run, signed, applied, gateway.settings))
         log.info("joined job=%s run=%s replica=%s backend=%r", run.spec.name, run.spec.run, replica, hello.backend)
         if run.reason is not None:
@@ -216,6 +231,8 @@ class ReplicaSocket:
         now = self._gateway.monotonic
         if await self._gateway.runs.ask(self._run, shard, self._session.replica):
             self._session.vouch(shard, now())
+        if self._leases.allotment is not None and shard in self._leases.allotment.unknown:
+            self._session.account(shard, await self._leases.account(self._run.spec, shard))
         warms = self._run.warming and self._session.may_warm_up(data, now())
         if warms and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
             self._session.warm(now())
@@ -226,8 +243,19 @@ class ReplicaSocket:
     def _append(self, action: actions.Append) -> None:
         assert self._run is not None
         self._run.launched(action.shard)
-        entry = Entry(self._run.spec.run, action.shard, self._session.replica, action.data)
+        entry = Entry(self._run.spec.run, action.shard, self._session.replica, action.data, action.rows)
         self._gateway.intake.offer(entry, action.sequence, self)
+
+    def _note(self) -> None:
+        """Appends which rows are in no gradient, because they gave no finite numbers."""
+        allotment = self._leases.allotment
+        if allotment is None or self._run is None or not allotment.waits_to_note:
+            return
+        for shard in range(allotment.shards):
+            if parts := allotment.note(shard):
+                self._run.launched(shard)
+                entry = Entry(self._run.spec.run, shard, self._session.replica, b"", written(parts))
+                self._gateway.intake.offer(entry, 0, Note(self._run, allotment, parts))
 
     async def _refuse(self, action: actions.Answer) -> None:
         self._answer(action.ack, action.dropped)
@@ -241,6 +269,8 @@ class ReplicaSocket:
             # Good replicas drop these themselves, and say so.
             self._leases.drop(dropped)
         self.outbox.say(ack)
+        if ack.reason == "not-finite":
+            self._note()
 
     def _want(self, have: list[int]) -> None:
         assert self._run is not None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from crowdlearn.schedule import chunk_of
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 from services.aggregator.completion import finish_trained
+from tests import leasing
 from tests.aggregator.conftest import burst, push, store, submitted
+from tests.leasing import lease
 
 __all__ = ["store"]
 
 
 async def train(store: Store, spec: JobSpec, but: int = 0) -> None:
     """Leases every chunk of every epoch and reports all as trained, but for the last few."""
-    ordinals = await store.data.lease(spec, spec.epochs * spec.train_chunks, 60)
+    ordinals = await lease(store, spec, spec.epochs * spec.train_chunks, 60)
     assert isinstance(ordinals, list)
     for ordinal in ordinals[: len(ordinals) - but]:
-        await store.data.trained(spec.run, ordinal, spec.rows_of_chunk(chunk_of(spec, ordinal)[1]))
+        await leasing.train(store, spec, [ordinal])
 
 
 async def test_a_job_ends_when_all_its_leases_are_trained(store: Store) -> None:

@@ -24,7 +24,9 @@ from crowdlearn.store.connection import Command
 from crowdlearn.store.scripts import Script
 from crowdlearn.store.shards import first_commands
 from services.aggregator import Aggregator, run, service
+from tests import leasing
 from tests.aggregator.conftest import OTHER, burst, gradient, ones, push, submitted, until_version
+from tests.leasing import lease
 from tests.patience import PATIENCE_SECONDS, until
 
 SETTINGS = AggregatorSettings(lease_seconds=3600.0, poll_seconds=0.1)
@@ -214,17 +216,17 @@ async def test_a_job_resumed_with_more_epochs_ends_after_those_and_not_before(st
     async def train(ordinals: object) -> None:
         assert isinstance(ordinals, list)
         for ordinal in ordinals:
-            await store.data.trained(spec.run, ordinal, 10)
+            await leasing.train(store, spec, [ordinal])
 
     async with aggregating(store):
-        await train(await store.data.lease(spec, 6, 60))
+        await train(await lease(store, spec, 6, 60))
         await until(ended)
         after = await resume(store, "small", epochs=3)
-        await train(await store.data.lease(after, 2, 60))
+        await train(await lease(store, after, 2, 60))
         await push(store, spec, 1)
         await until(lambda: versions_are(store, spec, [1, 1, 1]))
         assert not await ended()
-        await train(await store.data.lease(after, 1, 60))
+        await train(await lease(store, after, 1, 60))
         await until(ended)
     assert (await store.data.progress(after)).leases_done == 9
 

@@ -271,8 +271,16 @@ def test_an_applied_gradient_counts_its_rows_once() -> None:
     shard = writer()
     assert counted(shard, gradient(ones(1024)), "3.0:4 4.1:1") == {"3.0": 4, "4.1": 1}
     assert counted(shard, gradient(ones(1024)), "3.0:4 4.1:1", 1) == {}
-    # The chunk of lease 3 has 5 rows: no more count.
-    assert counted(shard, gradient(ones(1024), sequence=2), "3.0:5", 2) == {"3.0": 5}
+    assert counted(shard, gradient(ones(1024), sequence=2), "3.0:1", 2) == {"3.0": 5}
+
+
+def test_a_gradient_of_more_rows_than_are_left_of_its_lease_has_no_effect() -> None:
+    shard = writer()
+    # The chunk of lease 3 has 5 rows.
+    assert counted(shard, gradient(ones(1024)), "3.0:4") == {"3.0": 4}
+    twice = StreamEntry("200000-1", REPLICA, gradient(ones(1024), sequence=2), "3.0:4")
+    assert shard.absorb([twice]).outcomes == {Outcome.UNLEASED: 1}
+    assert (shard.version, shard.take().ledger) == (1, {})
 
 
 def test_a_gradient_that_is_dropped_counts_no_rows() -> None:

@@ -26,6 +26,7 @@ from crowdlearn.store.addresses import fake_server
 from services.checkpointer import Plan, run
 from services.checkpointer.service import Checkpointer
 from tests.aggregator.conftest import burst, job, ones, push, submitted
+from tests.leasing import lease, train
 from tests.patience import PATIENCE_SECONDS
 from tests.store.conftest import everywhere
 
@@ -90,8 +91,8 @@ async def test_latest_names_the_newest_with_its_versions(store: Store, place: st
 async def test_what_was_written_is_read(store: Store, place: str) -> None:
     spec = await submitted(store, ADAM)
     await trained(store, spec, 1, 2)
-    assert await store.data.lease(spec, 3, 60) == [0, 1, 2]
-    await store.data.trained(spec.run, 1, 10)
+    assert await lease(store, spec, 3, 60) == [0, 1, 2]
+    await train(store, spec, [1])
     await Checkpointer(store, place, Plan()).look("small")
     read = checkpoint.read(place)
     shards = [await store.shards.load(spec.run, shard) for shard in range(3)]
@@ -272,17 +273,17 @@ async def test_a_run_from_a_checkpoint_trains_as_if_it_had_never_stopped(store: 
 
 async def test_a_run_from_a_checkpoint_trains_what_is_left_of_the_epochs(store: Store, place: str) -> None:
     spec = await submitted(store)
-    assert await store.data.lease(spec, 3, 60) == [0, 1, 2]
-    await store.data.trained(spec.run, 1, 10)
+    assert await lease(store, spec, 3, 60) == [0, 1, 2]
+    await train(store, spec, [1])
     await Checkpointer(store, place, Plan()).look("small")
     again = await gone_on(store, checkpoint.read(place), job(name="again", run="0123456789ac"))
-    assert await store.data.lease(again, 16, 60) == [0, 2, 3, 4, 5]
+    assert await lease(store, again, 16, 60) == [0, 2, 3, 4, 5]
     assert (await store.data.progress(again)).leases_done == 1
 
 
 async def test_nothing_of_a_run_from_a_checkpoint_expires(store: Store, place: str) -> None:
     spec = await submitted(store)
-    await store.data.lease(spec, 1, 60)
+    await lease(store, spec, 1, 60)
     await Checkpointer(store, place, Plan()).look("small")
     await gone_on(store, checkpoint.read(place), job(name="again", run="0123456789ac"))
     found = await everywhere(store, "KEYS", "*0123456789ac*")

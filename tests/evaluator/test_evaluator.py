@@ -26,6 +26,7 @@ from crowdlearn.store.connection import Command, Connection
 from services import evaluator
 from services.evaluator.evaluation import Evaluation
 from services.evaluator.service import Evaluator
+from tests.leasing import lease, train
 from tests.patience import PATIENCE_SECONDS, until
 
 X = np.zeros((10, 2), np.float32)
@@ -334,8 +335,8 @@ async def test_the_best_is_exact_wherever_an_evaluator_dies(monkeypatch, answere
 
 async def train_half_an_epoch(store, spec):
     """One of the two chunks that an epoch has, trained."""
-    (ordinal,) = await store.data.lease(spec, 1, 60)
-    await store.data.trained(spec.run, ordinal, 5)
+    (ordinal,) = await lease(store, spec, 1, 60)
+    await train(store, spec, [ordinal])
 
 
 PATIENT = replace(JOB, patience=1.5, epochs=100)

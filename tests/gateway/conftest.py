@@ -10,7 +10,7 @@ import pytest
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect
 from services.gateway.bundle import Bundle
-from tests.gateway.gateway_harness import Service, make_spec, serve, submit
+from tests.gateway.gateway_harness import DATA, Service, make_spec, serve, submit
 
 
 @pytest.fixture
@@ -35,6 +35,12 @@ async def store(store_url: str) -> AsyncIterator[Store]:
 async def job(store: Store) -> JobSpec:
     """A submitted job named `small`."""
     return await submit(store, make_spec())
+
+
+@pytest.fixture
+async def data_job(store: Store) -> JobSpec:
+    """The same with 4 chunks of 2 rows, which are a minibatch each, in each of 3 epochs."""
+    return await submit(store, make_spec(**DATA))
 
 
 @pytest.fixture

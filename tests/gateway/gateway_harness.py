@@ -38,7 +38,7 @@ SECRET = "00112233445566778899aabbccddeeff"
 
 
 def make_spec(name: str = "small", parameters: int = 2024, run: str = "3f0c5a9d2b11", **changes: Any) -> JobSpec:
-    """A job of two shards, 1,024 and 1,000 values, with 4 chunks of 2 rows in each of 3 epochs."""
+    """A job of two shards, 1,024 and 1,000 values, without data: its gradients need no lease."""
     training = ReplicaTraining(
         n_push=1,
         n_fetch=1,
@@ -61,12 +61,16 @@ def make_spec(name: str = "small", parameters: int = 2024, run: str = "3f0c5a9d2
         optimizer=OptimizerSpec(name="sgd", learning_rate=1.0, clip_norm=None),
         staleness=StalenessSpec(expected=1 << 40, limit=1 << 40),
         epochs=3,
-        train_rows=8,
+        train_rows=0,
         chunk_rows=2,
         held_out_rows=0,
         held_out_chunk_rows=2,
     )
     return replace_struct(spec, **changes)
+
+
+DATA: dict[str, Any] = {"train_rows": 8}
+"""What makes the data of a job 4 chunks of 2 rows, which are a minibatch each, in each of 3 epochs."""
 
 
 def replace_struct(spec: JobSpec, **changes: Any) -> JobSpec:

@@ -10,7 +10,7 @@ import pytest
 
 from crowdlearn import metrics
 from crowdlearn.frames import Frame, Kind, pack, unpack
-from crowdlearn.protocol import Ack, Dropped, Fetch, Finished, Lease, Leased, Release, Trained, Useless, Wait
+from crowdlearn.protocol import Ack, Dropped, Fetch, Finished, Lease, Leased, Release, Useless, Wait
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Store, resume
@@ -20,6 +20,7 @@ from services.gateway.identity import bare, issue
 from services.gateway.run import Run
 from services.gateway.runs import Runs
 from tests.gateway.gateway_harness import SECRET, Service, commit, make_spec, serve, submit
+from tests.leasing import lease
 from tests.patience import PATIENCE_SECONDS, until
 from tests.scripted_replica import ScriptedReplica
 
@@ -64,24 +65,16 @@ async def test_a_replica_that_gives_up_stalls_its_job_in_the_status(
     assert (stall.reason, stall.refused) == ("not-finite", 20)
 
 
-async def test_dropped_minibatches_are_in_the_store_before_their_lease_is_trained(
-    store: Store, job: JobSpec, service: Service
-) -> None:
+async def test_dropped_minibatches_are_in_the_status(store: Store, data_job: JobSpec, service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
-        await replica.say(Lease(count=1))
-        leased = await replica.expect(Leased)
         await replica.say(Dropped(minibatches=1))
-        await replica.say(Trained(lease=leased.leases[0].lease))
-
-        async def trained() -> bool:
-            return (await store.data.progress(job)).leases_done == 1
-
-        await until(trained)
-        assert (await store.data.progress(job)).dropped == 1
+        await replica.say(Lease(count=1))
+        await replica.expect(Leased)
+        assert (await store.data.progress(data_job)).dropped == 1
 
 
 async def test_a_socket_claims_no_more_dropped_minibatches_than_its_leases_have(
-    store: Store, job: JobSpec, service: Service
+    store: Store, data_job: JobSpec, service: Service
 ) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         for _ in range(3):
@@ -93,13 +86,15 @@ async def test_a_socket_claims_no_more_dropped_minibatches_than_its_leases_have(
         await replica.say(Lease(count=1))
         await replica.expect(Leased)
     # 64 of sockets before, and two leases of one minibatch, with one more for each.
-    assert (await store.data.progress(job)).dropped == 68
+    assert (await store.data.progress(data_job)).dropped == 68
 
 
 async def test_a_push_that_is_refused_as_not_finite_drops_what_it_sums_whichever_shard_is_refused(
-    store: Store, job: JobSpec, service: Service
+    store: Store, data_job: JobSpec, service: Service
 ) -> None:
     async with ScriptedReplica("small", service.url) as replica:
+        await replica.say(Lease(count=7))
+        await replica.expect(Leased)
         for sequence, shards, minibatches in ((1, (0, 1), 3), (2, (1,), 4)):
             for shard in shards:
                 size = (1024, 1000)[shard]
@@ -110,7 +105,7 @@ async def test_a_push_that_is_refused_as_not_finite_drops_what_it_sums_whichever
                 assert (await replica.expect(Ack)).reason == "not-finite"
         await replica.say(Lease(count=1))
         await replica.expect(Leased)
-    assert (await store.data.progress(job)).dropped == 7
+    assert (await store.data.progress(data_job)).dropped == 7
 
 
 async def test_frames_of_a_shard_keep_their_order(store: Store, job: JobSpec, service: Service) -> None:
@@ -265,33 +260,33 @@ async def test_a_forgotten_replica_gets_a_new_identity_and_is_refused_under_the_
         assert (await replica.connect()).replica != old
 
 
-async def test_chunks_are_leased_trained_and_given_back(store: Store, job: JobSpec, service: Service) -> None:
+async def test_chunks_are_leased_trained_and_given_back(store: Store, data_job: JobSpec, service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         await replica.say(Lease(count=3))
         leases = (await replica.expect(Leased)).leases
         assert [lease.lease for lease in leases] == [0, 1, 2]
         assert [lease.rows for lease in leases] == [2, 2, 2]
         assert [lease.epoch for lease in leases] == [0, 0, 0]
-        await replica.say(Trained(lease=0))
+        await replica.push(ONES)
+        await replica.settle()
         await replica.say(Release(leases=[1]))
         await replica.say(Lease(count=1))
         assert [lease.lease for lease in (await replica.expect(Leased)).leases] == [1]
-    progress = await store.data.progress(job)
+    await aggregator.run(store, AggregatorSettings(), burst=True)
+    progress = await store.data.progress(data_job)
     assert (progress.rows_trained, progress.leases_done) == (2, 1)
 
 
-async def test_without_a_free_chunk_a_replica_waits(store: Store, job: JobSpec, service: Service) -> None:
-    async with ScriptedReplica("small", service.url) as greedy, ScriptedReplica("small", service.url) as late:
-        await greedy.say(Lease(count=12))
-        await greedy.expect(Leased)
+async def test_without_a_free_chunk_a_replica_waits(store: Store, data_job: JobSpec, service: Service) -> None:
+    await lease(store, data_job, 12, 3600)
+    async with ScriptedReplica("small", service.url) as late:
         await late.say(Lease(count=1))
         assert (await late.expect(Wait)).seconds == 2.0
 
 
-async def test_only_its_own_leases_can_be_given_back(store: Store, job: JobSpec, service: Service) -> None:
-    async with ScriptedReplica("small", service.url) as holder, ScriptedReplica("small", service.url) as thief:
-        await holder.say(Lease(count=12))
-        await holder.expect(Leased)
+async def test_only_its_own_leases_can_be_given_back(store: Store, data_job: JobSpec, service: Service) -> None:
+    await lease(store, data_job, 12, 3600)
+    async with ScriptedReplica("small", service.url) as thief:
         await thief.say(Release(leases=[0]))
         await thief.say(Lease(count=1))
         assert isinstance(await thief.receive(), Wait)
@@ -309,14 +304,16 @@ async def test_when_the_job_ends_everybody_is_told_and_let_go(store: Store, job:
 
 
 async def test_who_comes_back_after_a_resumption_goes_on_as_the_same_replica(
-    store: Store, job: JobSpec, service: Service
+    store: Store, data_job: JobSpec, service: Service
 ) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         first = replica.welcome.replica
+        await replica.say(Lease(count=2))
+        await replica.expect(Leased)
         await replica.push(np.ones(2024, np.float32))
         await replica.settle()
         await aggregator.run(store, AggregatorSettings(), burst=True)
-        await store.jobs.finish(job.run, "stopped")
+        await store.jobs.finish(data_job.run, "stopped")
         assert (await replica.expect(Finished)).reason == "stopped"
         await replica.closed()
         await resume(store, "small", epochs=4)
@@ -327,16 +324,15 @@ async def test_who_comes_back_after_a_resumption_goes_on_as_the_same_replica(
         await replica.settle()
         assert replica.rejected == []
         # Three epochs of four chunks are over; the fourth is new.
-        await store.data.lease(job, 12, 60)
+        await lease(store, data_job, 10, 3600)
         await replica.say(Lease(count=1))
         assert [grant.epoch for grant in (await replica.expect(Leased)).leases] == [3]
-        await replica.say(Trained(lease=12))
         await replica.say(Fetch(have=[-1, -1]))
         assert (await replica.expect(Frame)).version == 1
 
 
 async def test_a_socket_that_missed_the_end_goes_on_after_the_resumption(
-    store: Store, job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
+    store: Store, data_job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resumed, went_on = asyncio.Event(), asyncio.Event()
     look, go_on = Runs._look, Run.go_on
@@ -353,9 +349,9 @@ async def test_a_socket_that_missed_the_end_goes_on_after_the_resumption(
     monkeypatch.setattr(Runs, "_look", look_after_the_resumption)
     monkeypatch.setattr(Run, "go_on", told)
     async with ScriptedReplica("small", service.url) as replica:
-        await store.jobs.finish(job.run, "stopped")
+        await store.jobs.finish(data_job.run, "stopped")
         await resume(store, "small", epochs=4)
-        await store.data.lease(job, 12, 3600)
+        await lease(store, data_job, 12, 3600)
         await replica.say(Lease(count=1))
         assert isinstance(await replica.receive(), Wait)
         resumed.set()

@@ -22,7 +22,7 @@ from services.gateway.bundle import Bundle
 from services.gateway.http import Bounds, HttpProtocol
 from services.gateway.unread import Unread
 from tests.chaos.proxy import Proxy
-from tests.gateway.gateway_harness import make_spec, serve, submit
+from tests.gateway.gateway_harness import DATA, make_spec, serve, submit
 from tests.patience import PATIENCE_SECONDS, until
 from tests.scripted_replica import ScriptedReplica, open_socket
 
@@ -119,7 +119,7 @@ async def test_a_request_that_comes_byte_by_byte_gains_no_time(begin: bytes, sto
 
 
 async def test_a_whole_request_waits_for_its_answer_and_a_socket_for_its_hello(
-    store: Store, job: JobSpec, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    store: Store, data_job: JobSpec, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, chunk = asyncio.Event(), store.bulk.data.train_chunk
 
@@ -134,7 +134,7 @@ async def test_a_whole_request_waits_for_its_answer_and_a_socket_for_its_hello(
         await open_socket(running.url, "small") as silent,
         clients(running.url, 1) as (half,),
     ):
-        download = asyncio.create_task(http.get(f"/jobs/small/{job.run}/chunks/1"))
+        download = asyncio.create_task(http.get(f"/jobs/small/{data_job.run}/chunks/1"))
         # Later than the others' time would be over.
         assert await half.all() == b""
         go_on.set()
@@ -163,7 +163,7 @@ async def test_an_answer_that_nobody_reads_is_cut(
 
 async def large(store: Store) -> bytes:
     """Asks for sixteen MB, which are more than the kernel holds for a connection."""
-    spec = make_spec()
+    spec = make_spec(**DATA)
     await store.jobs.submit(spec, b"x" * (16 << 20), None, np.zeros(2024, np.float32), [b"rows"] * 4, [])
     return b"GET /jobs/small/%s/program HTTP/1.1\r\nHost: localhost\r\n\r\n" % spec.run.encode()
 
@@ -319,7 +319,7 @@ async def test_acks_do_not_wait_behind_downloads(redis_server: RedisServer, bund
     async with Holding(redis_server.port) as holding, asyncio.timeout(PATIENCE_SECONDS):
         store = await connect(f"redis://127.0.0.1:{holding.port}")
         run = uuid.uuid4().hex[:12]
-        job = await submit(store, make_spec(name=f"held-{run}", run=run))
+        job = await submit(store, make_spec(**DATA, name=f"held-{run}", run=run))
         limits = httpx.Limits(max_connections=downloads)
         async with (
             serve(store, bundle) as running,

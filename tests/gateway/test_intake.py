@@ -39,7 +39,7 @@ class Sender:
         self.complete = asyncio.Event()
         self.expected = 0
 
-    def landed(self, shard: int, sequence: int, backlog_entries: int) -> None:
+    def landed(self, shard: int, sequence: int, appended: Appended) -> None:
         self._hear(f"landed {sequence}")
 
     def crashed(self, shard: int, sequence: int) -> None:

@@ -41,7 +41,7 @@ def malformed() -> bytes:
     return masked(BINARY, 3) + b"\1\0\0"
 
 
-@pytest.mark.usefixtures("job")
+@pytest.mark.usefixtures("data_job")
 async def test_what_follows_a_hello_is_heeded_after_it(service: Service) -> None:
     async with await open_socket(service.url, "small") as socket:
         socket.transport.write(encoded(HELLO) + encoded(Fetch(have=[-1, -1])))
@@ -49,7 +49,7 @@ async def test_what_follows_a_hello_is_heeded_after_it(service: Service) -> None
         assert [(await socket.recv())[0] for _ in range(2)] == [2, 2]  # both shards' parameters
 
 
-@pytest.mark.usefixtures("job")
+@pytest.mark.usefixtures("data_job")
 async def test_what_follows_a_question_to_redis_is_heeded_after_its_answer(service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         replica.socket.transport.write(encoded(Lease(count=1)) + malformed())
@@ -57,7 +57,7 @@ async def test_what_follows_a_question_to_redis_is_heeded_after_its_answer(servi
         assert (await replica.closed())[0] == 4005
 
 
-@pytest.mark.usefixtures("job")
+@pytest.mark.usefixtures("data_job")
 async def test_a_whole_message_does_not_overtake_a_fragmented_one(service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         replica.socket.transport.write(fragmented(Lease(count=1)) + malformed())
@@ -66,17 +66,17 @@ async def test_a_whole_message_does_not_overtake_a_fragmented_one(service: Servi
 
 
 async def test_a_message_does_not_overtake_one_for_which_redis_is_asked(
-    store: Store, job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
+    store: Store, data_job: JobSpec, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, answered, lease = asyncio.Event(), asyncio.Event(), store.data.lease
 
-    async def slow_lease(*arguments: Any) -> Any:
+    async def slow_lease(*arguments: Any, **options: Any) -> Any:
         asked.set()
         await answered.wait()
-        return await lease(*arguments)
+        return await lease(*arguments, **options)
 
     monkeypatch.setattr(store.data, "lease", slow_lease)
-    reader = await opened(service.url, job.name, 1 << 16)
+    reader = await opened(service.url, data_job.name, 1 << 16)
     with contextlib.closing(reader.endpoint):
         await reader.send(encoded(Lease(count=1)))
         await asked.wait()
@@ -88,11 +88,11 @@ async def test_a_message_does_not_overtake_one_for_which_redis_is_asked(
         assert await reader.opcodes_until(CLOSE) == [TEXT, TEXT, CLOSE]
 
 
-async def test_many_questions_in_one_piece_are_all_answered(job: JobSpec, service: Service) -> None:
+async def test_many_questions_in_one_piece_are_all_answered(data_job: JobSpec, service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         fetches = [encoded(Fetch(have=[-1, -1]))] * 3
-        replica.socket.transport.write(b"".join([*fetches, encoded(Lease(count=job.train_chunks)), *fetches]))
-        assert len((await replica.expect(Leased)).leases) == job.train_chunks
+        replica.socket.transport.write(b"".join([*fetches, encoded(Lease(count=data_job.train_chunks)), *fetches]))
+        assert len((await replica.expect(Leased)).leases) == data_job.train_chunks
         assert len(await replica.fetch()) == 2
 
 

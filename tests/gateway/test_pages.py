@@ -68,7 +68,7 @@ async def test_without_a_bundle_the_page_says_what_to_do(store: Store, tmp_path:
         assert "make setup" in worker.json()["error"]
 
 
-async def test_a_program_and_its_chunks_never_change(job: JobSpec, http: httpx.AsyncClient) -> None:
+async def test_a_program_and_its_chunks_never_change(data_job: JobSpec, http: httpx.AsyncClient) -> None:
     program = await http.get(f"/jobs/small/{RUN}/program")
     assert program.json() == {"program": 1}
     assert program.headers["content-type"] == "application/json"
@@ -98,7 +98,7 @@ async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncCli
         "/jobs/OTHER",
     ],
 )
-async def test_an_unknown_job_run_or_chunk_is_not_found(path: str, job: JobSpec, http: httpx.AsyncClient) -> None:
+async def test_an_unknown_job_run_or_chunk_is_not_found(path: str, data_job: JobSpec, http: httpx.AsyncClient) -> None:
     answer = await http.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]

@@ -10,6 +10,7 @@ from crowdlearn.frames import Frame, Kind, pack
 from crowdlearn.protocol import Ack, Close
 from crowdlearn.sharding import Shard
 from crowdlearn.spec import JobSpec
+from crowdlearn.store import Appended
 from services.gateway.session import (
     Answer,
     Append,
@@ -24,12 +25,12 @@ from services.gateway.session import (
     Take,
     Want,
 )
-from tests.gateway.gateway_harness import SETTINGS, make_spec
+from tests.gateway.gateway_harness import DATA, SETTINGS, make_spec
 
 HELLO = '{"type":"hello","protocol":1,"replica":null,"run":null,"backend":"wasm"}'
 REPLICA = "67414f80a1b2c3d4"
 BIRTH = 0x67414F80
-SPEC = make_spec(shards=(Shard(0, 4), Shard(4, 4)), push_codec="f32")
+SPEC = make_spec(**DATA, shards=(Shard(0, 4), Shard(4, 4)), push_codec="f32")
 
 
 @dataclass
@@ -168,7 +169,7 @@ def test_a_gradient_is_appended_and_answered_when_it_has_landed() -> None:
     session = opened()
     data = gradient(1)
     assert session.frame(data, 0.0) == Append(0, 1, data)
-    assert session.landed(0, 1, 4) == Ack(shard=0, sequence=1, status="accepted", version=14)
+    assert session.landed(0, 1, Appended("1-0", 4)) == Ack(shard=0, sequence=1, status="accepted", version=14)
     assert session.frame(data, 0.0) == Answer(Ack(shard=0, sequence=1, status="duplicate"))
 
 
@@ -202,7 +203,7 @@ def test_frames_above_the_rate_are_busy_until_there_is_a_token() -> None:
     session = opened(frames_per_second=10.0)
     for sequence in range(1, 21):
         assert isinstance(session.frame(gradient(sequence), 0.0), Append)
-        session.landed(0, sequence, 1)
+        session.landed(0, sequence, Appended("1-0", 1))
     busy = Ack(shard=0, sequence=21, status="busy", retry_seconds=0.1)
     assert session.frame(gradient(21), 0.0) == Answer(busy)
     assert isinstance(session.frame(gradient(21), 0.1), Append)
@@ -252,9 +253,9 @@ def test_a_replica_older_than_the_memory_is_vouched_for_ten_seconds() -> None:
     assert session.frame(gradient(1), 100.0) == Ask(0, 1)
     session.vouch(0, 100.0)
     assert isinstance(session.frame(gradient(1), 100.0, asked=True), Append)
-    session.landed(0, 1, 1)
+    session.landed(0, 1, Appended("1-0", 1))
     assert isinstance(session.frame(gradient(2), 109.9), Append)
-    session.landed(0, 2, 1)
+    session.landed(0, 2, Appended("1-0", 1))
     assert session.frame(gradient(3), 110.0) == Ask(0, 3)
     rejected = Ack(shard=0, sequence=3, status="rejected", reason="expired")
     assert session.frame(gradient(3), 110.0, asked=True) == Answer(rejected)

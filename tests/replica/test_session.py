@@ -386,6 +386,18 @@ def test_a_chunk_that_cannot_be_had_is_released() -> None:
     assert stage.session.chunk_failed(WELCOME.run, grant, 0.0) == [Say(Release(leases=[5]))]
 
 
+def test_a_chunk_that_could_not_be_had_without_a_socket_is_given_back_on_the_next() -> None:
+    stage = ready()
+    grant = Grant(5, 0, 0, 4, 60.0)
+    stage.tell(Leased(leases=[grant]))
+    stage.session.closed(1006)
+    # The lease is the replica's still, and so it is said that it is not trained.
+    assert stage.session.hello().leases == [1, 5]
+    assert stage.session.chunk_failed(WELCOME.run, grant, 0.0) == []
+    assert stage.session.hello().leases == [1]
+    assert stage.clear().welcome().said()[0] == Release(leases=[5])
+
+
 def test_the_end_of_the_job_ends_the_replica() -> None:
     stage = ready().tell(Finished(reason="until"))
     (end,) = stage.actions

@@ -10,6 +10,7 @@ import pytest
 from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, JobChanged, Resync, State, Store, keys, status
+from tests.leasing import lease, train
 from tests.store.conftest import REPLICA, everywhere, small_spec, submit
 
 
@@ -56,16 +57,18 @@ async def test_an_ended_job_can_be_submitted_again_as_a_new_run(store: Store, sp
 
 
 async def test_every_key_of_a_replaced_run_expires(store: Store, spec: JobSpec) -> None:
-    await store.data.lease(spec, 1, 60)
+    await lease(store, spec, 1, 60)
     await store.curve.record(spec.run, "train", 1.0, 1, {"loss": 1.0})
     await store.fleet.report_replicas(spec.run, "gateway", 1)
     await store.jobs.finish(spec.run, "stopped")
     await submit(store, small_spec(run="00000000000a"))
     names = await everywhere(store, "KEYS", f"*{spec.run}*")
     ages = await store._connection.batch([("TTL", name) for name in names])
-    # spec, state, program, metrics, curve, work, leases, replicas; 4 chunks; 3 shards of manifest and two blobs.
-    assert len(ages) == 8 + 4 + 9
-    assert all(3000 <= age <= 3600 for age in ages)
+    # spec, state, program, metrics, curve, work, leases, grants, replicas; 4 chunks; 3 shards: manifest and two blobs.
+    assert len(ages) == 9 + 4 + 9 + 1
+    # One of them what a replica holds, which is remembered for ten minutes.
+    assert sorted(age >= 3000 for age in ages) == [False] + [True] * 22
+    assert all(500 <= age <= 3600 for age in ages)
 
 
 async def test_a_commit_to_a_replaced_run_leaves_nothing_for_good(store: Store, spec: JobSpec) -> None:
@@ -153,15 +156,15 @@ async def test_start_and_end_of_a_job_are_announced(store: Store) -> None:
 
 
 async def test_the_status_says_how_far_a_job_is(store: Store, spec: JobSpec) -> None:
-    await store.data.lease(spec, 1, 60)
-    await store.data.trained(spec.run, 0, 10)
+    await lease(store, spec, 1, 60)
+    await train(store, spec, [0])
     await store.curve.record(spec.run, "train", 5.0, 50, {"loss": 0.5})
     await store.curve.record(spec.run, "held_out", 6.0, 60, {"accuracy": 0.9})
     await store.fleet.report_replicas(spec.run, "a", 2)
     await store.fleet.report_replicas(spec.run, "b", 3)
     got = await status(store, "small", after=1)
     assert (got.state, got.versions, got.parameters, got.optimizer) == ("running", [0, 0, 0], 3000, "adam")
-    assert (got.loss, got.metrics, got.epoch) == (0.5, {"accuracy": 0.9}, 0.4)
+    assert (got.loss, got.metrics, got.epoch) == (0.5, {"accuracy": 0.9}, 0.2)
     assert (got.replicas, got.gateways) == (5, 2)
     # f32: 3,000 values of 4 bytes, and 40 bytes of header a shard.
     assert got.bytes_per_push == 12000 + 3 * 40

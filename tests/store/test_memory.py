@@ -15,6 +15,7 @@ from benchmarks.processes import RedisServer
 from crowdlearn.errors import JobError, SetupError, StoreFullError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Entry, Store, connect, keys
+from tests.leasing import lease
 from tests.store.conftest import OTHER, REPLICA, small_spec, submit
 from tests.store.test_shards import GONE, claimed, plus_one
 
@@ -71,7 +72,7 @@ async def test_a_full_redis_keeps_members_leases_and_curves_going(full: tuple[St
     assert await store.fleet.heartbeat("a", 60) == ["a"]
     assert await store.shards.claim(spec.run, 1, "a", 60) == 1
     assert await store.shards.renew(spec.run, 1, "a", 60)
-    leased = await store.data.lease(spec, 1, 60)
+    leased = await lease(store, spec, 1, 60)
     assert len(leased) == 1  # type: ignore[arg-type]
     await store.curve.record(spec.run, "train", 1.0, 1, {"loss": 0.5})
     assert await store.jobs.finish(spec.run, "stopped")

@@ -12,6 +12,8 @@ from crowdlearn.errors import JobError, UnknownJobError
 from crowdlearn.spec import JobSpec, parse_target
 from crowdlearn.store import Applied, Commit, Exhausted, JobChanged, Resync, State, Store, keys, resume
 from crowdlearn.store.connection import Connection
+from tests import leasing
+from tests.leasing import give_back, lease
 from tests.store.conftest import OTHER, REPLICA, everywhere, small_spec, submit
 
 
@@ -36,8 +38,8 @@ async def train(store: Store, spec: JobSpec) -> None:
         commit = Commit(state.manifest, 1, "5-0", state.parameters + 1, slots, {REPLICA: Applied(7, 5)})
         await store.shards.commit(spec.run, shard, commit)
         await store.shards.release(spec.run, shard, "a")
-    assert await store.data.lease(spec, 2, 60) == [0, 1]
-    await store.data.trained(spec.run, 0, 10)
+    assert await lease(store, spec, 2, 60) == [0, 1]
+    await leasing.train(store, spec, [0])
 
 
 async def test_promise_7_a_resumed_run_has_every_byte_of_its_shards(store: Store, spec: JobSpec) -> None:
@@ -54,25 +56,25 @@ async def test_promise_7_a_resumed_run_has_every_byte_of_its_shards(store: Store
 
 async def test_promise_7_a_resumed_run_goes_on_with_its_leases(store: Store, spec: JobSpec) -> None:
     await train(store, spec)
-    await store.data.release(spec.run, [1])
+    await give_back(store, spec, [1])
     await store.jobs.finish(spec.run, "stopped")
     after = await resume(store, "small")
-    assert await store.data.lease(after, 16, 60) == [1, 2, 3, 4, 5]
+    assert await lease(store, after, 16, 60) == [1, 2, 3, 4, 5]
 
 
 async def test_a_run_whose_epochs_ended_goes_on_with_more(store: Store, spec: JobSpec) -> None:
-    ordinals = await store.data.lease(spec, 16, 60)
+    ordinals = await lease(store, spec, 16, 60)
     assert ordinals == [0, 1, 2, 3, 4, 5]
     for ordinal in ordinals:
-        await store.data.trained(spec.run, ordinal, 10)
+        await leasing.train(store, spec, [ordinal])
     await store.jobs.finish(spec.run, "epochs")
     with pytest.raises(JobError, match="has trained all its 2 epochs: give more, with --epochs"):
         await resume(store, "small")
     after = await resume(store, "small", epochs=3)
     assert await store.jobs.spec("small") == after
     assert (after.epochs, after.resumed) == (3, 1)
-    assert await store.data.lease(after, 16, 60) == [6, 7, 8]
-    assert not isinstance(await store.data.lease(after, 16, 60), Exhausted)
+    assert await lease(store, after, 16, 60) == [6, 7, 8]
+    assert not isinstance(await lease(store, after, 16, 60), Exhausted)
 
 
 async def test_fewer_epochs_are_refused(store: Store, spec: JobSpec) -> None:

@@ -16,6 +16,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Exhausted, ShardState, Store, keys, scripts, shards
 from crowdlearn.store import connect as connect_to
 from crowdlearn.store.scripts import Script
+from tests.leasing import give_back, lease, train
 from tests.store.conftest import REPLICA, small_spec, submit
 from tests.store.test_scorings import aiming, score
 
@@ -188,19 +189,19 @@ async def test_a_lease_that_ends_before_any_of_its_commands_passes_no_chunk_over
     fate, trained = Fate(monkeypatch, "LEASE_CHUNKS"), []
     for due in range(1, MOST_COMMANDS):
         fate.set(due)
-        died = await dies(store.data.lease(spec, 1, 60, REPLICA))
-        await store.data.release(spec.run, (await store.data.work(spec.run)).outstanding)
+        died = await dies(lease(store, spec, 1, 60, REPLICA))
+        await give_back(store, spec, (await store.data.work(spec.run)).outstanding)
         if not died:
             break
     assert 3 < due < MOST_COMMANDS - 1
     fate.lift()
-    leases = await store.data.lease(spec, 1, 60, REPLICA)
+    leases = await lease(store, spec, 1, 60, REPLICA)
     while isinstance(leases, list):
         for ordinal in leases:
-            assert await store.data.trained(spec.run, ordinal, 10)
+            assert await train(store, spec, [ordinal])
             trained.append(ordinal)
-        leases = await store.data.lease(spec, 1, 60, REPLICA)
-    assert (leases, trained) == (Exhausted(), [0, 1, 2, 3, 4, 5])
+        leases = await lease(store, spec, 1, 60, REPLICA)
+    assert (leases, sorted(trained)) == (Exhausted(), [0, 1, 2, 3, 4, 5])
 
 
 async def test_a_claim_that_ends_before_any_of_its_commands_keeps_nobody_out(
@@ -217,22 +218,22 @@ async def test_a_claim_that_ends_before_any_of_its_commands_keeps_nobody_out(
 
 
 async def test_leases_of_another_type_refuse_to_be_counted_before_anything_is(store: Store, spec: JobSpec) -> None:
-    assert await store.data.lease(spec, 1, 60) == [0]
+    assert await lease(store, spec, 1, 60) == [0]
     await store._connection.call("DEL", keys.leases(spec.run))
     await store._connection.call("SET", keys.leases(spec.run), "no leases")
     with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
-        await store.data.trained(spec.run, 0, 10)
+        await train(store, spec, [0])
     assert (await store.data.progress(spec)).leases_done == 0
 
 
 async def test_counts_that_are_no_numbers_leave_a_lease_outstanding(store: Store, spec: JobSpec) -> None:
-    assert await store.data.lease(spec, 1, 60) == [0]
+    assert await lease(store, spec, 1, 60) == [0]
     await store._connection.call("HSET", keys.work(spec.run), "rows", "many")
     with pytest.raises(exceptions.ResponseError):
-        await store.data.trained(spec.run, 0, 10)
+        await train(store, spec, [0])
     await store._connection.call("HDEL", keys.work(spec.run), "rows")
     assert (await store.data.work(spec.run)).outstanding == (0,)
-    assert await store.data.trained(spec.run, 0, 10)
+    assert await train(store, spec, [0])
 
 
 async def test_a_resumption_that_ends_before_any_of_its_commands_can_be_tried_again(

@@ -6,12 +6,13 @@ import pytest
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, WarmingUp, data
+from tests import leasing
 from tests.patience import until
 from tests.store.conftest import OTHER, REPLICA
 
 
 async def lease(store: Store, spec: JobSpec, replica: str | None) -> object:
-    return await store.data.lease(spec, 1, 3600, replica)
+    return await leasing.lease(store, spec, 1, 3600, replica)
 
 
 async def until_leased(store: Store, spec: JobSpec, replica: str) -> object:

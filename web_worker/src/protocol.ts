@@ -5,6 +5,9 @@ import { integer, list, nullable, number, object, oneOf, optional, text, type Re
 
 export const VERSION = 1;
 
+/** What this replica understands beyond the first edition of protocol 1: that reason of an ack. */
+export const FEATURES: readonly string[] = ["unleased"];
+
 /** Why a socket is closed; what a replica does about each is in `closing.ts`. */
 export const Close = {
   NORMAL: 1000,
@@ -51,6 +54,10 @@ const fromReplica = {
     replica: nullable(replicaId),
     run: nullable(runId),
     backend: text({ longest: 32 }),
+    /** What the replica understands beyond the first edition of protocol 1. */
+    features: optional(list(text({ longest: 32 }), 16), []),
+    /** What a replica that is back still trains: of other leases it may not know. */
+    leases: optional(list(natural, 64), []),
   }),
   fetch: object({ type: oneOf("fetch"), have: list(integer(-1)) }),
   lease: object({ type: oneOf("lease"), count: integer(1, 16) }),
@@ -84,7 +91,7 @@ const fromGateway = {
     shard: natural,
     sequence: natural,
     status: oneOf("accepted", "duplicate", "busy", "rejected"),
-    reason: optional(nullable(oneOf("not-finite", "future-version", "not-running", "expired")), null),
+    reason: optional(nullable(oneOf("not-finite", "future-version", "not-running", "expired", "unleased")), null),
     retry_seconds: optional(nullable(number), null),
     version: optional(nullable(natural), null),
   }),

@@ -83,12 +83,14 @@ function ready(rows = 20, changes: Partial<Welcome> = {}): Stage {
 
 const dones = (stage: Stage): string[] => stage.actions.map((action) => action.do);
 
+const NEW = { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm", features: ["unleased"], leases: [] };
+
 test("a new replica says hello with nothing, a known one with its identity", () => {
   const stage = new Stage();
-  assert.deepEqual(stage.session.hello(), { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm" });
+  assert.deepEqual(stage.session.hello(), NEW);
   stage.welcome();
   assert.deepEqual(stage.session.hello(), {
-    type: "hello", protocol: 1, replica: WELCOME.replica, run: WELCOME.run, backend: "wasm",
+    type: "hello", protocol: 1, replica: WELCOME.replica, run: WELCOME.run, backend: "wasm", features: ["unleased"], leases: [],
   });
 });
 
@@ -291,12 +293,15 @@ test("a lease that ends while the socket is away is reported as trained after th
   ]);
 });
 
-test("a chunk that fails while the socket is away is not given back: its lease went with the socket", () => {
+test("a chunk that fails while the socket is away is given back on the next: its lease is this replica's still", () => {
   const stage = new Stage().welcome();
   const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
   stage.tell({ type: "leased", leases: [grant] });
   stage.session.closed(1006);
+  assert.deepEqual((stage.session.hello() as { leases: number[] }).leases, [5]);
   assert.deepEqual(stage.session.chunkFailed(WELCOME.run, grant, 0), []);
+  assert.deepEqual((stage.session.hello() as { leases: number[] }).leases, []);
+  assert.deepEqual(stage.clear().welcome().messages()[0], { type: "release", leases: [5] });
 });
 
 test("a new identity drops the unacknowledged; a new run fetches its program too", () => {
@@ -317,7 +322,7 @@ test("a forgotten identity says hello anew with nothing", () => {
   stage.step();
   stage.clear().ack(0, 1, "rejected", { reason: "expired" });
   assert.deepEqual(dones(stage), ["reconnect"]);
-  assert.deepEqual(stage.session.hello(), { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm" });
+  assert.deepEqual(stage.session.hello(), NEW);
 });
 
 test("a gradient that is not finite is dropped, its rows count, and fresh parameters are fetched", () => {
@@ -447,7 +452,7 @@ test("after a malformed frame it starts anew, without what was refused and with 
   const stage = ready();
   stage.step();
   assert.deepEqual(stage.session.closed(4005), [{ do: "reconnect", atLeastSeconds: 0 }]);
-  assert.deepEqual(stage.session.hello(), { type: "hello", protocol: 1, replica: null, run: null, backend: "wasm" });
+  assert.deepEqual(stage.session.hello(), NEW);
   stage.clear().welcome({ replica: "67414f80ffffffff" });
   assert.deepEqual(stage.frames(), []);
   assert.ok(!dones(stage).includes("prepare"));

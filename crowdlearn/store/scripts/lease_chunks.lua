@@ -1,8 +1,11 @@
 #!lua flags=allow-oom
--- Leases chunks: expired leases first, then ordinals never leased.
--- KEYS: work, leases, warmup, state   ARGV: count, total, lease (ms), replica ('' unless the run is warmed up), right (ms)
--- Returns the ordinals after a first number: ms until the next lease expires, -1 when none is outstanding, or -2 when
--- another replica warms the run up.
+-- Leases chunks to a replica: expired leases, then ordinals never leased; where there are none of either those that
+-- somebody has had for longest, a second time; and last its own, if they have expired.
+-- KEYS: work, leases, warmup, state, grants, held
+-- ARGV: count, total, lease (ms), replica, whether it has to warm the run up (1 or 0), right (ms), how long it is
+--       remembered what a replica holds (ms), its socket, ordinals that it holds no more, with spaces between
+-- Returns, after a first number, each ordinal and its attempt: ms until the next lease expires, -1 when none is
+-- outstanding, or -2 when another replica warms the run up.
 -- Redis's clock and not the callers': gateways need not agree on the time.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -10,23 +13,62 @@ local left = redis.call('PTTL', KEYS[4])
 if left == -2 then
   return {-1}
 end
-local owner = ARGV[4] ~= '' and redis.call('GET', KEYS[3])
+local owner = ARGV[5] == '1' and redis.call('GET', KEYS[3])
 if owner and owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
   return {-2}
 end
-local count, total = tonumber(ARGV[1]), tonumber(ARGV[2])
-local ordinals = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count)
+for ordinal in string.gmatch(ARGV[9], '%d+') do
+  redis.call('HDEL', KEYS[6], ordinal)
+end
+local count, total, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local mine, holds = {}, 0
+for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
+  mine[field], holds = true, holds + 1
+end
 local following = tonumber(redis.call('HGET', KEYS[1], 'next') or '0')
-local fresh = math.min(count - #ordinals, total - following)
+local ordinals, own = {}, {}
+for _, ordinal in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count + holds)) do
+  if mine[ordinal] then
+    own[#own + 1] = ordinal
+  elseif #ordinals < count then
+    ordinals[#ordinals + 1] = ordinal
+  end
+end
+local again = #ordinals
+local fresh = math.max(0, math.min(count - again, total - following))
 for i = 1, fresh do
-  ordinals[#ordinals + 1] = string.format('%.0f', following + i - 1)
+  ordinals[again + i] = string.format('%.0f', following + i - 1)
 end
-if ARGV[4] ~= '' and not owner then
-  redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[5])
+if #ordinals == 0 then
+  local before = string.format('%.0f', now - lease)
+  for _, ordinal in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', before, 'LIMIT', 0, count + holds)) do
+    if not redis.call('ZSCORE', KEYS[2], ordinal) then
+      redis.call('ZREM', KEYS[5], ordinal)
+    elseif #ordinals < count and not mine[ordinal] then
+      ordinals[#ordinals + 1] = ordinal
+    end
+  end
+  for i = 1, math.min(#ordinals == 0 and count or 0, #own) do
+    ordinals[i] = own[i]
+  end
+  again = #ordinals
 end
-local expiry = string.format('%.0f', now + tonumber(ARGV[3]))
-for _, ordinal in ipairs(ordinals) do
+if ARGV[5] == '1' and not owner then
+  redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[6])
+end
+local expiry, since = string.format('%.0f', now + lease), string.format('%.0f', now)
+local attempts = {}
+local answers = #ordinals > 0 and redis.call('HINCRBY', KEYS[6], 'answers', 1)
+for i, ordinal in ipairs(ordinals) do
+  -- A number of its own for each lease that is not the first: rows of two grants of a lease do not add up.
+  attempts[i] = i <= again and redis.call('HINCRBY', KEYS[1], 'again', 1) or 0
   redis.call('ZADD', KEYS[2], expiry, ordinal)
+  redis.call('ZADD', KEYS[5], since, ordinal)
+  redis.call('HSET', KEYS[6], ordinal, string.format('%.0f:%.0f:%.0f', attempts[i], answers, i))
+end
+if #ordinals > 0 then
+  redis.call('HSET', KEYS[6], 'by', ARGV[8])
+  redis.call('PEXPIRE', KEYS[6], ARGV[7])
 end
 -- After the leases: ordinals that are passed over would never be trained, and those outstanding are leased again.
 if fresh > 0 then
@@ -36,13 +78,15 @@ end
 if left > 0 then
   redis.call('PEXPIRE', KEYS[1], left)
   redis.call('PEXPIRE', KEYS[2], left)
+  redis.call('PEXPIRE', KEYS[5], left)
 end
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local answer = {-1}
 if #first > 0 then
   answer[1] = math.max(0, tonumber(first[2]) - now)
 end
-for _, ordinal in ipairs(ordinals) do
+for i, ordinal in ipairs(ordinals) do
   answer[#answer + 1] = tonumber(ordinal)
+  answer[#answer + 1] = attempts[i]
 end
 return answer

@@ -3,7 +3,9 @@
 import type { Device } from "@jax-js/jax";
 
 import { unpack } from "../frames";
-import { decodeFromGateway, VERSION, type Ack, type FromGateway, type FromReplica, type Grant, type Welcome } from "../protocol";
+import {
+  decodeFromGateway, FEATURES, VERSION, type Ack, type FromGateway, type FromReplica, type Grant, type Welcome,
+} from "../protocol";
 import type { Action, State } from "./actions";
 import type { Batch, Chunk } from "./batches";
 import { afterClose } from "./closing";
@@ -18,6 +20,9 @@ const FINISHED: Readonly<Record<string, string>> = {
   diverged: "The model has diverged, and the job has ended. Thank you for your help!",
   stopped: "The operator has stopped this job. Thank you for your help!",
 };
+
+/** The most leases that the protocol allows in `hello`. */
+const MAX_LISTED = 64;
 
 const end = (state: State): Action[] => [{ do: "end", state }];
 
@@ -54,7 +59,8 @@ export class Session {
   /** The first message on a new socket. */
   hello(): FromReplica {
     const { replica = null, run = null } = this.#welcome ?? {};
-    return { type: "hello", protocol: VERSION, replica, run, backend: this.backend };
+    const leases = this.#training?.held.slice(-MAX_LISTED) ?? [];
+    return { type: "hello", protocol: VERSION, replica, run, backend: this.backend, features: [...FEATURES], leases };
   }
 
   receiveText(text: string, now: number): Action[] {

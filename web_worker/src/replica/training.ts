@@ -52,6 +52,8 @@ export class Training {
   #trained: number[] = [];
   /** Minibatches dropped of which the gateway has not been told. */
   #dropped = 0;
+  /** Leases whose chunks could not be had while the socket was away: they are still this replica's. */
+  #failed: number[] = [];
   /** What the gateway of this socket understands. While a service is upgraded, the next may be of another version. */
   #features: readonly string[] = [];
 
@@ -71,6 +73,11 @@ export class Training {
     return this.#leases.reason;
   }
 
+  /** The leases that are not trained yet. */
+  get held(): readonly number[] {
+    return this.#leases.held;
+  }
+
   /** The gateway has said `welcome`, for the first time or again under the same identity. */
   connected(welcome: Welcome, now: number): Action[] {
     this.#isConnected = true;
@@ -82,7 +89,7 @@ export class Training {
     this.counters.acknowledged += settled.length;
     for (const rows of settled) this.#settle(rows);
     // What is sent again goes before the sum that grew meanwhile: sequence numbers only increase.
-    return [...this.#tellTrained(), ...this.#fetch(), ...this.tick(now)];
+    return [...this.#giveUpFailed(), ...this.#tellTrained(), ...this.#fetch(), ...this.tick(now)];
   }
 
   /** The socket is gone: until `connected` nothing is sent, asked or marked as sent. */
@@ -112,7 +119,8 @@ export class Training {
   chunkFailed({ lease }: Grant, now: number): Action[] {
     if (!this.#loading.delete(lease)) return [];
     this.#leases.drop(lease, CHUNK_RETRY_SECONDS, now);
-    return this.#say({ type: "release", leases: [lease] });
+    this.#failed.push(lease);
+    return this.#giveUpFailed();
   }
 
   /** Parameters of one shard came; throws when they are not fit for use. */
@@ -190,6 +198,13 @@ export class Training {
     return Array.from({ length: messages }, (_, i) => held.slice(i * MAX_RELEASED, (i + 1) * MAX_RELEASED)).flatMap(
       (leases) => this.#say({ type: "release", leases }),
     );
+  }
+
+  #giveUpFailed(): Action[] {
+    if (!this.#isConnected || this.#failed.length === 0) return [];
+    const leases = this.#failed.slice(-MAX_RELEASED);
+    this.#failed = [];
+    return [send({ type: "release", leases })];
   }
 
   get #chunksInHand(): number {
