@@ -132,3 +132,26 @@ test("a sum over a million elements keeps its digits", async () => {
   const loss = (_params: Tree, _batch: Tree, { np }: Context): np => np.mean(np.ones([1_000_003]).mul(0.1));
   assert.ok(Math.abs((await stepOf({ loss })).loss - 0.1) < 1e-7);
 });
+
+test("extremes have gradients, shared where several are the greatest", async () => {
+  const loss = ({ layers, scale }: Tree, _: Tree, { np }: Context): np => {
+    const [first, second] = layers as unknown as Tree[];
+    const greatest = np.sum(np.max(array(first!["w"]), 0)).add(np.min(array(second!["w"])));
+    return greatest.add(np.max(np.concatenate([array(scale).reshape([1]), array(scale).reshape([1])])));
+  };
+  const { loss: value, gradient } = await stepOf({ loss });
+  // w is [[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]]: 0.3 + 0.6, then -2, then 3 twice.
+  assert.ok(Math.abs(value - 1.9) < 1e-6);
+  assert.deepEqual([...gradient], [0, 0, 1, 0, 0, 1, 0, 1, 1]);
+});
+
+test("einsum has values and gradients", async () => {
+  const loss = ({ layers }: Tree, { x }: Tree, { np }: Context): np => {
+    const [first, second] = layers as unknown as Tree[];
+    return np.sum(np.einsum("ij,jk,k->i", array(x), array(first!["w"]), array(second!["w"])));
+  };
+  const { loss: value, gradient } = await stepOf({ loss });
+  // The rows of x add up to [0, 2, 5]; w1 is [1, -2].
+  assert.ok(Math.abs(value - (2 * (0.3 - 0.8) + 5 * (-0.5 - 1.2))) < 1e-5);
+  [0, 0, 2, -4, 5, -10].forEach((slope, i) => assert.ok(Math.abs(gradient[i]! - slope) < 1e-5));
+});
