@@ -198,15 +198,18 @@ def _require_trainable(called: str, leaf: Any) -> None:
         )
     if isinstance(leaf, str | bytes) or (callable(leaf) and not hasattr(leaf, "dtype")):
         shown = getattr(leaf, "__name__", None) or f"{leaf!r:.40}"
+        made = "" if isinstance(leaf, str | bytes | type) else "; of a function that makes arrays, give what it returns"
         raise JobError(
             f"{called} expects {FLOATS}, got a {type(leaf).__name__} ({shown}): what is not trained belongs "
-            "into the loss, or into a module of Equinox"
+            f"into the loss, or into a module of Equinox{made}"
         )
 
 
 def _remedy(array: Array) -> str:
     if array.dtype.kind == "b":
         return "a mask is not trained: leave it out, and use it in the loss as a constant"
+    if not array.ndim:
+        return f"write {array}.0 to train it, Normal((3, 4)) if it is of a shape, or use it in the loss as a constant"
     return "write floats (x.astype(np.float32), 1.0) to train it, or leave it out and use it in the loss as a constant"
 
 

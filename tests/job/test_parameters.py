@@ -92,7 +92,12 @@ def test_an_init_function_may_take_nothing():
         ({"w": Normal(2, std=-1)}, "parameter w expects a std of at least 0, got -1"),
         ({"w": {"shape": (2,), "stddev": 1}}, "parameter w expects shape, init_mean and init_std, got stddev"),
         ({"w": "zeros"}, r"parameter w expects float numbers, got a str \('zeros'\): what is not trained belongs"),
-        ({"w": np.array(0)}, r"parameter w expects float numbers, got int64 \(0\): write floats"),
+        ({"w": np.array(0)}, r"parameter w expects float numbers, got int64 \(0\): write 0.0 to train it"),
+        (
+            {"w": (4, 3)},
+            r"parameter w/0 expects .*\(4\): write 4.0 to train it, Normal\(\(3, 4\)\) if it is of a shape",
+        ),
+        ({"w": np.zeros}, "got a builtin_function_or_method.*; of a function that makes arrays, give what it returns"),
         ({"w": np.array([True])}, "parameter w expects float numbers, got bool.*a mask is not trained"),
         ({"w": np.ones(2, complex)}, "parameter w expects float numbers, got complex numbers.*x.real and x.imag"),
         ({"w": jax.nn.relu}, r"parameter w expects float numbers, got a custom_jvp \(relu\)"),
