@@ -2,6 +2,17 @@
 -- A shard has applied all rows of a lease; when all shards have, the lease is trained, and counted once.
 -- KEYS: work, leases, booked, grants, state   ARGV: ordinal, shard, shards, rows
 -- Returns 1 if it is trained, also if it was before; 0 if other shards still lack rows.
+local held = redis.call('HMGET', KEYS[1], 'done', 'rows', 'counted')
+local function remove(ordinal)
+  redis.call('ZREM', KEYS[2], ordinal)
+  redis.call('HDEL', KEYS[3], ordinal)
+  redis.call('ZREM', KEYS[4], ordinal)
+  redis.call('HDEL', KEYS[1], 'counted')
+end
+-- What was counted before an error, and could not be removed.
+if held[3] then
+  remove(held[3])
+end
 -- Adds nothing, and says whether it is there.
 if not redis.call('ZADD', KEYS[2], 'XX', 'INCR', 0, ARGV[1]) then
   return 1
@@ -20,12 +31,10 @@ if shards < tonumber(ARGV[3]) then
   end
   return 0
 end
-local held = redis.call('HMGET', KEYS[1], 'done', 'rows')
 -- Removes nothing, and is refused where the removal below would be: rows that are counted are not leased again.
 redis.call('ZREM', KEYS[2], '')
 local done, rows = tonumber(held[1] or '0') + 1, tonumber(held[2] or '0') + tonumber(ARGV[4])
-redis.call('HSET', KEYS[1], 'done', string.format('%.0f', done), 'rows', string.format('%.0f', rows))
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HDEL', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
+-- One command counts it, and says that it is not removed yet.
+redis.call('HSET', KEYS[1], 'done', string.format('%.0f', done), 'rows', string.format('%.0f', rows), 'counted', ARGV[1])
+remove(ARGV[1])
 return 1

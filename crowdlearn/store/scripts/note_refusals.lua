@@ -5,13 +5,18 @@ local left = redis.call('PTTL', KEYS[2])
 if left == -2 then
   return 0
 end
-if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then
+local known, fields = redis.call('HGET', KEYS[1], 'version') == ARGV[1], {'version', ARGV[1]}
+if not known then
   redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], 'version', ARGV[1], 'since', ARGV[2])
+  fields = {'version', ARGV[1], 'since', ARGV[2]}
 end
 for i = 3, #ARGV, 2 do
-  redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1])
+  local count = known and redis.call('HGET', KEYS[1], ARGV[i]) or 0
+  fields[#fields + 1] = ARGV[i]
+  fields[#fields + 1] = string.format('%.0f', count + ARGV[i + 1])
 end
+-- All reasons at once.
+redis.call('HSET', KEYS[1], unpack(fields))
 -- A run that was replaced goes with its state, whatever is written late.
 if left > 0 then
   redis.call('PEXPIRE', KEYS[1], left)

@@ -10,7 +10,8 @@ end
 redis.call('HSET', KEYS[1], 'state', 'finished')
 redis.call('HDEL', KEYS[1], '')
 redis.call('SET', KEYS[2], ARGV[3], 'KEEPTTL')
-redis.call('HSET', KEYS[1], 'state', 'running', 'resumed', ARGV[2])
+-- At once: whoever reads why a run ended must not take one that goes on for ended.
+redis.call('HSET', KEYS[1], 'state', 'running', 'resumed', ARGV[2], 'reason', '', 'finished_seconds', '')
 redis.call('HDEL', KEYS[1], 'reason', 'finished_seconds')
 local announced = redis.pcall('PUBLISH', ARGV[4], ARGV[5])
 return {1, type(announced) == 'table' and announced.err or nil}
