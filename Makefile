@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz test-torch test-compose check bench clean
+.PHONY: help setup demo test fuzz model test-torch test-compose check bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ TORCH_VENV := .venv-torch
 COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
 # Tests mostly wait for each other's processes: two at a time take little more than half the time, also on one processor.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
-# Of the tests: file, or random; the seed of a random order repeats it. Also of make fuzz.
+# Of the tests: file, or random; the seed of a random order repeats it. Also of make fuzz and make model.
 ORDER ?= file
 SEED ?= $(shell date +%s)
 ORDERED = $(if $(filter random,$(ORDER)),--shuffle $(SEED) --no-loadscope-reorder,$(if $(filter-out file,$(ORDER)),$(error \
@@ -20,6 +20,9 @@ ORDERED = $(if $(filter random,$(ORDER)),--shuffle $(SEED) --no-loadscope-reorde
 BACKEND ?= wasm
 PROGRAMS ?= 1000
 MINUTES ?= 60
+# Of make model: REDIS=1 plays on a redis-server.
+HISTORIES ?= 5000
+REDIS ?=
 BUNDLE := web_worker/dist/worker.js
 BUNDLE_SOURCES := $(shell find web_worker/src web_worker/page web_worker/node web_worker/patches -type f 2>/dev/null) $(wildcard web_worker/*.mjs)
 
@@ -40,6 +43,9 @@ test: setup ## run every test, with servers of their own: see docs/tests.md for 
 fuzz: setup ## compare random losses in a browser with JAX; BACKEND=wasm|webgpu|webgl PROGRAMS=1000 SEED=NUMBER MINUTES=60
 	cd web_worker && node build.mjs --check
 	$(BIN)/python -m tests.fuzz --backend $(BACKEND) --programs $(PROGRAMS) --seed $(SEED) --minutes $(MINUTES)
+
+model: setup ## play random histories against a model of the store; HISTORIES=5000 REDIS=1 SEED=NUMBER MINUTES=60
+	$(BIN)/python -m tests.model $(if $(REDIS),--redis) --histories $(HISTORIES) --seed $(SEED) --minutes $(MINUTES)
 
 test-torch: setup $(TORCH_VENV)/ready ## test PyTorch, Flax and Equinox models, in an environment of their own
 	$(TORCH_VENV)/bin/python -m pytest tests/torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,63 +22,12 @@ from services.aggregator import Aggregator
 from tests.aggregator.test_service import SETTINGS
 from tests.patience import until
 from tests.store.conftest import everywhere, small_spec, submit
+from tests.store.cut import Cut
 from tests.store.test_scripts import Fate
 
 OLD, NEW, NEXT = "0123456789ab", "00000000000a", "00000000000b"
 MOST_COMMANDS = 200
 STAYS = -1
-
-
-class Cut:
-    """Lets so many commands of this process's stores through, and fails what comes then."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Store, error: BaseException) -> None:
-        self._connection, self._error = store._connection, error
-        self._left: int | None = None
-        self.dead = self.answers_are_lost = self.lives_on = False
-        kind = type(self._connection)
-        send, send_many = kind.call, kind._pipeline
-
-        async def call(connection: Connection, *command: Any) -> Any:
-            # What asks nothing of a key is part of no step.
-            if command[0] in ("INFO", "TIME"):
-                return await send(connection, *command)
-            (answer,) = await self._through([command], lambda some: _one(send(connection, *some[0])))
-            return answer
-
-        async def pipeline(connection: Connection, commands: Sequence[Command], **how: Any) -> list[Any]:
-            return await self._through(commands, lambda some: send_many(connection, some, **how))
-
-        monkeypatch.setattr(kind, "call", call)
-        monkeypatch.setattr(kind, "_pipeline", pipeline)
-
-    def after(self, commands: int, *, lives_on: bool = False, answers_are_lost: bool = False) -> None:
-        """From now on; `lives_on`: only one command fails; `answers_are_lost`: that one is done all the same."""
-        self._left, self.dead = commands, False
-        self.lives_on, self.answers_are_lost = lives_on, answers_are_lost
-
-    def heal(self) -> bool:
-        """Everything comes through again; whether anything was cut."""
-        was_cut, self._left, self.dead = self._left is None, None, False
-        return was_cut
-
-    async def _through(
-        self, commands: Sequence[Command], send: Callable[[Sequence[Command]], Awaitable[list[Any]]]
-    ) -> list[Any]:
-        if self.dead:
-            raise self._error
-        if self._left is None or len(commands) <= self._left:
-            self._left = None if self._left is None else self._left - len(commands)
-            return await send(commands)
-        some = commands[: self._left + self.answers_are_lost]
-        self._left, self.dead = None, not self.lives_on
-        if some:
-            await send(some)
-        raise self._error
-
-
-async def _one(answer: Awaitable[Any]) -> list[Any]:
-    return [await answer]
 
 
 async def lives(store: Store) -> dict[str, int]:
@@ -126,7 +75,7 @@ async def test_a_submission_cut_after_any_command_leaves_one_whole_run_and_nothi
     store: Store, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
     error = asyncio.CancelledError() if ends == "cancelled" else StoreUnavailableError("cut by the test")
-    cut, newest = Cut(monkeypatch, store, error), set()
+    cut, newest = Cut(store, error), set()
     for commands in range(MOST_COMMANDS):
         old = await emptied(store)
         cut.after(commands, lives_on=ends != "by its death", answers_are_lost=ends == "with a lost answer")
@@ -149,7 +98,7 @@ async def test_a_submission_cut_after_any_command_leaves_one_whole_run_and_nothi
 async def test_the_next_submission_of_the_name_clears_what_one_that_died_has_made_stay(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut = Cut(monkeypatch, store, StoreUnavailableError("cut by the test"))
+    cut = Cut(store, StoreUnavailableError("cut by the test"))
     ends_at: set[str] = set()
     for commands in range(0, MOST_COMMANDS, 3):
         await emptied(store)

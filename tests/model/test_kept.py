@@ -1,0 +1,27 @@
+"""Histories that failed once, the shortest of each, as `make model` prints them."""
+
+from __future__ import annotations
+
+from tests.model.machine import History
+from tests.model.world import Fault
+
+
+def test_an_owner_that_redis_has_forgotten_claims_again_before_it_commits() -> None:
+    # The next owner has the same fence: the claim of the first went with what Redis lost.
+    state = History()
+    state.claim(fault=None, late=False, owner="owner a", which=(0, 1))
+    state.lose(saves=False)
+    state.disturb(ahead=0, shard=1)
+    state.absorb(count=1, owner="owner a", shard=1)
+    state.work_well(count=1, owner="owner b")
+    state.work_well(count=1, owner="owner a")
+    state.teardown()
+
+
+def test_a_commit_whose_script_was_ended_keeps_what_it_made_visible() -> None:
+    state = History()
+    state.push_badly(fault=None, gateway="gateway a", late=False, new=True, replica=0, which=(0, 1))
+    state.work(count=1, fault=Fault("script ends", 7), owner="owner a")
+    state.push_badly(fault=None, gateway="gateway a", late=False, new=False, replica=0, which=(0, 1))
+    state.submit(fault=None, goes_on=False)
+    state.teardown()
