@@ -24,12 +24,6 @@ MIN_CHUNKS = 16
 
 KEPT = ("float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool")
 NARROWED = {"float64": "float32", "float16": "float32", "int64": "int32", "uint64": "uint32"}
-
-NOISE = 1e-11
-"""A column whose values differ by less, relative to the greatest, is a constant with rounding errors."""
-
-FEWEST_STEPS = 16
-"""A column is not what it was where float32 has fewer values between its least and its greatest."""
 """Types that browsers lack, and what they become: floats are rounded, integers have to fit."""
 
 
@@ -166,24 +160,7 @@ def _narrowed(what: str, array: Array, dtype: str) -> Array:
                 "to float32, or number them: np.unique(x, return_inverse=True)[1]"
             )
     with np.errstate(over="ignore"):
-        narrow = _finite(what, array.astype(dtype), array)
-    if array.dtype.kind == "f" and array.itemsize > narrow.itemsize and array.size:
-        _require_told_apart(what, array.reshape(len(array), -1))
-    return narrow
-
-
-def _require_told_apart(what: str, columns: Array) -> None:
-    """Raises JobError for columns of float64 that are as good as constant in float32, and are not."""
-    low, high = columns.min(0), columns.max(0)
-    most, spread = np.maximum(abs(low), abs(high)), high - low
-    merged = (spread > NOISE * most) & (spread < FEWEST_STEPS * np.finfo(np.float32).eps * most)
-    merged |= (spread > 0) & (most < np.finfo(np.float32).tiny)
-    if merged.any():
-        at = int(np.argmax(merged))
-        raise JobError(
-            f"{what} expects values that float32 can tell apart, got {int(merged.sum()):,} columns of float64 that it "
-            f"cannot, such as {low[at]} to {high[at]}: subtract their mean and divide by their standard deviation"
-        )
+        return _finite(what, array.astype(dtype), array)
 
 
 def _finite(what: str, array: Array, source: Array | None = None) -> Array:

@@ -21,6 +21,9 @@ WARMUP_SECONDS = 10.0
 """And so long after each gradient: a replica that hangs, or died with its gateway, holds the others up no longer."""
 
 
+MOST_HELD = 64
+"""Leases of one replica that are not trained, unless its gateway says otherwise."""
+
 HELD_SECONDS = 600.0
 """It is remembered for so long what a replica holds: one that is away for longer comes back without leases."""
 
@@ -124,22 +127,23 @@ class Data:
         holder: Holder,
         *,
         warming: bool = False,
-        given_up: Sequence[int] = (),
+        most: int = MOST_HELD,
     ) -> list[Granted] | Exhausted | NoneFree | WarmingUp:
         """Leases up to `count` chunks: expired leases first, then new ones, in order, until all epochs are leased.
 
         Where there are none of these, those are leased a second time that others have had for `lease_seconds`, the
-        oldest first: whoever trains them first counts. The holder's own come last, once they have expired.
+        oldest first: whoever trains them first counts. What the holder has had comes to it again only where nobody else
+        has wanted it for `lease_seconds` since it expired. It gets none over `most` that are not trained.
 
         While a run is `warming`, the holder gets leases only if nobody else has the right to warm the run up, which it
-        then has for FIRST_WARMUP_SECONDS. `given_up` are leases that it does not hold any more.
+        then has for FIRST_WARMUP_SECONDS.
         """
         run, total = spec.run, spec.epochs * spec.train_chunks
         names = (keys.work(run), keys.leases(run), keys.warmup(run), keys.state(run), keys.grants(run))
         first_expiry, *found = await self._connection.run(
             scripts.LEASE_CHUNKS, (*names, keys.held(run, holder.replica)), count, total,
             _milliseconds(lease_seconds), holder.replica, int(warming), _milliseconds(FIRST_WARMUP_SECONDS),
-            _milliseconds(HELD_SECONDS), holder.socket, " ".join(map(str, given_up)),
+            _milliseconds(HELD_SECONDS), holder.socket, most,
         )  # fmt: skip
         if found:
             return [Granted(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
@@ -205,7 +209,7 @@ class Data:
     ) -> None:
         """A socket is gone: its replica's leases expire after `seconds`, unless it is on another one by then.
 
-        `given_up` are leases that it does not hold any more, and nobody waits for.
+        `given_up` are those whose rows are all in the streams: they stay leased, and are not remembered as its own.
         """
         await self._let_go(run, holder, seconds, ordinals, keep=True)
         await self._let_go(run, holder, None, given_up, keep=False)

@@ -15,9 +15,11 @@ from crowdlearn import codecs, frames, ledger, optim
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
 from crowdlearn.ledger import Book
+from crowdlearn.optim import transforms
 from crowdlearn.schedule import rows_of
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Commit, ShardState, StreamEntry
+from services.aggregator.outliers import Outliers
 from services.aggregator.remembered import Remembered
 
 
@@ -34,6 +36,8 @@ class Outcome(StrEnum):
     """Raised each time it was absorbed: a mistake of ours."""
     NOTED = "noted"
     """No gradient: rows of which none was finite, as a gateway says."""
+    HUGE = "huge"
+    """Far beyond the norms of others, where nothing clips: it would have made the shard diverge."""
     UNLEASED = "unleased"
     """Of rows that are counted already: a grant is trained once, on however many sockets its replica is."""
     DIVERGED = "diverged"
@@ -74,6 +78,8 @@ class ShardWriter:
         self._base = state.manifest
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
         self._book = Book(partial(rows_of, spec), state.ledger)
+        rule = spec.optimizer
+        self._outliers = Outliers() if rule.clip_norm is None and rule.clip_value is None else None
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
         self._aside = aside
         self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
@@ -185,7 +191,7 @@ class ShardWriter:
         if not self._is_leased(entry):
             return Outcome.UNLEASED
         try:
-            return self._weigh_and_apply(frame, absorbed)
+            return self._weigh_and_apply(entry.replica, frame, absorbed)
         except FrameError as error:
             return self._malformed(entry, error, absorbed)
 
@@ -204,7 +210,7 @@ class ShardWriter:
             raise FrameError(f"expected a known codec and counts from 1, got {frame.codec}, {frame.minibatches}")
         return frame
 
-    def _weigh_and_apply(self, frame: Frame, absorbed: Absorbed) -> Outcome:
+    def _weigh_and_apply(self, replica: str, frame: Frame, absorbed: Absorbed) -> Outcome:
         # After Redis lost a second of writes, replicas may be ahead of the shard: that is not stale.
         staleness = max(0, self.version - frame.version)
         weight = optim.weigh(staleness, self._spec.staleness)
@@ -217,6 +223,10 @@ class ShardWriter:
             # The gateway refuses these; once more, because a single NaN in the parameters would be there for ever.
             return Outcome.NOT_FINITE
         codec.decode(frame.payload, self._gradient)
+        if self._outliers is not None:
+            norm = transforms.norm(self._gradient) / frame.minibatches
+            if self._outliers.is_huge(replica, norm):
+                return Outcome.HUGE
         step = self.version + 1
         # A model that diverges overflows; `take` sees what came of it.
         with np.errstate(over="ignore", invalid="ignore"):

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket
 from crowdlearn import metrics
 from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from services.gateway.bundle import Bundle
-from services.gateway.clients import Proxies, Quota
+from services.gateway.clients import Proxies, Quota, neighbours
 from services.gateway.door import CrowdedError
 from services.gateway.headers import ResponseHeaders
 from services.gateway.health import Health
@@ -46,18 +46,18 @@ class Entrance:
             await websocket.send_denial_response(TOO_MANY)
             return
         try:
-            await self._serve(websocket)
+            await self._serve(websocket, neighbours(address, self._proxies))
         finally:
             self._open.leave(address)
 
-    async def _serve(self, websocket: WebSocket) -> None:
+    async def _serve(self, websocket: WebSocket, network: str | None) -> None:
         await websocket.accept()
         # Starlette's copy, as the wire forgets uvicorn's.
         websocket.scope["headers"].clear()
         if self._health.closed:
             await websocket.close(GOING_AWAY)
             return
-        await ReplicaSocket(self._gateway, websocket, websocket.path_params["job"]).serve()
+        await ReplicaSocket(self._gateway, websocket, websocket.path_params["job"], network).serve()
 
 
 def build(gateway: Gateway, health: Health, bundle: Bundle, proxies: Proxies) -> Starlette:

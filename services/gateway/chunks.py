@@ -42,8 +42,8 @@ class Leases:
 
     # Sockets are many.
     __slots__ = (
-        "_arrived", "_claims", "_droppable", "_dropped", "_given_up", "_holder", "_monotonic", "_progress_seconds",
-        "_settings", "_spent", "_store", "allotment", "waits_for_warmup",
+        "_arrived", "_claims", "_droppable", "_dropped", "_holder", "_monotonic", "_progress_seconds",
+        "_settings", "_spent", "_store", "allotment", "network", "waits_for_warmup",
     )  # fmt: skip
 
     def __init__(
@@ -53,14 +53,14 @@ class Leases:
         self._holder = Holder("", "")
         self.allotment: Allotment | None = None
         """The rows that gradients may be of; None in a job without any."""
+        self.network: str | None = None
+        """Whom it shares an owner with, if anybody knows."""
         self.waits_for_warmup = False
         self._progress_seconds = monotonic()
         self._claims: dict[int, float] = {}
         """Leases that the replica says are trained, and when it said so."""
         self._spent: dict[int, dict[int, tuple[int, int]]] = {}
         """Leases whose rows are all in the streams, with the place of the last of them in each."""
-        self._given_up: list[int] = []
-        """Leases that it does not hold any more, of which Redis is told with the next question."""
         self._arrived: dict[int, int] = {}
         self._dropped = 0
         """Minibatches that were dropped and are not reported."""
@@ -175,7 +175,7 @@ class Leases:
     async def abandon(self, run: Run) -> None:
         """The socket is gone: others get its chunks unless the replica comes back soon."""
         self._put_by()
-        held, given_up = sorted(self.held), self._given_up
+        held, given_up = sorted(self.held), sorted(self._spent)
         await self._report(run.spec)
         if run.warming:
             await self._store.data.end_warm_up(run.spec.run, self._holder.replica)
@@ -198,24 +198,22 @@ class Leases:
         if self.allotment is not None:
             spent, last = self.allotment.take_spent(), self.allotment.last
             self._spent.update(dict.fromkeys(spent, last))
-            self._given_up += spent
 
     async def _take(self, run: Run, count: int) -> Leased | Wait:
         spec = run.spec
         self.waits_for_warmup = False
         self._put_by()
         held = len(self.held)
-        wanted = min(count, run.fair_share - held)
+        wanted = min(count, run.fair_share - held, run.neighbours_may_lease(self.network))
         if wanted < 1:
             return Wait(seconds=run.share_wait_seconds)
         if not held:
             # Whoever has waited for a lease was not idle.
             self.moved()
-        seconds, given_up = self._settings.lease_seconds, tuple(self._given_up)
+        # Those whose rows are in the streams are soon trained, unless the rows never count.
         taken = await self._store.data.lease(
-            spec, wanted, seconds, self._holder, warming=run.warming, given_up=given_up
+            spec, wanted, self._settings.lease_seconds, self._holder, warming=run.warming, most=2 * run.fair_share
         )
-        self._given_up = self._given_up[len(given_up) :]
         if isinstance(taken, WarmingUp):
             self.waits_for_warmup = True
             longest = max(WARMUP_WAIT_SECONDS, len(run.members) / WARMUP_ASKS_PER_SECOND)

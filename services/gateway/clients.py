@@ -19,6 +19,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPV6_PREFIX = 64
 """A host may take any address of its network of so many bits."""
 
+IPV4_NEIGHBOURS = 24
+"""Of one IPv4 network of so many bits all addresses are often one owner's."""
+
 WARN_SECONDS = 60.0
 """An address at its limit is warned of so often: whoever has many addresses must not fill the log."""
 
@@ -98,6 +101,14 @@ class Quota:
                 "%s has %d %s open, and gets no more (CROWDLEARN_%s): if it is a balancer, name it in "
                 "CROWDLEARN_TRUSTED_PROXIES", owner, self._limit, self._kind, self._setting,
             )  # fmt: skip
+
+
+def neighbours(address: str, proxies: Proxies) -> str | None:
+    """The network of an address, whose addresses may all be one owner's; None for proxies, and for no address."""
+    ip = parsed(address)
+    if ip is None or address in proxies:
+        return None
+    return str(ipaddress.ip_network((ip, IPV6_PREFIX if ip.version == 6 else IPV4_NEIGHBOURS), strict=False))
 
 
 def parsed(address: str) -> Address | None:

@@ -42,6 +42,12 @@ class Member(Protocol):
     """A socket on the run."""
 
     outbox: Outbox
+    network: str | None
+    """Sockets of one network may all be one owner's; None where nobody knows."""
+
+    @property
+    def held(self) -> set[int]:
+        """The leases of which not all rows are in the streams."""
 
     def extendable(self) -> list[int]:
         """The leases of the replica that are to be extended."""
@@ -84,6 +90,7 @@ class Run:
         self.spec = spec
         self.reason: str | None = None
         self.members: set[Member] = set()
+        self._networks: dict[str, set[Member]] = {}
         self.channels = [Channel(spec, shard) for shard in range(len(spec.shards))]
         self._intake, self._settings = intake, settings
         self._shards = [Shard(manifest.version, manifest.forgotten) for manifest in manifests]
@@ -123,6 +130,30 @@ class Run:
         within_budget = (entries + 1) * frame_bytes <= self._settings.backlog_bytes and not self._intake.store_is_full
         affordable = within_budget or entries == 0
         return patient and affordable and self._intake.has_room(frame_bytes)
+
+    def join(self, member: Member) -> None:
+        """A socket is on the run."""
+        self.members.add(member)
+        if member.network is not None:
+            self._networks.setdefault(member.network, set()).add(member)
+
+    def leave(self, member: Member) -> None:
+        """A socket is not any more."""
+        self.members.discard(member)
+        if member.network in self._networks:
+            self._networks[member.network].discard(member)
+            if not self._networks[member.network]:
+                del self._networks[member.network]
+
+    def neighbours_may_lease(self, network: str | None) -> int:
+        """How many leases more all sockets of a network together may get: half of an epoch, where there are others.
+
+        A school is one, and so is whoever opens a thousand sockets: others train the other half.
+        """
+        sockets = self._networks.get(network, set()) if network is not None else set()
+        if not sockets or len(sockets) == len(self.members):
+            return MAX_HELD
+        return max(1, self.spec.train_chunks // 2) - sum(len(member.held) for member in sockets)
 
     def offset(self, shard: int) -> tuple[int, int]:
         """The place in the shard's stream up to which all is known to be committed."""

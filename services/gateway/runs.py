@@ -66,12 +66,12 @@ class Runs:
         if spec.resumed > run.spec.resumed:
             # Sockets of before its end still linger.
             run.go_on(spec)
-        run.members.add(member)
+        run.join(member)
         return run
 
     async def leave(self, run: Run, member: Member) -> None:
         """A socket has left; with the last one the run is forgotten."""
-        run.members.discard(member)
+        run.leave(member)
         for channel in run.channels:
             channel.forget(member.outbox)
         if not run.members and self._runs.pop(run.spec.run, None) is not None:

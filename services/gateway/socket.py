@@ -57,7 +57,8 @@ class ReplicaSocket:
     take at once to a writer: most sockets need neither for most of the time.
     """
 
-    def __init__(self, gateway: Gateway, websocket: WebSocket, job: str) -> None:
+    def __init__(self, gateway: Gateway, websocket: WebSocket, job: str, network: str | None = None) -> None:
+        """`network` is whom it shares an owner with, if anybody knows (see services.gateway.clients)."""
         self._gateway, self._websocket, self._job = gateway, websocket, job
         self._wire = cast(Wire, websocket.scope["extensions"][EXTENSION])
         self._session = Session(gateway.settings, gateway.monotonic())
@@ -67,6 +68,12 @@ class ReplicaSocket:
         # What the reader's next message calls for, if that was decided already.
         self._decided: actions.Action | None = None
         self.outbox = Outbox(self._wire)
+        self.network = network
+
+    @property
+    def held(self) -> set[int]:
+        """The leases of which not all rows are in the streams."""
+        return self._leases.held
 
     def extendable(self) -> list[int]:
         """The leases of the replica that are to be extended."""
@@ -219,6 +226,7 @@ class ReplicaSocket:
         signed, applied = await gateway.runs.past(run, hello, await gateway.store.now())
         replica = bare(signed)
         known = await self._leases.arrive(run.spec, replica, is_back=signed == hello.replica, known=hello.leases)
+        self._leases.network = self.network
         applied = [max(sequences) for sequences in zip(applied, known, strict=True)]
         self._session.open(run, replica, applied, self._leases.allotment, hello.features)
         self.outbox.say(welcome(run, signed, applied, gateway.settings))

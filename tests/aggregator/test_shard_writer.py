@@ -296,3 +296,15 @@ def test_rows_without_a_gradient_count_and_move_no_version() -> None:
 
 def test_an_entry_that_names_no_rows_counts_none() -> None:
     assert counted(writer(), gradient(ones(1024)), "") == {}
+
+
+def test_three_huge_gradients_do_not_end_a_job_that_clips_nothing() -> None:
+    shard = writer()
+    for sequence in range(1, 10):
+        assert outcome(shard, gradient(ones(1024), sequence=sequence, version=sequence - 1)) == Outcome.APPLIED
+    for sequence in (10, 11, 12):
+        frame = gradient(ones(1024, 3e38), sequence=sequence, version=9)
+        assert outcome(shard, frame, OTHER, milliseconds=200_000 + sequence) == Outcome.HUGE
+    commit = shard.take()
+    assert (shard.diverged, commit.version, commit.parameters[0]) == (False, 9, -9.0)
+    assert outcome(shard, gradient(ones(1024), sequence=13, version=9), milliseconds=200_100) == Outcome.APPLIED

@@ -22,7 +22,8 @@ REPLICA = "67414f80a1b2c3d4"
 
 def a_run(spec: JobSpec) -> Run:
     """A run as leases see it."""
-    return cast(Run, cast(Any, type("One", (), {"spec": spec, "running": True, "warming": False, "fair_share": 8})))
+    fields = {"spec": spec, "running": True, "warming": False, "fair_share": 8}
+    return cast(Run, cast(Any, type("One", (), fields | {"neighbours_may_lease": lambda *_: 32})()))
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 from crowdlearn.protocol import Ack, Dropped, Hello, Lease, Leased, Message, Trained, Wait
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store
+from crowdlearn.store import Store, keys
 from services import aggregator
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import Service, serve
@@ -243,3 +243,19 @@ async def test_a_replica_on_two_sockets_trains_its_lease_once(
         await pushed(two)
         await aggregator.run(store, AggregatorSettings(), burst=True)
         assert [manifest.version for manifest in await store.shards.manifests(data_job.run, 2)] == [1, 1]
+
+
+async def test_rows_that_never_count_are_trained_by_others(store: Store, data_job: JobSpec, service: Service) -> None:
+    """Whoever pushes what is dropped, as too stale or for its size, must not be the one who gets these rows again."""
+    wasteful, good = ScriptedReplica("small", service.url), ScriptedReplica("small", service.url)
+    async with wasteful, good:
+        assert await leased(wasteful, 4) == [0, 1, 2, 3]
+        await pushed(wasteful, 4)
+        for shard in range(2):
+            # As an aggregator that has dropped them all.
+            await store._connection.call("XTRIM", keys.stream(data_job.run, shard), "MAXLEN", 0)
+        await store.data.extend(data_job.run, range(4), 0)
+        assert await leased(wasteful, 2) == [4, 5]
+        assert await leased(good, 4) == [0, 1, 2, 3]
+        await pushed(good, 4)
+        assert await trained(store, data_job) == 4

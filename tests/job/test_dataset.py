@@ -73,26 +73,6 @@ def test_types_that_browsers_lack_become_those_they_have(wide, narrow):
 
 
 @pytest.mark.parametrize(
-    "column",
-    [1.7e9 + np.arange(256.0), -1.7e9 - np.arange(256.0), np.arange(4) * 1e-60, np.array([1e8, 1e8 + 1])],
-    ids=["seconds", "negative", "tiny", "two"],
-)
-def test_a_column_that_float32_makes_a_constant_is_refused(column):
-    wide = np.stack([np.linspace(0, 1, len(column)), column], 1)
-    with pytest.raises(JobError, match="training array x expects values that float32 can tell apart, got 1 columns of"):
-        read({"x": wide}, "training")
-
-
-@pytest.mark.parametrize(
-    "column",
-    [1.7e9 + 86400.0 * np.arange(365), np.full(8, 0.1) + 1e-17, 1 + 1e-13 * np.arange(4.0), np.zeros(3), np.ones(1)],
-    ids=["days", "constant", "noise", "zeros", "one row"],
-)
-def test_a_column_that_float32_rounds_is_kept(column):
-    assert read({"x": column}, "training").layout[0].dtype == "float32"
-
-
-@pytest.mark.parametrize(
     ("array", "message"),
     [
         (np.array([0, 2**31]), "training array x expects int32 values, got 0 to 2,147,483,648"),

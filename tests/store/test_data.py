@@ -108,7 +108,16 @@ async def test_a_replica_gets_its_own_leases_again_only_when_they_have_expired(s
     await store.data.lease(spec, 6, 60, A)
     assert isinstance(await store.data.lease(spec, 1, 0.0, A), NoneFree)
     await store.data.extend(spec.run, [3], 0)
-    assert await store.data.lease(spec, 1, 60, A) == [Granted(3, 1)]
+    # Others come first: nobody keeps rows from them that it never trains.
+    assert isinstance(await store.data.lease(spec, 1, 60, A), NoneFree)
+    assert await store.data.lease(spec, 1, 0.0, A) == [Granted(3, 1)]
+
+
+async def test_nobody_gets_more_leases_than_it_may_have_that_are_not_trained(store: Store, spec: JobSpec) -> None:
+    assert await store.data.lease(spec, 6, 60, A, most=2) == [Granted(0, 0), Granted(1, 0)]
+    assert isinstance(await store.data.lease(spec, 1, 60, A, most=2), NoneFree)
+    await train(store, spec, [0])
+    assert await store.data.lease(spec, 6, 60, A, most=2) == [Granted(2, 0)]
 
 
 async def test_a_replica_that_is_back_has_its_leases(store: Store, spec: JobSpec) -> None:

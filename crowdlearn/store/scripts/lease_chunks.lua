@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- Leases chunks to a replica: expired leases, then ordinals never leased; where there are none of either those that
--- somebody has had for longest, a second time; and last its own, if they have expired.
+-- somebody has had for longest, a second time; and last its own that nobody else wanted for a lease after they expired.
+-- What it has held is not leased to it otherwise: one whose rows never count must not keep them from others.
 -- KEYS: work, leases, warmup, state, grants, held
 -- ARGV: count, total, lease (ms), replica, whether it has to warm the run up (1 or 0), right (ms), how long it is
---       remembered what a replica holds (ms), its socket, ordinals that it holds no more, with spaces between
+--       remembered what a replica holds (ms), its socket, how many it may have that are not trained
 -- Returns, after a first number, each ordinal and its attempt: ms until the next lease expires, -1 when none is
 -- outstanding, or -2 when another replica warms the run up.
 -- Redis's clock and not the callers': gateways need not agree on the time.
@@ -17,21 +18,26 @@ local owner = ARGV[5] == '1' and redis.call('GET', KEYS[3])
 if owner and owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
   return {-2}
 end
-for ordinal in string.gmatch(ARGV[9], '%d+') do
-  redis.call('HDEL', KEYS[6], ordinal)
-end
-local count, total, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local mine, holds = {}, 0
 for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
-  mine[field], holds = true, holds + 1
+  if redis.call('ZSCORE', KEYS[2], field) then
+    mine[field], holds = true, holds + 1
+  elseif string.match(field, '^%d+$') then
+    redis.call('HDEL', KEYS[6], field)
+  end
+end
+local total, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
+local count = math.min(tonumber(ARGV[1]), tonumber(ARGV[9]) - holds)
+if count < 1 then
+  return {0}
 end
 local following = tonumber(redis.call('HGET', KEYS[1], 'next') or '0')
-local ordinals, own = {}, {}
+local ordinals = {}
 for _, ordinal in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count + holds)) do
-  if mine[ordinal] then
-    own[#own + 1] = ordinal
-  elseif #ordinals < count then
+  if #ordinals < count and not mine[ordinal] then
     ordinals[#ordinals + 1] = ordinal
+    -- A script that ended early may have leased it, and all before it, without saying so.
+    following = math.max(following, tonumber(ordinal) + 1)
   end
 end
 local again = #ordinals
@@ -48,8 +54,10 @@ if #ordinals == 0 then
       ordinals[#ordinals + 1] = ordinal
     end
   end
-  for i = 1, math.min(#ordinals == 0 and count or 0, #own) do
-    ordinals[i] = own[i]
+  if #ordinals == 0 then
+    for _, ordinal in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', before, 'LIMIT', 0, count)) do
+      ordinals[#ordinals + 1] = ordinal
+    end
   end
   again = #ordinals
 end
@@ -71,7 +79,7 @@ if #ordinals > 0 then
   redis.call('PEXPIRE', KEYS[6], ARGV[7])
 end
 -- After the leases: ordinals that are passed over would never be trained, and those outstanding are leased again.
-if fresh > 0 then
+if #ordinals > 0 then
   redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh))
 end
 -- A run that was replaced goes with its state, whatever is written late.
