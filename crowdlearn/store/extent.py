@@ -54,13 +54,18 @@ class Extent:
         """The keys whose time to live scripts give to what they write late."""
         return [keys.state(self.run), *(keys.manifest(self.run, shard) for shard in range(self.shards))]
 
+    def values(self, blobs: Sequence[str]) -> list[str]:
+        """The shards' newest values, of these names."""
+        kinds = (keys.parameters, keys.slots)
+        return [key(self.run, shard, blob) for shard, blob in enumerate(blobs) for key in kinds]
+
     def following(self, blobs: Sequence[str]) -> list[str]:
         """All other keys of a run that was trained; `blobs` are the names of the shards' newest values."""
         of_run = (keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases)
         of_training = (keys.grants, keys.booked, keys.replicas, keys.refusals, keys.scorings, keys.best)
         names = [key(self.run) for key in (*of_run, *of_training)] + self.chunks()
-        for shard, blob in enumerate(blobs):
-            names += [keys.parameters(self.run, shard, blob), keys.slots(self.run, shard, blob)]
+        names += self.values(blobs)
+        for shard in range(self.shards):
             names += [keys.stream(self.run, shard), keys.applied(self.run, shard), keys.ledger(self.run, shard)]
         return names
 

@@ -108,11 +108,15 @@ class Leaving:
         await self._connection.call("HDEL", keys.LEAVING, run)
 
     async def _expire(self, extent: Extent) -> None:
-        # These first: a commit that comes between gives what it writes their time to live.
+        # Only manifests name these: whoever dies below may be followed after an hour, when there are none any more.
+        await self._of_each("EXPIRE", extent.values(await self._blobs(extent)), REPLACED_TTL_SECONDS, "LT")
+        # These before the rest: a commit that comes between gives what it writes their time to live.
         await self._of_each("EXPIRE", extent.leading(), REPLACED_TTL_SECONDS, "LT")
+        await self._of_each("EXPIRE", extent.following(await self._blobs(extent)), REPLACED_TTL_SECONDS, "LT")
+
+    async def _blobs(self, extent: Extent) -> list[str]:
         manifests = [keys.manifest(extent.run, shard) for shard in range(extent.shards)]
-        blobs = [raw.decode() if raw else FIRST_BLOB for raw in await self._of_each("HGET", manifests, "blob")]
-        await self._of_each("EXPIRE", extent.following(blobs), REPLACED_TTL_SECONDS, "LT")
+        return [raw.decode() if raw else FIRST_BLOB for raw in await self._of_each("HGET", manifests, "blob")]
 
     async def _of_each(self, command: str, names: list[str], *arguments: object) -> list[Any]:
         answers: list[Any] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.model.machine import History
 from tests.model.world import Fault
 
@@ -24,4 +26,14 @@ def test_a_commit_whose_script_was_ended_keeps_what_it_made_visible() -> None:
     state.work(count=1, fault=Fault("script ends", 7), owner="owner a")
     state.push_badly(fault=None, gateway="gateway a", late=False, new=False, replica=0, which=(0, 1))
     state.submit(fault=None, goes_on=False)
+    state.teardown()
+
+
+@pytest.mark.parametrize("at", range(46, 60))
+def test_a_run_goes_whole_whose_submitter_died_while_it_let_it_go_and_nobody_came_for_a_day(at: int) -> None:
+    # Its manifests were gone by then, and nothing else names its newest values.
+    state = History()
+    state.push_badly(fault=None, gateway="gateway a", late=False, new=True, replica=0, which=(0, 1))
+    state.work_well(count=1, owner="owner a")
+    state.submit(fault=Fault("dies", at), goes_on=False)
     state.teardown()
