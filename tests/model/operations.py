@@ -233,7 +233,15 @@ class Operations:
         stream, call = keys.stream(run.spec.run, index), self._world.look._connection.call
         last, _ = position(await self._world.look.streams.last_id(run.spec.run, index))
         now = round(1000 * await self._world.look.now())
-        await call("XADD", stream, f"{max(last + 1, now) + ahead_milliseconds}-0", "r", "x", "f", bytes(HEADER_BYTES))
+        await call(
+            "XADD",
+            stream,
+            f"{max(last + 1, run.shards[index].offset[0] + 1, now) + ahead_milliseconds}-0",
+            "r",
+            "x",
+            "f",
+            bytes(HEADER_BYTES),
+        )
         self._books.rejuvenate(run)
 
     # --- evaluator and checkpointer ---
