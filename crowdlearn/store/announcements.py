@@ -17,7 +17,7 @@ from crowdlearn.store import keys
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.cluster import ClusterConnection
 from crowdlearn.store.connection import Connection
-from crowdlearn.store.shard_channels import ShardChannels
+from crowdlearn.store.shard_channels import CONFIRMED, ShardChannels
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +108,13 @@ class Announcements:
         try:
             await channels.open()
             while True:
-                if await channels.want(self._channels() if versions else set()):
-                    yield Resync()
+                await channels.want(self._channels() if versions else set())
                 changed.clear()
                 while not changed.is_set():
                     message = await channels.next(LISTEN_SECONDS, changed)
-                    if message is not None and (announced := _announcement(message)) is not None:
+                    if message is CONFIRMED:
+                        yield Resync()
+                    elif message is not None and (announced := _announcement(message)) is not None:
                         yield announced
         finally:
             self._changed.discard(changed)
@@ -132,6 +133,7 @@ async def _listen_to_node(connection: Connection, channels: tuple[str, ...]) -> 
     try:
         with connection.answering():
             await subscriber.subscribe(*channels)
+            await _confirmed(subscriber, channels)
             yield Resync()
             while True:
                 message = await _next(subscriber)
@@ -139,6 +141,15 @@ async def _listen_to_node(connection: Connection, channels: tuple[str, ...]) -> 
                     yield announced
     finally:
         await subscriber.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves it without annotations
+
+
+async def _confirmed(subscriber: PubSub, channels: tuple[str, ...]) -> None:
+    """Returns when Redis has said that it listens to all of them: what is announced before that is missed."""
+    waiting = {channel.encode() for channel in channels}
+    while waiting:
+        message = await subscriber.get_message(timeout=LISTEN_SECONDS)
+        if message is not None and message["type"] == "subscribe":
+            waiting.discard(message["channel"])
 
 
 async def _next(subscriber: PubSub) -> Mapping[str, Any] | None:

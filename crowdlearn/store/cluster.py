@@ -89,7 +89,7 @@ class ClusterConnection(Connection):
 
     def cluster_subscriber(self) -> ClusterPubSub:
         """A pub/sub client of its own, for sharded channels or others; use it within `answering`, and close it."""
-        return self._blocking_cluster.pubsub(ignore_subscribe_messages=True)
+        return self._blocking_cluster.pubsub()
 
     async def masters(self) -> list[ClusterNode]:
         """The masters, as they are known now."""

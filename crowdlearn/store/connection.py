@@ -226,7 +226,7 @@ class Connection:
 
     def subscriber(self) -> PubSub:
         """A pub/sub connection of its own; use it within `answering`, and close it."""
-        return self._blocking.pubsub(ignore_subscribe_messages=True)
+        return self._blocking.pubsub()
 
     def unavailable(self, error: BaseException) -> StoreUnavailableError:
         """The error that a person can act on; it names the address, and no password."""

@@ -20,6 +20,9 @@ LOOK_SECONDS = 1.0
 
 Message = Mapping[str, Any]
 
+CONFIRMED: Message = {"type": "confirmed"}
+"""Nodes have said that they listen to all channels that are wanted: what was announced before that may be missed."""
+
 
 class ShardChannels:
     """Sharded pub/sub (Redis 7, `SSUBSCRIBE`). A surprise, such as a slot that moved, ends it: open another."""
@@ -27,10 +30,11 @@ class ShardChannels:
     def __init__(self, connection: ClusterConnection, everywhere: str) -> None:
         self._connection = connection
         self._everywhere = everywhere
-        self._messages: asyncio.Queue[Message | BaseException] = asyncio.Queue(MAX_WAITING)
+        self._messages: asyncio.Queue[Message | BaseException] = asyncio.Queue()
         self._whole = connection.cluster_subscriber()
         self._sharded = connection.cluster_subscriber()
         self._wanted: set[str] | None = None
+        self._unconfirmed = {everywhere}
         self._listeners: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
@@ -38,20 +42,22 @@ class ShardChannels:
         await self._connection.look_again()
         with self._connection.answering():
             await self._whole.subscribe(self._everywhere)
-        self._listeners[""] = asyncio.create_task(self._pump(None))
 
-    async def want(self, channels: set[str]) -> bool:
-        """Listens to just these sharded channels from now on; whether any of them is new, or this is the first time."""
-        before, self._wanted = self._wanted, channels
+    async def want(self, channels: set[str]) -> None:
+        """Listens to just these sharded channels from now on. CONFIRMED follows if any of them is new."""
+        before, self._wanted = self._wanted or set(), channels
+        self._unconfirmed |= channels - before
         with self._connection.answering():
-            for channel in (before or set()) - channels:
+            for channel in before - channels:
                 await self._sharded.sunsubscribe(channel)
-            for channel in channels - (before or set()):
+            for channel in channels - before:
                 await self._sharded.ssubscribe(channel)
-        for node in await self._connection.masters():
-            if node.name not in self._listeners:
-                self._listeners[node.name] = asyncio.create_task(self._pump(node))
-        return before is None or not channels <= before
+        self._confirm(before - channels)
+        # The channel of the whole cluster is read from the first call on: its confirmation is one of all.
+        for node in (None, *await self._connection.masters()):
+            name = node.name if node is not None else ""
+            if name not in self._listeners:
+                self._listeners[name] = asyncio.create_task(self._pump(node))
 
     async def next(self, seconds: float, interrupted: asyncio.Event) -> Message | None:
         """The next message; None after `seconds`, or once `interrupted` is set."""
@@ -83,10 +89,12 @@ class ShardChannels:
         try:
             while True:
                 message = await self._look(node)
-                if message is not None and not self._messages.full():
+                if message is not None and message["type"] in ("subscribe", "ssubscribe"):
+                    self._confirm({message["channel"].decode()})
+                elif message is not None and self._messages.qsize() < MAX_WAITING:
                     self._messages.put_nowait(message)
         except Exception as error:
-            await self._messages.put(error)
+            self._messages.put_nowait(error)
 
     async def _look(self, node: ClusterNode | None) -> Message | None:
         message: Message | None
@@ -98,12 +106,16 @@ class ShardChannels:
                 return None
             else:
                 message = await self._sharded.get_sharded_message(timeout=LOOK_SECONDS, target_node=node)
-            if message is None or message["type"] in ("subscribe", "ssubscribe"):
-                return None
-            if message["type"] == "sunsubscribe":
+            if message is not None and message["type"] == "sunsubscribe":
                 self._unsubscribed(message["channel"].decode())
                 return None
             return message
+
+    def _confirm(self, channels: set[str]) -> None:
+        """These are listened to, or not wanted any more."""
+        waited, self._unconfirmed = self._unconfirmed, self._unconfirmed - channels
+        if waited and not self._unconfirmed:
+            self._messages.put_nowait(CONFIRMED)
 
     def _unsubscribed(self, channel: str) -> None:
         # The node says so by itself when it has given the slot away.

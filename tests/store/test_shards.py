@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterPubSub
 
 from crowdlearn.errors import OutdatedError, StoreUnavailableError, UnknownJobError
 from crowdlearn.spec import JobSpec
@@ -247,6 +252,36 @@ async def test_a_commit_announces_its_version(store: Store, spec: JobSpec) -> No
     await store.shards.commit(spec.run, 0, plus_one(state))
     assert await anext(events) == VersionAnnounced(spec.run, shard=0, version=1, fence=1)
     await events.aclose()  # type: ignore[attr-defined]
+
+
+async def test_nobody_is_told_to_look_before_announcements_are_heard(
+    store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may = asyncio.Event(), asyncio.Event()
+    for kind, name in ((PubSub, "get_message"), (ClusterPubSub, "get_sharded_message")):
+        monkeypatch.setattr(kind, name, withheld(getattr(kind, name), asked, may))
+    state = await claimed(store, spec)
+    store.follow(spec.run, len(spec.shards))
+    events = store.announcements()
+    first = asyncio.ensure_future(anext(events))
+    await asked.wait()
+    await store.shards.commit(spec.run, 0, plus_one(state))
+    assert not first.done()
+    may.set()
+    # Of a cluster one node may be heard before another has answered.
+    assert await first in (Resync(), VersionAnnounced(spec.run, shard=0, version=1, fence=1))
+    await events.aclose()  # type: ignore[attr-defined]
+
+
+def withheld(get: Callable[..., Any], asked: asyncio.Event, may: asyncio.Event) -> Callable[..., Any]:
+    """What reads a message, but not before it may: as if Redis had not answered yet."""
+
+    async def later(*arguments: Any, **options: Any) -> Any:
+        asked.set()
+        await may.wait()
+        return await get(*arguments, **options)
+
+    return later
 
 
 async def test_a_missing_shard_is_an_error_that_names_it(store: Store) -> None:
