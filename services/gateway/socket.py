@@ -199,6 +199,7 @@ class ReplicaSocket:
             elif isinstance(action, actions.Answer):
                 await self._refuse(action)
             elif self._run is not None:
+                await self._account_rest(self._run)
                 await self._leases.perform(action, self._run, self.outbox)
                 self._note()
         except CrowdedError:
@@ -240,13 +241,22 @@ class ReplicaSocket:
         if await self._gateway.runs.ask(self._run, shard, self._session.replica):
             self._session.vouch(shard, now())
         if self._leases.allotment is not None and shard in self._leases.allotment.unknown:
-            self._session.account(shard, await self._leases.account(self._run.spec, shard))
+            await self._account(self._run, shard)
         warms = self._run.warming and self._session.may_warm_up(data, now())
         if warms and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
             self._session.warm(now())
         action = self._session.frame(data, now(), asked=True)
         if not self._performed(action):
             await self._perform(action, data)
+
+    async def _account_rest(self, run: Run) -> None:
+        """Looks again at shards that had not committed all when the replica came: it may have nothing left to send."""
+        if self._leases.allotment is not None:
+            for shard in sorted(self._leases.allotment.unknown):
+                await self._account(run, shard)
+
+    async def _account(self, run: Run, shard: int) -> None:
+        self._session.account(shard, await self._leases.account(run.spec, shard))
 
     def _append(self, action: actions.Append) -> None:
         assert self._run is not None

@@ -259,3 +259,17 @@ async def test_rows_that_never_count_are_trained_by_others(store: Store, data_jo
         assert await leased(good, 4) == [0, 1, 2, 3]
         await pushed(good, 4)
         assert await trained(store, data_job) == 4
+
+
+async def test_a_replica_that_has_sent_all_and_comes_back_is_leased_more_once_that_is_committed(
+    store: Store, data_job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        assert len(await leased(replica, 8)) == 8  # its share
+        await pushed(replica, 8)
+        await replica.socket.close()
+        await replica.connect()
+        assert await trained(store, data_job) == 8
+        assert await leased(replica, 4) == [8, 9, 10, 11]
+        await pushed(replica, 4)
+        assert await trained(store, data_job) == 12
