@@ -156,7 +156,7 @@ async def test_entries_that_were_absorbed_but_not_committed_are_absorbed_again_o
     await store.shards.release(spec.run, 0, "next")
     await burst(store)
     assert fence == 1
-    with pytest.raises(OutdatedError, match="expects fence 1 and version 0, got fence 3 and version 1"):
+    with pytest.raises(OutdatedError, match=r"expects fence 1 and version 0, got fence [3-9] and version 1"):
         await store.shards.commit(spec.run, 0, dead.take())
     assert (await store.shards.load(spec.run, 0)).parameters[:3].tolist() == [-1.0, 0.0, 1.0]
 
