@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import pytest
 
 from crowdlearn.protocol import Ack, Dropped, Hello, Lease, Leased, Message, Trained, Wait
 from crowdlearn.settings import AggregatorSettings
@@ -155,29 +156,14 @@ async def test_after_a_reconnect_gradients_wait_until_those_before_are_committed
         await replica.socket.close()
 
 
-async def test_a_lease_whose_answer_was_lost_is_not_counted_for_others(
-    store: Store, data_job: JobSpec, service: Service, bundle: Bundle
-) -> None:
-    async with serve(store, bundle) as other:
-        replica = ScriptedReplica("small", service.url, other.url)
-        await replica.connect()
-        # The replica never hears of lease 0.
-        await leased(replica)
-        await replica.connect()
-        assert await leased(replica) == [1]
-        await pushed(replica)
-        assert await trained(store, data_job) == 1
-        assert await store.data.outstanding(data_job.run, [0, 1]) == {0}
-        await replica.socket.close()
-
-
-async def test_a_replica_says_which_leases_it_knows(
-    store: Store, data_job: JobSpec, service: Service, bundle: Bundle
+@pytest.mark.parametrize(("told", "left"), [([], 0), ([0], 1)], ids=["the answer was lost", "it knows the lease"])
+async def test_what_a_replica_that_is_back_trains_are_leases_that_it_knows(
+    store: Store, data_job: JobSpec, service: Service, bundle: Bundle, told: list[int], left: int
 ) -> None:
     class Telling(ScriptedReplica):
         async def say(self, message: Message) -> None:
             if isinstance(message, Hello) and message.replica:
-                message = Hello(protocol=1, replica=message.replica, run=message.run, backend="", leases=[0])
+                message = Hello(protocol=1, replica=message.replica, run=message.run, backend="", leases=told)
             await super().say(message)
 
     async with serve(store, bundle) as other:
@@ -188,7 +174,7 @@ async def test_a_replica_says_which_leases_it_knows(
         assert await leased(replica) == [1]
         await pushed(replica)
         assert await trained(store, data_job) == 1
-        assert await store.data.outstanding(data_job.run, [0, 1]) == {1}
+        assert await store.data.outstanding(data_job.run, [0, 1]) == {left}
         await replica.socket.close()
 
 
