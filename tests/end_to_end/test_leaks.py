@@ -19,6 +19,8 @@ pytestmark = pytest.mark.browser
 STEPS = 10_000
 HEAP_SLACK_BYTES = 300_000
 """Less than one object of 32 bytes for each step: what a step forgets to free is more than that."""
+RUNS = 3
+"""What V8 keeps for itself (machine code, what it learnt of types) it adds once; a leak adds in every run."""
 
 WEB_WORKER = Path(__file__).parent.parent.parent / "web_worker"
 CATCH_MEMORIES = """
@@ -72,7 +74,11 @@ def test_ten_thousand_steps_leave_nothing_behind(tab: Tab, name: str) -> None:
     # The first run compiles; the second shows what an executor leaves by itself.
     tab.after(case, 200)
     before = tab.after(case, 200)
-    held = tab.after(case, STEPS)
     assert before.arrays > 0, "the memory of jax-js was not caught"
-    assert held.arrays == before.arrays
-    assert held.heap - before.heap < HEAP_SLACK_BYTES
+    added = []
+    while not added or (min(added) >= HEAP_SLACK_BYTES and len(added) < RUNS):
+        held = tab.after(case, STEPS)
+        assert held.arrays == before.arrays
+        added.append(held.heap - before.heap)
+        before = held
+    assert min(added) < HEAP_SLACK_BYTES
