@@ -95,11 +95,11 @@ def far_redis(masters: int, milliseconds: float) -> Iterator[tuple[str, str]]:
         yield far, far
 
 
-async def claims_and_versions(store: Store, specs: Sequence[JobSpec]) -> tuple[int, int]:
-    """How often the shards were claimed since they were submitted, and how many gradients they have absorbed."""
+async def fences_and_versions(store: Store, specs: Sequence[JobSpec]) -> tuple[list[int], int]:
+    """The fence of each shard, which changes with every claim, and how many gradients all have absorbed."""
     found = await asyncio.gather(*(store.shards.manifests(spec.run, len(spec.shards)) for spec in specs))
     manifests = [manifest for of_job in found for manifest in of_job]
-    return sum(manifest.fence for manifest in manifests), sum(manifest.version for manifest in manifests)
+    return [manifest.fence for manifest in manifests], sum(manifest.version for manifest in manifests)
 
 
 def is_even(roster: Roster, members: int) -> bool:
@@ -117,16 +117,18 @@ async def watch(redis: str, specs: list[JobSpec], services: list[Service], pushe
             even_seconds = time.monotonic() - start
         await asyncio.sleep(LOOK_SECONDS)
     pushing = asyncio.create_task(push(store, specs, pushes))
-    claims, versions = await claims_and_versions(store, specs)
+    fences, versions = await fences_and_versions(store, specs)
     start, cpu = time.monotonic(), [cpu_seconds(service.running.pid) for service in services]
-    seen: list[Roster] = []
+    seen, claims, versions_after = list[Roster](), 0, versions
     while time.monotonic() - start < seconds:
         seen.append(await store.roster())
         await asyncio.sleep(LOOK_SECONDS)
+        # A look is shorter than a lease: who claims a shard has it at the next one.
+        before, (fences, versions_after) = fences, await fences_and_versions(store, specs)
+        claims += sum(now != then for now, then in zip(fences, before, strict=True))
     elapsed = time.monotonic() - start
-    cores = [(cpu_seconds(each.running.pid) - before) / elapsed for each, before in zip(services, cpu, strict=True)]
+    cores = [(cpu_seconds(each.running.pid) - then) / elapsed for each, then in zip(services, cpu, strict=True)]
     pushing.cancel()
-    claims_after, versions_after = await claims_and_versions(store, specs)
     await store.close()
     shares = [{report.name: report.shards for report in roster.aggregators} for roster in seen]
     of_members = [[of.get(name, 0) for of in shares] for name in sorted({name for of in shares for name in of})]
@@ -134,7 +136,7 @@ async def watch(redis: str, specs: list[JobSpec], services: list[Service], pushe
         even_seconds,
         min(roster.owned for roster in seen),
         [(min(of), max(of)) for of in of_members],
-        claims_after - claims,
+        claims,
         (versions_after - versions) / elapsed,
         cores,
     )

@@ -82,7 +82,7 @@ class Kept:
 
 
 async def owners_and_fences(store: Store, specs: Sequence[JobSpec]) -> tuple[list[str], list[int]]:
-    """Who holds each shard's lease, '' for nobody; and how often each was claimed."""
+    """Who holds each shard's lease, '' for nobody; and the fences, which change with every claim."""
     shards = [(spec.run, shard) for spec in specs for shard in range(SHARDS)]
     owners = await store._connection.batch([("GET", keys.lease(*shard)) for shard in shards])
     fences = await store._connection.batch([("HGET", keys.manifest(*shard), "fence") for shard in shards])
@@ -233,11 +233,14 @@ async def test_all_jobs_whose_epochs_are_trained_end_at_once(store: Store, monke
 
 async def test_a_claim_takes_what_is_free_and_its_own_and_leaves_what_others_hold(store: Store) -> None:
     (spec,) = await submit_many(store, 1)
-    assert await store.shards.claim(spec.run, 0, "other", 60) == 1
-    assert await store.shards.claim(spec.run, 1, "a", 60) == 1
-    shards = [(spec.run, shard) for shard in range(SHARDS)]
+    assert await store.shards.claim(spec.run, 0, "other", 60) is not None
+    assert await store.shards.claim(spec.run, 1, "a", 60) is not None
+    (_, *before), shards = await fences(store, spec), [(spec.run, shard) for shard in range(SHARDS)]
     assert await store.shards.free(shards, "a") == shards[1:]
-    assert await store.shards.claim_all(shards, "a", 60) == {shards[0]: None, shards[1]: 2, shards[2]: 1}
+    got = await store.shards.claim_all(shards, "a", 60)
+    (_, *after) = await fences(store, spec)
+    assert got == dict(zip(shards, [None, *after], strict=True))
+    assert all(now > then for now, then in zip(after, before, strict=True))
     assert await store.shards.renew_all(shards, "a", 60) == {shards[0]: 0, shards[1]: 1, shards[2]: 1}
 
 
@@ -245,9 +248,15 @@ async def test_scripts_that_redis_has_forgotten_are_sent_again_for_every_shard(s
     (spec,) = await submit_many(store, 1)
     shards = [(spec.run, shard) for shard in range(SHARDS)]
     await flush_scripts(store)
-    assert list((await store.shards.claim_all(shards, "a", 60)).values()) == [1, 1, 1]
+    assert list((await store.shards.claim_all(shards, "a", 60)).values()) == await fences(store, spec)
+    assert min(await fences(store, spec)) > 0
     await flush_scripts(store)
     assert list((await store.shards.renew_all(shards, "a", 60)).values()) == [1, 1, 1]
+
+
+async def fences(store: Store, spec: JobSpec) -> list[int]:
+    """The fence of each shard."""
+    return [manifest.fence for manifest in await store.shards.manifests(spec.run, SHARDS)]
 
 
 async def flush_scripts(store: Store) -> None:

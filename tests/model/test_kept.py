@@ -9,7 +9,7 @@ from tests.model.world import Fault
 
 
 def test_an_owner_that_redis_has_forgotten_claims_again_before_it_commits() -> None:
-    # The next owner has the same fence: the claim of the first went with what Redis lost.
+    # The next owner had the same fence then: the claim of the first went with what Redis lost.
     state = History()
     state.claim(fault=None, late=False, owner="owner a", which=(0, 1))
     state.lose(saves=False)

@@ -57,7 +57,8 @@ async def test_promise_1_a_commit_shows_all_its_parts_together(store: Store, spe
     state = await claimed(store, spec)
     await store.shards.commit(spec.run, 0, plus_one(state, "7-1", applied={REPLICA: Applied(3, 7)}, forgotten=9))
     after = await store.shards.load(spec.run, 0)
-    assert after.manifest == Manifest(version=1, offset="7-1", fence=1, blob="1-1", forgotten=9)
+    fence = state.manifest.fence
+    assert after.manifest == Manifest(version=1, offset="7-1", fence=fence, blob=f"1-{fence}", forgotten=9)
     assert after.parameters.tolist() == list(range(1, 1025))
     assert [slot.tolist() for slot in after.slots] == [[1.0] * 1024, [1.0] * 1024]
     assert after.applied == {REPLICA: Applied(3, 7)}
@@ -67,11 +68,12 @@ async def test_promise_1_a_crash_between_blobs_and_flip_changes_nothing_and_leav
     store: Store, spec: JobSpec
 ) -> None:
     state = await claimed(store, spec)
-    await store._connection.batch(shards._blob_commands(spec.run, 0, plus_one(state)))
+    commit = plus_one(state)
+    await store._connection.batch(shards._blob_commands(spec.run, 0, commit))
     after = await store.shards.load(spec.run, 0)
     assert after.manifest.version == 0
     assert after.parameters[0] == 0.0
-    ages = [("PTTL", name(spec.run, 0, "1-1")) for name in (keys.parameters, keys.slots)]
+    ages = [("PTTL", name(spec.run, 0, commit.manifest.blob)) for name in (keys.parameters, keys.slots)]
     assert all(0 < age <= 60_000 for age in await store._connection.batch(ages))
 
 
@@ -98,7 +100,7 @@ async def test_promise_1_a_reader_that_lost_the_race_reads_the_manifest_again(
 
     monkeypatch.setattr(store.shards, "manifest", racing)
     got = await store.shards.parameters(spec.run, 0)
-    assert (got.version, got.fence, np.frombuffer(got.values, "<f4")[0]) == (1, 1, 1.0)
+    assert (got.version, got.fence, np.frombuffer(got.values, "<f4")[0]) == (1, new.fence, 1.0)
 
 
 async def test_promise_1_values_that_were_evicted_are_an_error_that_says_so(store: Store, spec: JobSpec) -> None:
@@ -112,24 +114,50 @@ async def test_promise_1_only_dropped_gradients_move_the_offset_and_keep_the_val
 ) -> None:
     state = await claimed(store, spec)
     manifest = await store.shards.commit(spec.run, 0, plus_one(state, version=0))
-    assert manifest == Manifest(version=0, offset="5-0", fence=1, blob="0-0", forgotten=0)
+    assert manifest == replace(state.manifest, offset="5-0")
     assert await store.shards.manifest(spec.run, 0) == manifest
     assert await store._connection.call("TTL", keys.parameters(spec.run, 0, "0-0")) == -1
     assert (await store.shards.load(spec.run, 0)).parameters[0] == 0.0
 
 
 async def test_promise_2_a_shard_has_one_owner(store: Store, spec: JobSpec) -> None:
-    assert await store.shards.claim(spec.run, 0, "a", 60) == 1
+    assert await store.shards.claim(spec.run, 0, "a", 60) is not None
     assert await store.shards.claim(spec.run, 0, "b", 60) is None
     assert await store.shards.renew(spec.run, 0, "a", 60)
     assert not await store.shards.renew(spec.run, 0, "b", 60)
 
 
 async def test_promise_2_a_released_shard_can_be_claimed_with_a_higher_fence(store: Store, spec: JobSpec) -> None:
-    await store.shards.claim(spec.run, 0, "a", 60)
+    first = await store.shards.claim(spec.run, 0, "a", 60)
     assert not await store.shards.release(spec.run, 0, "b")
     assert await store.shards.release(spec.run, 0, "a")
-    assert await store.shards.claim(spec.run, 0, "b", 60) == 2
+    second = await store.shards.claim(spec.run, 0, "b", 60)
+    assert (await store.shards.manifest(spec.run, 0)).fence == second
+    assert first is not None
+    assert second is not None
+    assert second > first
+
+
+async def test_promise_2_fences_rise_also_where_the_clock_of_redis_went_back(store: Store, spec: JobSpec) -> None:
+    # 2^52: the time in the year 2112, in microseconds.
+    await store._connection.call("HSET", keys.manifest(spec.run, 0), "fence", 2**52)
+    assert await store.shards.claim(spec.run, 0, "a", 60) == 2**52 + 1
+    assert (await store.shards.manifest(spec.run, 0)).fence == 2**52 + 1
+
+
+async def test_promise_2_a_fence_is_not_given_again_when_redis_has_lost_it(store: Store, spec: JobSpec) -> None:
+    call, names = store._connection.call, (keys.lease(spec.run, 0), keys.manifest(spec.run, 0))
+    saved = await call("DUMP", names[1])
+    old = await claimed(store, spec, "a")
+    # Redis dies and has nothing of the claim; `a` stands still, and has not heard of it.
+    await call("DEL", *names)
+    await call("RESTORE", names[1], 0, saved)
+    new = await claimed(store, spec, "b")
+    assert new.manifest.version == old.manifest.version
+    with pytest.raises(OutdatedError, match="the commit expects fence"):
+        await store.shards.commit(spec.run, 0, plus_one(old))
+    await store.shards.commit(spec.run, 0, plus_one(new, "9-0"))
+    assert (await store.shards.manifest(spec.run, 0)).offset == "9-0"
 
 
 async def test_promise_2_a_lease_ends_by_itself(store: Store, spec: JobSpec) -> None:
@@ -144,8 +172,9 @@ async def test_promise_2_a_lease_ends_by_itself(store: Store, spec: JobSpec) -> 
 async def test_promise_2_an_old_fence_changes_nothing(store: Store, spec: JobSpec) -> None:
     old = await claimed(store, spec, "a")
     await store.shards.release(spec.run, 0, "a")
-    await claimed(store, spec, "b")
-    with pytest.raises(OutdatedError, match="expects fence 1 and version 0, got fence 2 and version 0"):
+    new = await claimed(store, spec, "b")
+    fences = f"expects fence {old.manifest.fence} and version 0, got fence {new.manifest.fence} and version 0"
+    with pytest.raises(OutdatedError, match=fences):
         await store.shards.commit(spec.run, 0, plus_one(old, applied={REPLICA: Applied(1, 1)}))
     after = await store.shards.load(spec.run, 0)
     assert (after.manifest.version, after.applied, after.parameters[0]) == (0, {}, 0.0)
@@ -154,7 +183,8 @@ async def test_promise_2_an_old_fence_changes_nothing(store: Store, spec: JobSpe
 async def test_promise_2_an_unexpected_version_changes_nothing(store: Store, spec: JobSpec) -> None:
     state = await claimed(store, spec)
     await store.shards.commit(spec.run, 0, plus_one(state))
-    with pytest.raises(OutdatedError, match="expects fence 1 and version 0, got fence 1 and version 1"):
+    fence = state.manifest.fence
+    with pytest.raises(OutdatedError, match=f"expects fence {fence} and version 0, got fence {fence} and version 1"):
         await store.shards.commit(spec.run, 0, plus_one(state, "9-0"))
     assert (await store.shards.manifest(spec.run, 0)).offset == "5-0"
 
@@ -224,9 +254,9 @@ async def test_promise_5_a_refused_commit_trims_nothing(store: Store, spec: JobS
 
 async def test_promise_6_old_values_expire_and_current_ones_do_not(store: Store, spec: JobSpec) -> None:
     state = await claimed(store, spec)
-    await store.shards.commit(spec.run, 0, plus_one(state))
+    blob = (await store.shards.commit(spec.run, 0, plus_one(state))).blob
     old = [("PTTL", name(spec.run, 0, "0-0")) for name in (keys.parameters, keys.slots)]
-    new = [("PTTL", name(spec.run, 0, "1-1")) for name in (keys.parameters, keys.slots)]
+    new = [("PTTL", name(spec.run, 0, blob)) for name in (keys.parameters, keys.slots)]
     # Soon, or on a slow machine already.
     assert all(0 < age <= 10_000 or age == GONE for age in await store._connection.batch(old))
     assert await store._connection.batch(new) == [-1, -1]
@@ -250,7 +280,7 @@ async def test_a_commit_announces_its_version(store: Store, spec: JobSpec) -> No
     events = store.announcements()
     assert await anext(events) == Resync()
     await store.shards.commit(spec.run, 0, plus_one(state))
-    assert await anext(events) == VersionAnnounced(spec.run, shard=0, version=1, fence=1)
+    assert await anext(events) == VersionAnnounced(spec.run, shard=0, version=1, fence=state.manifest.fence)
     await events.aclose()  # type: ignore[attr-defined]
 
 
@@ -269,7 +299,7 @@ async def test_nobody_is_told_to_look_before_announcements_are_heard(
     assert not first.done()
     may.set()
     # Of a cluster one node may be heard before another has answered.
-    assert await first in (Resync(), VersionAnnounced(spec.run, shard=0, version=1, fence=1))
+    assert await first in (Resync(), VersionAnnounced(spec.run, shard=0, version=1, fence=state.manifest.fence))
     await events.aclose()  # type: ignore[attr-defined]
 
 
