@@ -18,11 +18,12 @@ from jax import lax
 
 EXACT = """reshape transpose slice concatenate pad rev gather squeeze broadcast_in_dim select_n copy max min neg abs
 sign floor ceil round reduce_max reduce_min sort clamp split expand_dims dynamic_slice dynamic_update_slice scatter iota
-stack stop_gradient unstack tile cummax cummin top_k reduce_window_max reduce_window_min copy_p optimization_barrier"""
+stack stop_gradient unstack tile cummax cummin top_k reduce_window_max reduce_window_min pmax pmin copy_p
+optimization_barrier"""
 EXACT_MOVES = frozenset(EXACT.split())
 """What gives nothing that was not there before."""
 
-SUMS = frozenset({"dot_general", "reduce_sum", "cumsum", "conv_general_dilated", "reduce_window_sum"})
+SUMS = frozenset({"dot_general", "reduce_sum", "cumsum", "conv_general_dilated", "reduce_window_sum", "psum"})
 """Every backend adds in an order of its own, and what cancels takes digits with it."""
 
 CALLS = {

@@ -139,6 +139,8 @@ OF_INTEGERS: dict[str, Callable[[Any, Any], Any]] = {
     "shift_left": lambda x, y: jnp.left_shift(x, y & 7),
     "shift_right": lambda x, y: jnp.right_shift(x, y & 7),
     "shift_right_logical": lambda x, y: lax.shift_right_logical(*jnp.broadcast_arrays(x, y)),
+    "shift_left_far": lambda x, y: lax.shift_left(*jnp.broadcast_arrays(x, y)),
+    "shift_right_far": lambda x, y: lax.shift_right_arithmetic(*jnp.broadcast_arrays(x, y)),
 }
 OF_INTEGER: dict[str, Callable[[Any], Any]] = {
     "neg_int": lambda x: -x,
@@ -200,7 +202,9 @@ def _product(d: Any) -> None:
 
 
 def _cast(d: Any) -> None:
-    d.add("cast", [d.array("any")], to=d.choice(CASTS))
+    x = d.array("any")
+    # Browsers narrow nothing that is computed but truth values.
+    d.add("cast", [x], to=d.choice((*CASTS, "int8", "uint8") if d.values[x].dtype.name == "bool" else CASTS))
 
 
 def _float_of(d: Any) -> None:

@@ -14,17 +14,32 @@ from tests.fuzz.operations.kinds import Operation, Operations, Unfit, added
 MOST = 400
 """Elements of what is looked up in: look-ups by index are one-hot masks in browsers."""
 
+INTEGERS = ("int32", "uint32", "int16", "uint16", "int8", "uint8")
+LONGEST_OF_BYTES = 127
+"""Beyond it XLA clips int8 indices by a number that has wrapped around, and writes outside of its array."""
+
+
+def _types(n: int) -> tuple[str, ...]:
+    """The types of indices into `n` places."""
+    return INTEGERS if n <= LONGEST_OF_BYTES else INTEGERS[:4]
+
 
 def _indices(d: Any, n: int) -> int:
     """Indices into `n` places: computed, of the batch, or known."""
     if not n:
         raise Unfit
     if d.chance(2):
-        return d.pick(lambda x: x.dtype.name in ("int32", "uint8", "uint32", "int8") and x.size <= 40 and x.ndim <= 2)
+        return d.pick(lambda x: x.dtype.name in _types(n) and x.size <= 40 and x.ndim <= 2)
     count = d.integer(0, 4)
     if d.chance(2):
-        return d.add("known_indices", at=[d.integer(-n, n - 1) for _ in range(count)], of_numpy=d.chance(2))
+        at, dtype = [d.integer(-n, n - 1) for _ in range(count)], d.choice(_types(n))
+        return d.add("known_indices", at=at, of_numpy=d.chance(2), dtype=dtype)
     return d.add("whole", [d.array("float", 0, 40)], to="int32")
+
+
+def _known(at: Any, of_numpy: bool, dtype: str = "int32") -> Any:
+    values = np.asarray(at, np.int32).astype(dtype)
+    return values if of_numpy else jnp.asarray(values)
 
 
 def _take(d: Any) -> None:
@@ -41,7 +56,7 @@ def _row(d: Any) -> None:
 
 def _pair(d: Any) -> None:
     x = d.array("float", 2, MOST)
-    i = _indices(d, d.shape(x)[0])
+    i = _indices(d, d.shape(x)[0] and max(d.shape(x)[:2]))
     d.add("pair", [x, i])
 
 
@@ -50,7 +65,11 @@ def _along(d: Any) -> None:
     axis = d.integer(0, d.values[x].ndim - 1)
     if not d.shape(x)[axis]:
         raise Unfit
-    d.add("take_along", [x, d.add("whole", [x], to="int32")], axis=axis, count=d.integer(1, 2))
+    i = d.add("whole", [x], to="int32")
+    if d.chance(2):
+        dtype = d.choice(_types(max(d.shape(x))))
+        i = d.add("array", shape=list(d.shape(x)), dtype=dtype, seed=d.integer(0, 3), of_numpy=d.chance(2))
+    d.add("take_along", [x, i], axis=axis, count=d.integer(1, 2))
 
 
 def _one_hot(d: Any) -> None:
@@ -71,7 +90,7 @@ def _entropies(x: Any, way: int) -> Any:
 def _dynamic_slice(d: Any) -> None:
     x = d.array("any", 1, MOST)
     start = (
-        d.pick(lambda i: i.dtype.name == "int32" and i.shape == ())
+        d.pick(lambda i: i.dtype.name in _types(max(d.shape(x))) and i.shape == ())
         if d.chance(2)
         else d.add("scalar_index", [d.array()])
     )
@@ -140,7 +159,7 @@ def _simple(name: str, apply: Callable[[Any], Any]) -> Operation:
 
 
 OPERATIONS: Operations = {
-    "known_indices": Operation(lambda at, of_numpy: (np if of_numpy else jnp).asarray(at, np.int32), _one_hot),
+    "known_indices": Operation(_known, _one_hot),
     "scalar_index": Operation(_scalar_index, _dynamic_slice),
     "take": Operation(lambda x, i, axis, mode: jnp.take(x, i, axis=axis, mode=mode), _take),
     "row": Operation(lambda x, i: x[i], _row),
