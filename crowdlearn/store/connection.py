@@ -166,6 +166,11 @@ class Connection:
                     raise result
         return results
 
+    def in_full(self, script: Script, keys: Sequence[str], *arguments: Any) -> Command:
+        """The command that runs a script, with its source: no Redis can have forgotten it."""
+        source = (script if self.knows_script_flags else script.without_flags).source
+        return ("EVAL", source, len(keys), *keys, *arguments)
+
     async def run_each(
         self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]], *, ahead: bool = False
     ) -> list[Any]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.store import keys
-from crowdlearn.store.connection import Connection
+from crowdlearn.store import keys, scripts
+from crowdlearn.store.connection import Command, Connection
 from crowdlearn.store.slot_reads import SlotReads
 
 START = "0-0"
 """The offset before the first entry of a stream."""
-
-STAYS = -1
-"""What Redis says of the time to live of a key that stays."""
 
 ORPHAN_TTL_MILLISECONDS = 60_000
 """How long a stream lives whose shard is gone."""
@@ -96,40 +92,54 @@ class Streams:
     async def append(self, entries: Sequence[Entry]) -> list[Appended | StoreUnavailableError]:
         """Appends frames in the given order, in one pipeline; returns one outcome an entry.
 
+        Of a stream that is not there, as before the first append to it, in a second one that begins it. None is
+        atomic: what must keep its order is to be appended one after the other.
+
         StoreUnavailableError as an outcome means unknown: the entry may have been appended. Asking the replica to send
         it again is safe, for its sequence number is applied once.
         """
-        streams = list(dict.fromkeys(keys.stream(entry.run, entry.shard) for entry in entries))
-        commands: list[tuple[object, ...]] = [
-            ("XADD", keys.stream(entry.run, entry.shard), "*", *_fields(entry)) for entry in entries
-        ]
-        commands += [("XLEN", stream) for stream in streams]
-        manifests = dict.fromkeys(keys.manifest(entry.run, entry.shard) for entry in entries)
-        commands += [("PTTL", manifest) for manifest in manifests]
+        outcomes = await self._append(entries)
+        missing = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        if missing:
+            begun = await self._append([entries[index] for index in missing], begins=True)
+            for index, outcome in zip(missing, begun, strict=True):
+                outcomes[index] = outcome
+        return [outcome or StoreUnavailableError("a stream that was just begun has gone again") for outcome in outcomes]
+
+    async def _append(
+        self, entries: Sequence[Entry], *, begins: bool = False
+    ) -> list[Appended | StoreUnavailableError | None]:
+        """Appends to streams that are there; None for an entry whose stream is not. `begins`: after it was begun.
+
+        Only a script begins streams: it says in the same step when that of a run goes that was replaced.
+        """
+        of_entries = [(entry.run, entry.shard) for entry in entries]
+        shards = list(dict.fromkeys(of_entries))
+        begin = [self._begin(*shard) for shard in shards if begins]
+        append = [("XADD", keys.stream(*shard), "NOMKSTREAM", "*", *_fields(entry))
+                  for shard, entry in zip(of_entries, entries, strict=True)]  # fmt: skip
+        count = [("XLEN", keys.stream(*shard)) for shard in shards]
         try:
-            results = await self._connection.try_batch(commands)
+            results = await self._connection.try_batch([*begin, *append, *count])
         except StoreUnavailableError as error:
             return [error] * len(entries)
-        backlogs = dict(zip(streams, results[len(entries) : -len(streams)], strict=True))
-        await self._expire_late(dict(zip(streams, results[-len(streams) :], strict=True)))
+        begun = dict(zip(shards, results, strict=False)) if begins else {}
+        backlogs = dict(zip(shards, results[-len(shards) :], strict=True))
+        appended = results[len(begin) : -len(shards)]
         return [
-            self._outcome(result, backlogs[keys.stream(entry.run, entry.shard)])
-            for entry, result in zip(entries, results, strict=False)
+            self._outcome(result, backlogs[shard], begun.get(shard))
+            for shard, result in zip(of_entries, appended, strict=True)
         ]
 
-    async def _expire_late(self, lives: Mapping[str, object]) -> None:
-        """Lets streams go with the manifest of their shard, where a run was replaced: nobody reads them any more."""
-        late = {stream: left for stream, left in lives.items() if isinstance(left, int) and left != STAYS}
-        with suppress(StoreUnavailableError):
-            # A refusal is told by the connection, and no reason to say that the gradients are not there.
-            await self._connection.try_batch(
-                [("PEXPIRE", stream, left if left > 0 else ORPHAN_TTL_MILLISECONDS) for stream, left in late.items()]
-            )
+    def _begin(self, run: str, shard: int) -> Command:
+        names = (keys.stream(run, shard), keys.manifest(run, shard))
+        return self._connection.in_full(scripts.BEGIN_STREAM, names, ORPHAN_TTL_MILLISECONDS)
 
-    def _outcome(self, result: object, backlog: object) -> Appended | StoreUnavailableError:
+    def _outcome(self, result: object, backlog: object, begun: object) -> Appended | StoreUnavailableError | None:
         if isinstance(result, bytes) and isinstance(backlog, int):
             return Appended(result.decode(), backlog)
-        return self._connection.unavailable(next(r for r in (result, backlog) if isinstance(r, Exception)))
+        errors = [each for each in (result, backlog, begun) if isinstance(each, Exception)]
+        return self._connection.unavailable(errors[0]) if errors else None
 
     async def read(
         self, offsets: Mapping[tuple[str, int], str], count: int, block_seconds: float = 0.0

@@ -145,6 +145,7 @@ def test_a_user_may_not(guarded: SecuredRedis, user: str, words: tuple[str, ...]
     ("user", "words"),
     [
         ("gateway", ("xadd", f"{SHARD}:stream", "*", "r", "x", "f", "y")),
+        ("gateway", ("eval", "return 1", "2", f"{SHARD}:stream", f"{SHARD}:manifest")),
         ("gateway", ("get", f"{SHARD}:parameters:1-1")),
         ("gateway", ("evalsha", "0" * 40, "1", f"{RUN}:refusals")),
         ("gateway", ("del", f"{RUN}:refusals")),

@@ -111,8 +111,6 @@ class Run:
     """The values of scorings that were counted for sure."""
     ended_commits: int = 0
     """Commits of which the script was ended by an error: old values may not know when they go."""
-    cut_appends: int = 0
-    """Appends that did not end, or not yet: a stream that they began anew does not know when it goes."""
 
 
 class Books:

@@ -195,12 +195,8 @@ def _run_of(name: str) -> str | None:
 
 
 def _may_stay(name: str, run: Run) -> bool:
-    # A gateway says when a stream goes after it has begun it, and may die in between. What a commit says last may be
-    # ended by an error of the model; nothing of a Redis ends it.
-    kind = name.rpartition("}:")[2]
-    return (kind == "stream" and run.cut_appends > 0) or (
-        kind.startswith(("parameters:", "slots:")) and run.ended_commits > 0
-    )
+    # What a commit says last may be ended by an error of the model; nothing of a Redis ends it.
+    return name.rpartition("}:")[2].startswith(("parameters:", "slots:")) and run.ended_commits > 0
 
 
 def _may_go(name: str) -> bool:

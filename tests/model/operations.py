@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,10 @@ from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.schedule import rows_of
 from crowdlearn.snapshot import Snapshot, Work
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Appended, Entry, Holder, Scoring, keys, position, resume
+from crowdlearn.store import Appended, Holder, Scoring, keys, position, resume
 from services.aggregator.shard_work import FUTURE_SECONDS
 from services.aggregator.shard_writer import ShardWriter
-from tests.model.books import NAME, PLACES, SHARDS, Books, Run, job
+from tests.model.books import NAME, PLACES, SHARDS, Books, Gradient, Replica, Run, job
 from tests.model.world import Process, World
 
 REMEMBER_SECONDS = 3600.0
@@ -161,30 +162,30 @@ class Operations:
     async def push(self, gateway: Process, run: Run, number: int, shards: Sequence[int]) -> None:
         """Sends what was not acknowledged of a replica, in order, and keeps what is not acknowledged again."""
         replica = run.replicas[number]
-        sent = [(index, gradient) for index in shards for gradient in replica.unheard[index]]
-        for index, gradient in sent:
-            run.shards[index].sent[gradient.replica, gradient.sequence] = gradient
-        outcomes = await self._append(gateway, run, [gradient.entry(run.spec.run, index) for index, gradient in sent])
-        for (index, gradient), outcome in zip(sent, outcomes, strict=True):
-            # What Redis has lost meanwhile, or heard of a replica that others may have forgotten, is no promise.
-            if isinstance(outcome, Appended) and run.replicas[number] is replica:
-                if gradient in replica.unheard[index]:
-                    replica.unheard[index].remove(gradient)
-                run.shards[index].promised.add(gradient)
-                self._world.happened["acknowledged"] += 1
+        waiting = {index: deque(replica.unheard[index]) for index in shards}
+        # One of each shard at a time, as a gateway does: none may overtake one that fails.
+        while batch := [(index, queue.popleft()) for index, queue in waiting.items() if queue]:
+            for index, gradient in batch:
+                run.shards[index].sent[gradient.replica, gradient.sequence] = gradient
+            entries = [gradient.entry(run.spec.run, index) for index, gradient in batch]
+            for (index, gradient), outcome in zip(batch, await gateway.store.streams.append(entries), strict=True):
+                if not isinstance(outcome, Appended):
+                    waiting[index].clear()
+                # What Redis has lost meanwhile, or heard of a replica that others may have forgotten, is no promise.
+                elif run.replicas[number] is replica:
+                    self._acknowledge(run, replica, index, gradient)
 
-    async def _append(self, gateway: Process, run: Run, entries: list[Entry]) -> list[Any]:
-        run.cut_appends += 1
-        outcomes = await gateway.store.streams.append(entries)
-        if not gateway.cut.was_cut:
-            run.cut_appends -= 1
-        return list(outcomes)
+    def _acknowledge(self, run: Run, replica: Replica, index: int, gradient: Gradient) -> None:
+        if gradient in replica.unheard[index]:
+            replica.unheard[index].remove(gradient)
+        run.shards[index].promised.add(gradient)
+        self._world.happened["acknowledged"] += 1
 
     async def repeat(self, gateway: Process, run: Run, index: int, place: int) -> None:
         """Sends a frame again that somebody has sent before."""
         sent = sorted(run.shards[index].sent.values(), key=lambda gradient: gradient.place)
         if sent:
-            await self._append(gateway, run, [sent[place % len(sent)].entry(run.spec.run, index)])
+            await gateway.store.streams.append([sent[place % len(sent)].entry(run.spec.run, index)])
 
     async def lease(self, gateway: Process, run: Run, number: int, count: int) -> None:
         """Leases rows to a replica, on a socket of this gateway."""

@@ -96,6 +96,12 @@ async def blobs(store: Store, spec: JobSpec) -> int:
     return sum(life > 0 for life in await store._connection.batch([("PTTL", name) for name in names]))
 
 
+async def begin_stream(store: Store, spec: JobSpec) -> None:
+    (begun,) = await store._connection.try_batch([store.streams._begin(spec.run, 0)])
+    if isinstance(begun, Exception):
+        raise begun
+
+
 async def register(store: Store, spec: JobSpec) -> None:
     """As a submitter does, and a sweep of what it left."""
     names = (keys.JOBS, keys.LEAVING)
@@ -218,6 +224,7 @@ def read_only(act: Act) -> Scenario:
 
 
 owner_of = read("GET", of_shard(keys.lease))
+stream = of_shard(keys.stream)
 warming = read("GET", keys.warmup)
 
 SCENARIOS = {
@@ -228,6 +235,10 @@ SCENARIOS = {
     "MEMBERS": read_only(lambda store, spec: store.roster()),
     "KEEP_BLOBS": Scenario(keep_blobs, blobs),
     "CLAIM": Scenario(claim, owner_of, at_once=True),
+    "BEGIN_STREAM": Scenario(
+        begin_stream, together(read("EXISTS", stream), goes(stream)),
+        lambda store, spec: store._connection.call("EXPIRE", keys.manifest(spec.run, 0), LATE_SECONDS),
+    ),
     "RENEW": Scenario(lambda store, spec: store.shards.renew(spec.run, 0, "a", 600), renewed, claim, at_once=True),
     "RELEASE": Scenario(lambda store, spec: store.shards.release(spec.run, 0, "a"), owner_of, claim, at_once=True),
     "EXTEND_CHUNKS": Scenario(lambda store, spec: store.data.extend(spec.run, [0, 1], 600), far_off, lease),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
+from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Entry, Exhausted, Store, keys
 from tests.leasing import lease
 from tests.store.conftest import REPLICA, everywhere, small_spec, submit
+from tests.store.cut import Cut
 
 HOUR = 3_600_000
 """A run that was replaced stays so long, in milliseconds."""
@@ -42,6 +45,23 @@ async def test_what_is_written_of_a_run_after_it_was_replaced_goes_with_it(store
     assert {name: life for name, life in left.items() if not 0 < life <= HOUR} == {}
     written = {keys.curve(spec.run), keys.work(spec.run), keys.refusals(spec.run), keys.replicas(spec.run)}
     assert written | {keys.leases(spec.run), keys.stream(spec.run, 0)} <= left.keys()
+
+
+@pytest.mark.parametrize("at", range(8))
+async def test_a_gateway_that_dies_while_it_appends_to_a_replaced_run_leaves_no_stream_that_stays(
+    store: Store, spec: JobSpec, at: int
+) -> None:
+    await store.jobs.finish(spec.run, "stopped")
+    await submit(store, small_spec(run="aaaaaaaaaaaa"))
+    cut = Cut(store, StoreUnavailableError("died"))
+    cut.after(at)
+    (outcome,) = await store.streams.append([Entry(spec.run, 0, REPLICA, b"a gradient")])
+    died = cut.heal()
+    # XADD and XLEN of a stream that is not there; the script that begins it, XADD and XLEN: then all is done.
+    assert died == (at < 5)
+    assert isinstance(outcome, StoreUnavailableError) == died
+    left = await lives(store, spec)
+    assert 0 < left.get(keys.stream(spec.run, 0), 1) <= HOUR
 
 
 async def test_what_is_written_of_a_run_that_is_gone_is_not_there(store: Store, spec: JobSpec) -> None:

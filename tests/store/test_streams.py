@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import START, Appended, Entry, Store, connect, position
 from crowdlearn.store.addresses import fake_server
+from crowdlearn.store.connection import Command
 from crowdlearn.store.streams import following
 from tests.store.conftest import OTHER, REPLICA
 
@@ -44,6 +49,26 @@ async def test_each_entry_learns_the_backlog_of_its_own_stream(store: Store, spe
     appended = await store.streams.append([Entry(spec.run, shard, REPLICA, b"") for shard in (0, 1, 0)])
     assert [outcome.backlog_entries for outcome in appended if isinstance(outcome, Appended)] == [2, 1, 2]
     assert await store.streams.backlog(spec.run, 3) == [2, 1, 0]
+
+
+async def test_an_append_to_streams_that_are_there_takes_one_round_trip(
+    store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, trips = store._connection, list[int]()
+    send = connection._pipeline
+
+    async def counted(commands: Sequence[Command], **how: Any) -> list[Any]:
+        trips.append(len(commands))
+        return await send(commands, **how)
+
+    monkeypatch.setattr(connection, "_pipeline", counted)
+    entries = [Entry(spec.run, shard, REPLICA, b"a") for shard in (0, 1, 0)]
+    first = await store.streams.append(entries)
+    second = await store.streams.append(entries)
+    # XADD of three entries and XLEN of two streams; and once the script that begins each of the two.
+    assert trips == [5, 7, 5]
+    backlogs = [each.backlog_entries for each in (*first, *second) if isinstance(each, Appended)]
+    assert backlogs == [2, 1, 2, 4, 2, 4]
 
 
 async def test_appending_nothing_is_nothing(store: Store) -> None:
