@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How often a shard looks which of the leases in its ledger are trained on all shards: those leave it."""
 
-FUTURE_SECONDS = 86400.0
-"""An id so far ahead of the clock was not made by Redis; clocks of two machines may differ by hours."""
-
 
 class ShardWork:
     """One shard between claim and release.
@@ -70,7 +67,7 @@ class ShardWork:
             await self._book(self._writer.take_full())
             while (batch := await self._next_batch()) is not None:
                 if batch:
-                    self._writer.latest_milliseconds = 1000 * (await self._store.now() + FUTURE_SECONDS)
+                    self._writer.now_milliseconds = 1000 * await self._store.now()
                     absorb = asyncio.get_running_loop().run_in_executor(self._arithmetic, self._writer.absorb, batch)
                     self._count(await absorb)
                 if self._commit_due():

@@ -23,6 +23,10 @@ from services.aggregator.outliers import Outliers
 from services.aggregator.remembered import Remembered
 
 
+FUTURE_MILLISECONDS = 86_400_000
+"""An id so far ahead of the clock was not made by Redis; clocks of two machines may differ by hours."""
+
+
 class Outcome(StrEnum):
     """What became of an entry; the label of crowdlearn_gradients_total."""
 
@@ -87,8 +91,8 @@ class ShardWriter:
         self.version = state.manifest.version
         self.offset = state.manifest.offset
         self.pending = 0
-        self.latest_milliseconds = math.inf
-        """Ids after that were made up: they tell no time, and nobody is forgotten for them."""
+        self.now_milliseconds = math.inf
+        """Redis's time when entries were read; what came with an id that was made up counts as heard then."""
         self.diverged = False
         """Whether `take` found values that are not finite. From then on only offsets and sequence numbers move."""
 
@@ -100,8 +104,8 @@ class ShardWriter:
         """
         absorbed = Absorbed()
         for entry in entries:
-            if entry.milliseconds <= self.latest_milliseconds:
-                self._now = entry.milliseconds
+            is_made_up = entry.milliseconds > self.now_milliseconds + FUTURE_MILLISECONDS
+            self._now = round(self.now_milliseconds) if is_made_up else entry.milliseconds
             absorbed.outcomes[self._try(entry, absorbed)] += 1
             # After it was heard: whoever ends its own silence is still known, and the gateway told it `accepted`.
             self._remembered.forget_silent(self._now)

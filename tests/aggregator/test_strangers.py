@@ -89,10 +89,21 @@ async def drained(store: Store, spec: JobSpec, version: int) -> bool:
 
 def test_an_id_of_the_future_makes_nobody_forgotten() -> None:
     shard = ShardWriter(job(), 0, fresh(job()), 60.0)
-    shard.latest_milliseconds = 300_000
+    shard.now_milliseconds = 210_000
     shard.absorb([entry(gradient(ones(1024)), 200_000), entry(gradient(ones(1024)), 2**64 - 1, replica=OTHER)])
     commit = shard.take()
-    assert (commit.version, commit.forget, commit.applied[OTHER].milliseconds) == (2, [], 200_000)
+    assert (commit.version, commit.forget, commit.applied[OTHER].milliseconds) == (2, [], 210_000)
+
+
+def test_who_was_heard_behind_an_id_of_the_future_is_known_when_the_stream_has_begun_anew() -> None:
+    shard = ShardWriter(job(), 0, fresh(job()), 60.0)
+    shard.now_milliseconds = 200_000
+    shard.absorb([entry(gradient(ones(1024), sequence=1), 2**63)])
+    shard.absorb([entry(gradient(ones(1024)), 200_001, replica=OTHER)])
+    absorbed = shard.absorb([entry(gradient(ones(1024), sequence=2), 200_002)])
+    assert absorbed.outcomes == {Outcome.APPLIED: 1}
+    commit = shard.take()
+    assert (commit.version, commit.forget) == (3, [])
 
 
 async def test_a_stream_that_is_none_stops_its_own_shard_only(

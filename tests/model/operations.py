@@ -20,7 +20,6 @@ from crowdlearn.schedule import rows_of
 from crowdlearn.snapshot import Snapshot, Work
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Appended, Holder, Scoring, keys, position, resume
-from services.aggregator.shard_work import FUTURE_SECONDS
 from services.aggregator.shard_writer import ShardWriter
 from tests.model.books import NAME, PLACES, SHARDS, Books, Gradient, Replica, Run, job
 from tests.model.world import Process, World
@@ -106,7 +105,7 @@ class Operations:
             if shard == index:
                 writer = owner.memory[run, shard].writer
                 read = await owner.store.streams.read({(run, shard): writer.offset}, count)
-                writer.latest_milliseconds = 1000 * (await owner.store.now() + FUTURE_SECONDS)
+                writer.now_milliseconds = 1000 * await owner.store.now()
                 absorbed = writer.absorb(read.get((run, shard), []))
                 self._world.happened.update({str(outcome): count for outcome, count in absorbed.outcomes.items()})
 

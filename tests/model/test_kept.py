@@ -37,3 +37,14 @@ def test_a_run_goes_whole_whose_submitter_died_while_it_let_it_go_and_nobody_cam
     state.work_well(count=1, owner="owner a")
     state.submit(fault=Fault("dies", at), goes_on=False)
     state.teardown()
+
+
+def test_a_replica_heard_behind_an_id_of_the_future_is_not_forgotten_when_the_stream_begins_anew() -> None:
+    state = History()
+    state.disturb(ahead=200_000_000, shard=0)
+    state.farm(count=1, gateway="gateway a", replica=1)
+    state.work_well(count=2, owner="owner a")
+    state.push(gateway="gateway a", replica=0)
+    state.push(gateway="gateway a", replica=1)
+    state.work_well(count=1, owner="owner a")
+    state.teardown()
