@@ -33,6 +33,7 @@ function heldRows(body: Uint8Array<ArrayBuffer>, rows: number, arrays: readonly 
 /** The module of this process. */
 export class Model {
   #module: ModelModule | null = null;
+  #file = "the model";
   #layout: Layout = { parameters: [], arrays: [] };
   #parameters: Floats = new Float32Array(0);
   #score: Score | null = null;
@@ -43,13 +44,24 @@ export class Model {
       case "parameters":
         this.#parameters = new Float32Array(body.buffer);
         return { header: {} };
-      case "step": return this.#step(request.rows, body, Uint32Array.from(request.key));
-      case "score": return this.#scores(request.rows, body, Uint32Array.from(request.key));
+      case "step":
+      case "score": return this.#run(request, body);
+    }
+  }
+
+  async #run({ do: what, rows, key }: Extract<Request, { do: "step" | "score" }>, body: Uint8Array<ArrayBuffer>): Promise<Reply> {
+    const noise = Uint32Array.from(key);
+    try {
+      return what === "step" ? await this.#step(rows, body, noise) : this.#scores(rows, body, noise);
+    } catch (error) {
+      // Of a module that is traced jax-js may still compile no kernel, as of float16: there is no line any more.
+      throw ModelError.from(error, this.#file, `compiling ${this.#file}`);
     }
   }
 
   async #load({ source, file, parameters, arrays }: Extract<Request, { do: "load" }>): Promise<Reply> {
     await useDevice(DEVICE);
+    this.#file = file;
     const { loss, metrics, preprocess } = (this.#module = await loadModule(source, file));
     this.#layout = { parameters, arrays };
     const found = Object.entries({ loss, metrics, preprocess }).filter(([, value]) => value !== null);

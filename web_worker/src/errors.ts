@@ -28,10 +28,18 @@ export class ModelError extends Error {
   static from(error: unknown, file: string, what: string): ModelError {
     if (error instanceof ModelError) return error;
     const line = lineOf(error, file);
+    const at = line ? ` at ${line}` : "";
+    const primitive = WITHOUT_DERIVATIVE.exec(reasonOf(error))?.[1];
+    if (primitive) return new ModelError(`${what} has no gradient: jax-js cannot differentiate ${primitive}${at}; ${WITHOUT_GRADIENT}`, { cause: error });
     const kind = error instanceof Error ? error.name : "an error";
-    return new ModelError(`${what} raised ${kind}${line ? ` at ${line}` : ""}: ${reasonOf(error)}`, { cause: error });
+    return new ModelError(`${what} raised ${kind}${at}: ${reasonOf(error)}`, { cause: error });
   }
 }
+
+/** What jax-js says of a primitive that it has no derivative of. */
+const WITHOUT_DERIVATIVE =
+  /(?:JVP rule not implemented for|JVP rule for:|Backward pass not implemented for|Nonlinear operation in backward pass for) (?:reduce op: )?(\w+)/;
+const WITHOUT_GRADIENT = "write it in functions that have a derivative, or compute it in preprocess if it needs no params";
 
 /** The first line of `file` in an error's stack, as `model.js:12`. */
 function lineOf(error: unknown, file: string): string | null {

@@ -95,12 +95,19 @@ export function arrange(names: readonly string[], arrays: readonly np.Array[]): 
   return grow(branchesOf(names), arrays);
 }
 
+/** How many calls an error names: a module's line lies below a dozen or more of jax-js's, and V8 would name ten. */
+const DEEPEST_CALL = 100;
+
 /** Calls one of the module's functions; whatever it throws becomes a ModelError with the module's line. */
 function call<T>(file: string, name: string, run: () => T): T {
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = DEEPEST_CALL;
   try {
     return run();
   } catch (error) {
     throw ModelError.from(error, file, `${name} of ${file}`);
+  } finally {
+    Error.stackTraceLimit = limit;
   }
 }
 
