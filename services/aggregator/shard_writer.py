@@ -22,7 +22,6 @@ from crowdlearn.store import Commit, ShardState, StreamEntry
 from services.aggregator.outliers import Outliers
 from services.aggregator.remembered import Remembered
 
-
 FUTURE_MILLISECONDS = 86_400_000
 """An id so far ahead of the clock was not made by Redis; clocks of two machines may differ by hours."""
 
