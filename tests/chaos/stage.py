@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ class Stage:
 
     store: Store
     job: JobSpec
+    urls: Sequence[str]
+    """Of the gateways."""
     volunteers: Sequence[Volunteer]
 
     async def train_during(self, havoc: Awaitable[None]) -> None:
@@ -59,11 +61,20 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    redis: str, *, name: str, gateways: Sequence[Gateway], aggregators: Sequence[Service] = (), volunteers: int = 4
+    redis: str,
+    *,
+    name: str,
+    gateways: Sequence[Gateway],
+    aggregators: Sequence[Service] = (),
+    volunteers: int = 4,
+    job_of: Callable[[str], JobSpec] = spec,
 ) -> AsyncIterator[Stage]:
-    """Starts the services and puts in a job; stops them in the end. `redis` is how the test itself reaches it."""
+    """Starts the services and puts in a job; stops them in the end. `redis` is how the test itself reaches it.
+
+    A test with replicas of its own has no `volunteers`, and may have another job: `job_of` its name.
+    """
     store = await connect(redis, wait_seconds=PATIENCE_SECONDS)
-    job = spec(name)
+    job = job_of(name)
     await jobs.submit(store, job)
     services: list[Service] = [*gateways, *aggregators]
     try:
@@ -73,7 +84,7 @@ async def stage(
             await asyncio.to_thread(gateway.wait_until_ready)
         urls = [gateway.url for gateway in gateways]
         async with asyncio.timeout(DEADLINE_SECONDS):
-            yield Stage(store, job, [Volunteer(number, name, urls) for number in range(volunteers)])
+            yield Stage(store, job, urls, [Volunteer(number, name, urls) for number in range(volunteers)])
         # Later cases on this Redis have aggregators of their own, which would take this job's shards as well.
         await store.jobs.finish(job.run, "stopped")
     finally:

@@ -6,6 +6,7 @@ A chunk is one minibatch, so that a replica which dies has trained all of its le
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks import jobs
-from benchmarks.processes import RedisServer
 from crowdlearn.codecs import Vector
 from crowdlearn.protocol import BatchArray, BatchLayout, Finished, Grant, Lease, Leased, Wait
 from crowdlearn.sharding import cut
 from crowdlearn.spec import JobSpec, OptimizerSpec
-from crowdlearn.store import Store, connect
-from tests.chaos.stage import DEADLINE_SECONDS, aggregator, gateway
-from tests.patience import PATIENCE_SECONDS
+from crowdlearn.store import Store
+from tests.chaos.stage import aggregator, gateway, stage
 from tests.scripted_replica import ScriptedReplica
 
 CHUNKS, EPOCHS, PARAMETERS = 120, 3, 3000
@@ -31,10 +30,10 @@ LEASE_SECONDS = "20"
 VOLUNTEERS, MORTALS = 4, 3
 
 
-def spec() -> JobSpec:
+def spec(name: str) -> JobSpec:
     """Chunks of a minibatch of one row; every shard has a place for each chunk."""
     return jobs.sized(
-        "rows",
+        name,
         PARAMETERS,
         codec="f32",
         shards=cut(PARAMETERS, 1024),
@@ -49,7 +48,7 @@ def spec() -> JobSpec:
 class Trainer:
     """A replica that trains what it leases: 1 at the chunk's place in every shard."""
 
-    def __init__(self, urls: list[str]) -> None:
+    def __init__(self, urls: Sequence[str]) -> None:
         self.script = ScriptedReplica("rows", *urls)
 
     async def work(self, most: float = float("inf")) -> None:
@@ -93,34 +92,24 @@ async def at(store: Store, job: JobSpec, leases: int) -> None:
         await asyncio.sleep(0.02)
 
 
-@pytest.mark.redis
-async def test_every_row_is_trained_once_an_epoch_whoever_is_killed(redis_server: RedisServer, logs: Path) -> None:
-    store, job = await connect(redis_server.url, wait_seconds=PATIENCE_SECONDS), spec()
-    await jobs.submit(store, job)
-    gateways = [gateway(redis_server.url, logs, n, CROWDLEARN_LEASE_SECONDS=LEASE_SECONDS) for n in (1, 2)]
-    aggregators = [aggregator(redis_server.url, logs, n) for n in (1, 2)]
+@pytest.mark.parametrize("store_url", ["redis", "cluster"], indirect=True)
+async def test_every_row_is_trained_once_an_epoch_whoever_is_killed(store_url: str, logs: Path) -> None:
+    gateways = [gateway(store_url, logs, n, CROWDLEARN_LEASE_SECONDS=LEASE_SECONDS) for n in (1, 2)]
+    aggregators = [aggregator(store_url, logs, n) for n in (1, 2)]
     services = [*gateways, *aggregators]
-    try:
-        for service in services:
-            service.start()
-        for each in gateways:
-            await asyncio.to_thread(each.wait_until_ready)
-        urls = [each.url for each in gateways]
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            work = [asyncio.create_task(Trainer(urls[n % 2 :] + urls[: n % 2]).work()) for n in range(VOLUNTEERS)]
-            work += [asyncio.create_task(Trainer(urls).work(most=5 * n + 1)) for n in range(MORTALS)]
-            for count, victim in enumerate(services * 2):
-                await at(store, job, 20 + 30 * count)
-                victim.kill()
-                victim.start()
-            await asyncio.gather(*work)
+    async with stage(
+        store_url, name="rows", gateways=gateways, aggregators=aggregators, volunteers=0, job_of=spec
+    ) as at_work:
+        store, job, urls = at_work.store, at_work.job, at_work.urls
+        work = [asyncio.create_task(Trainer([*urls[n % 2 :], *urls[: n % 2]]).work()) for n in range(VOLUNTEERS)]
+        work += [asyncio.create_task(Trainer(urls).work(most=5 * n + 1)) for n in range(MORTALS)]
+        for count, victim in enumerate(services * 2):
+            await at(store, job, 20 + 30 * count)
+            victim.kill()
+            victim.start()
+        await asyncio.gather(*work)
         values, versions = await store.shards.flat(job)
-        state = await store.jobs.state(job.run)
-    finally:
-        for service in services:
-            await asyncio.to_thread(service.stop)
-        await store.close()
-    assert state.reason == "epochs"
+        assert (await store.jobs.state(job.run)).reason == "epochs"
     assert versions == [EPOCHS * CHUNKS] * len(job.shards)
     for shard in job.shards:
         assert (-values[shard.slice][:CHUNKS]).tolist() == [float(EPOCHS)] * CHUNKS
