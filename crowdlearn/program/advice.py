@@ -58,6 +58,16 @@ ADVICE = {
     "addupdate": REFERENCE,
 }
 
+BEFOREHAND = "draw them with numpy.random before the job starts, as an array of the data with a row for each example"
+DRAWS = {
+    "poisson": "for rates over ten write jnp.round(rate + jnp.sqrt(rate) * jax.random.normal(key, shape)); otherwise "
+    + BEFOREHAND,
+    "binomial": "write jnp.sum(jax.random.bernoulli(key, p, (n, *shape)), 0); for n over a thousand " + BEFOREHAND,
+    "multinomial": "write jnp.sum(jax.nn.one_hot(jax.random.categorical(key, jnp.log(p), shape=(n,)), p.size), 0); for "
+    "n over a thousand " + BEFOREHAND,
+}
+"""What to write instead of functions of jax.random that draw until it suffices."""
+
 
 def instead_of(primitive: str) -> str:
     """A sentence's end that says what to write instead of `primitive`, with its comma; empty if nothing is known."""

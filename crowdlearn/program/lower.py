@@ -9,7 +9,7 @@ import numpy as np
 
 from crowdlearn.errors import JobError, UnsupportedModelError
 from crowdlearn.program import in_jax, indexing, keys, loops, origin, remedies
-from crowdlearn.program.advice import ADVICE, instead_of
+from crowdlearn.program.advice import ADVICE, DRAWS, instead_of
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.keys import KEY, MOVES, Keys, is_key, require_threefry
@@ -95,7 +95,7 @@ class Lowering:
         elif name == "cond":
             outputs = self._cond(params["branches"], inputs, live, line)
         elif name == "while":
-            outputs = [*self._while(params, inputs, line)]
+            outputs = [*self._while(equation, inputs, line)]
         elif name == "custom_linear_solve":
             outputs = self._solve(params, inputs, live, line)
         else:
@@ -157,8 +157,9 @@ class Lowering:
         given = inputs[first : first + lengths.solve] + inputs[sum(lengths) :]
         return self.jaxpr(solve.jaxpr, solve.consts, given, live, line)
 
-    def _while(self, params: dict[str, Any], inputs: list[int], line: str | None) -> list[int]:
+    def _while(self, equation: Any, inputs: list[int], line: str | None) -> list[int]:
         """A loop whose condition is known while tracing, unrolled."""
+        params = equation.params
         condition, body = params["cond_jaxpr"], params["body_jaxpr"]
         first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         of_condition, of_body, carry = inputs[:first], inputs[first:second], inputs[second:]
@@ -172,6 +173,9 @@ class Lowering:
                 return carry
             outputs = self.jaxpr(body.jaxpr, body.consts, [*of_body, *carry], [True] * len(carry), line)
             carry = [value for value in outputs if value is not None]
+        drawn = origin.drawn_by(equation, DRAWS)
+        if drawn:
+            raise refusal(f"`jax.random.{drawn}`, a loop of as many steps as its draws ask for", line, f"; {DRAWS[drawn]}")
         raise refusal("`while`, a loop of as many steps as the data ask for", line, instead_of("while"))
 
     def _cond(self, branches: Any, inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:

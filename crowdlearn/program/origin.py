@@ -7,7 +7,7 @@ import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,14 @@ def line_of(equation: Any) -> str | None:
     # The public part of a jaxpr's source information: JAX has no public function that picks the user's frame.
     frames = getattr(equation.source_info.traceback, "frames", ())
     return next((f"{_short(f.file_name)}:{f.line_num}" for f in frames if not _is_library(f.file_name)), None)
+
+
+def drawn_by(equation: Any, functions: Iterable[str]) -> str | None:
+    """Which of these functions of jax.random made `equation`, outermost first; None if it was none of them."""
+    frames = getattr(equation.source_info.traceback, "frames", ())
+    inside = os.path.join("jax", "_src", "random")
+    names = [f.function_name.split(".")[0].lstrip("_") for f in reversed(frames) if inside in f.file_name]
+    return next((each for name in names for each in functions if name.startswith(each)), None)
 
 
 def line_of_error(error: BaseException) -> str | None:

@@ -309,6 +309,26 @@ def test_draws_that_are_rejected_until_one_fits_are_refused():
     assert "make the draws beforehand" in message
 
 
+@pytest.mark.parametrize(
+    ("draw", "advice"),
+    [
+        (lambda key: jax.random.poisson(key, 3.0, (2,)), "write jnp.round(rate + jnp.sqrt(rate) * jax.random.normal("),
+        (lambda key: jax.random.binomial(key, 9, 0.5, (2,)), "write jnp.sum(jax.random.bernoulli(key, p, (n, *shape))"),
+        (lambda key: jax.random.multinomial(key, 9, jnp.ones(2) / 2), "write jnp.sum(jax.nn.one_hot(jax.random.categ"),
+    ],
+    ids=["poisson", "binomial", "multinomial"],
+)
+def test_draws_by_a_loop_are_refused_by_their_name(draw, advice, request):
+    def loss(w, batch, key):
+        return w.sum() * draw(key).sum()
+
+    message = refused(loss)
+    assert f"`jax.random.{request.node.callspec.id}`, a loop of as many steps as its draws ask for at " in message
+    assert "tests/job/test_refusals.py:" in message
+    assert advice in message
+    assert "draw them with numpy.random before the job starts, as an array of the data" in message
+
+
 def test_a_large_constant_is_refused():
     table = jnp.zeros((1025, 1024)).at[0, 0].set(1)
 
