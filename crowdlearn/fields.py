@@ -36,6 +36,7 @@ OTHER_NAMES = {
     "b2": ("beta2", "beta_2"),
     "epsilon": ("eps",),
     "decay": ("rho", "alpha"),
+    "weight_decay": ("decay", "l2", "wd"),
     "clip_norm": ("max_norm", "grad_clip", "clip_grad_norm", "gradient_clip", "max_grad_norm"),
     "std": ("stddev", "sigma", "scale", "init_std"),
     "mean": ("mu", "loc", "init_mean"),
@@ -74,7 +75,7 @@ def _require_fields(kind: type, construct: Any, args: tuple[Any, ...], kwargs: d
     names = [parameter.name for parameter in parameters]
     unknown = [name for name in kwargs if name not in names]
     if unknown:
-        raise JobError(f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs, _parts(kind))}")
+        raise JobError(f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs, _elsewhere(kind))}")
     by_place = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     if len(args) > len(by_place):
         example = f"{kind.__name__}({names[0]}=...)" if not by_place else ", ".join(by_place)
@@ -100,17 +101,25 @@ def _parts(kind: type) -> dict[str, type]:
     return {name: part for name, part in held if isinstance(part, type) and dataclasses.is_dataclass(part)}
 
 
-def _meant(name: str, names: Sequence[str], taken: Iterable[str], parts: Mapping[str, type]) -> str:
-    """What may have been meant, here or in a part, and else all that there is."""
-    free = [each for each in names if each not in taken]
-    inside = {
+def _elsewhere(kind: type) -> dict[str, str]:
+    """The fields of a dataclass's parts, and of those beside it that have the same base, each as it would be written."""
+    base = kind.__bases__[0]
+    beside = [each for each in base.__subclasses__() if each is not kind] if dataclasses.is_dataclass(base) else []
+    found = {each.name: f"{other.__name__}({each.name}=...)" for other in beside for each in dataclasses.fields(other)}
+    parts = _parts(kind).items()
+    return found | {
         each.name: f"{field}={part.__name__}({each.name}=...)"
-        for field, part in parts.items()
+        for field, part in parts
         for each in dataclasses.fields(part)
     }
+
+
+def _meant(name: str, names: Sequence[str], taken: Iterable[str], inside: Mapping[str, str]) -> str:
+    """What may have been meant, here or elsewhere, and else all that there is."""
+    free = [each for each in names if each not in taken]
     if found := _known(name, free):
         return f": did you mean {found!r}?"
-    if found := _known(name, list(inside)):
+    if found := _known(name, inside):
         return f": did you mean {inside[found]}?"
     (here, close), (there, close_inside) = _closest(name, free), _closest(name, inside)
     if max(here, there) >= ALIKE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crowdlearn import Adagrad, Adam, Data, Downpour, Job, Momentum, Normal
+from crowdlearn import SGD, Adagrad, Adam, Data, Downpour, Job, Momentum, Normal
 from crowdlearn.errors import JobError
 
 FIELDS = {
@@ -39,6 +39,10 @@ FIELDS = {
         (lambda: Job(early_stoping=3, **FIELDS), "Job has no field 'early_stoping': did you mean 'patience'?"),
         (lambda: Adagrad(lr=0.1), "Adagrad has no field 'lr': did you mean 'learning_rate'?"),
         (lambda: Adam(beta1=0.1), "Adam has no field 'beta1': did you mean 'b1'?"),
+        (lambda: SGD(momentum=0.9), "SGD has no field 'momentum': did you mean Momentum(momentum=...)?"),
+        (lambda: SGD(momentun=0.9), "SGD has no field 'momentun': did you mean Momentum(momentum=...)?"),
+        (lambda: Adagrad(beta2=0.9), "Adagrad has no field 'beta2': did you mean Adam(b2=...)?"),
+        (lambda: SGD(decay=0.1), "SGD has no field 'decay': did you mean 'weight_decay'?"),
         (lambda: Normal(3, stddev=1), "Normal has no field 'stddev': did you mean 'std'?"),
         (lambda: Normal(3, zzz=1), "Normal has no field 'zzz'; it has shape, mean, std"),
         (lambda: Adagrad(0.1), "Adagrad expects its fields by name, such as Adagrad(learning_rate=...), got 0.1"),
