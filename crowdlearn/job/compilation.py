@@ -12,7 +12,7 @@ from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Chunks, Table
 from crowdlearn.errors import JobError
-from crowdlearn.job import modules, scoring
+from crowdlearn.job import modules, prediction, scoring
 from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
@@ -89,7 +89,9 @@ def _parts(job: Job) -> _Parts:
     train = _train(job)
     held_out = _held_out(job, train.table)
     compiled = modules.compile_module if job.model else _model
-    return _Parts(parameters, train, held_out, compiled(job, parameters, train, held_out))
+    parts = _Parts(parameters, train, held_out, compiled(job, parameters, train, held_out))
+    prediction.try_predict(job, parameters, train.table.layout)
+    return parts
 
 
 def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:

@@ -110,7 +110,7 @@ class Job:
             raise JobError(f"patience {self.patience:g} expects held-out data, got none")
 
     def compile(self, run: str | None = None, now: float | None = None) -> CompiledJob:
-        """Traces the model, or tries its module, and lays out its data.
+        """Traces the model, or tries its module, traces `predict`, and lays out its data.
 
         Args:
             run: 12 hex digits; None draws them.

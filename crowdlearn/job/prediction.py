@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING
 from crowdlearn import dataset, weights
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
-from crowdlearn.job.parameters import initialise
-from crowdlearn.program.onnx_export import OnnxModel, export
+from crowdlearn.job.parameters import Parameters, initialise
+from crowdlearn.program.onnx_export import OnnxModel, export, require_exportable
+from crowdlearn.protocol import BatchArray
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
+
+
+def try_predict(job: Job, parameters: Parameters, layout: tuple[BatchArray, ...]) -> None:
+    """Traces a job's `predict`, if it has one, for `batch_size` rows: what is wrong with it is said before training.
+
+    Raises:
+        JobError: as `to_onnx` would.
+    """
+    if job.predict is not None:
+        named = weights.named(parameters.arrays, parameters.flat)
+        require_exportable(job.predict, parameters.tree, named, layout, job.batch_size)
 
 
 def to_onnx(job: Job, arrays: Mapping[str, Vector], source: str, about: Mapping[str, str]) -> OnnxModel:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.codecs import Vector
-from crowdlearn.errors import JobError
+from crowdlearn.errors import JobError, UnsupportedModelError
 from crowdlearn.program import origin
 from crowdlearn.program.builder import Builder
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.lower import Lowering
 from crowdlearn.program.model import Program, ValueType
 from crowdlearn.program.onnx_graph import HELD_AS, IR_VERSION, OPSET, FixedRows, Graph, Pair
-from crowdlearn.program.onnx_operators import operator_of, same_structure
+from crowdlearn.program.onnx_operators import Operator, operator_of, same_structure
 from crowdlearn.program.passes import optimise
 from crowdlearn.program.results import described, returned, type_of
 from crowdlearn.program.signature import require_pair
@@ -80,15 +80,27 @@ def export(
     def traced(count: int) -> Traced:
         return trace(predict, tree, parameters, layout, count)
 
-    few, more, most = (traced(count) for count in (*ROWS, THIRD))
     try:
+        few, more, most = (traced(count) for count in (*ROWS, THIRD))
         if not all(same_structure(few.program.equations, each.program.equations) for each in (more, most)):
             raise FixedRows
         _require_linear(few, more, most)
         return _written(few, more, ROWS, parameters, layout, about)
-    except FixedRows:
+    except (FixedRows, JobError):
         fixed = traced(rows)
         return _written(fixed, fixed, (rows, rows), parameters, layout, about)
+
+
+def require_exportable(
+    predict: Predict,
+    tree: Callable[[list[Any]], Any],
+    parameters: Mapping[str, Vector],
+    layout: tuple[BatchArray, ...],
+    rows: int,
+) -> None:
+    """Raises what `export` would, before anything is trained. Needs no onnx."""
+    for equation in trace(predict, tree, parameters, layout, rows).program.equations:
+        _operator(equation.primitive)
 
 
 def trace(
@@ -131,11 +143,11 @@ def _lowered(closed: Any, count: int, names: tuple[str, ...]) -> Traced:
     builder = Builder()
     inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in closed.jaxpr.invars]
     wanted = [True] * len(closed.jaxpr.outvars)
-    outputs = [
-        value
-        for value in Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
-        if value is not None
-    ]
+    try:
+        lowered = Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(str(error).replace("the loss uses", "predict uses", 1)) from None
+    outputs = [value for value in lowered if value is not None]
     program = optimise(builder.finish(inputs[:count], inputs[count:], outputs[0], outputs[1:]))
     return Traced(program, (program.loss, *program.gradients), names)
 
@@ -173,9 +185,7 @@ def _written(
     for index, constant in program.constants.items():
         names[index] = graph.constant(constant.astype(pairs[index].dtype))
     for equation, twin in zip(program.equations, other.program.equations, strict=True):
-        operator = operator_of(equation.primitive)
-        if operator is None:
-            raise JobError(f"predict uses `{equation.primitive}`, which is not written as ONNX: write it another way")
+        operator = _operator(equation.primitive)
         (output,) = equation.outputs
         operands = [names[index] for index in equation.inputs]
         types = [pairs[index] for index in equation.inputs]
@@ -186,6 +196,13 @@ def _written(
     data = _model(graph, inputs, outputs, about)
     taken, given = (tuple(each.name for each in side) for side in (inputs, outputs))
     return OnnxModel(data, taken, given, None if rows[0] != rows[1] else rows[0])
+
+
+def _operator(primitive: str) -> Operator:
+    operator = operator_of(primitive)
+    if operator is None:
+        raise JobError(f"predict uses `{primitive}`, which is not written as ONNX: write it another way")
+    return operator
 
 
 def _inputs(

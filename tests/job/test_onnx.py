@@ -215,6 +215,11 @@ def test_a_model_that_depends_on_the_number_of_rows_is_written_for_that_of_the_j
     assert assert_same(job, [10]).rows == 10
 
 
+def test_a_model_that_takes_only_the_rows_of_the_job_is_written_for_them():
+    job = job_of(lambda p, batch: batch["x"].reshape(10, 3) * p["w"], {"w": Normal((3,))}, x=normal(20, 3))
+    assert assert_same(job, [10]).rows == 10
+
+
 def test_what_onnx_lacks_is_named():
     with pytest.raises(JobError, match="predict uses `erf_inv`, which is not written as ONNX"):
         exported(job_of(lambda p, batch: lax.erf_inv(batch["x"] * p["w"]), {"w": Normal((3,))}, x=normal(20, 3)))
