@@ -75,7 +75,9 @@ def _require_fields(kind: type, construct: Any, args: tuple[Any, ...], kwargs: d
     names = [parameter.name for parameter in parameters]
     unknown = [name for name in kwargs if name not in names]
     if unknown:
-        raise JobError(f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs, _elsewhere(kind))}")
+        raise JobError(
+            f"{kind.__name__} has no field {unknown[0]!r}{_meant(unknown[0], names, kwargs, _elsewhere(kind))}"
+        )
     by_place = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
     if len(args) > len(by_place):
         example = f"{kind.__name__}({names[0]}=...)" if not by_place else ", ".join(by_place)

@@ -175,7 +175,9 @@ class Lowering:
             carry = [value for value in outputs if value is not None]
         drawn = origin.drawn_by(equation, DRAWS)
         if drawn:
-            raise refusal(f"`jax.random.{drawn}`, a loop of as many steps as its draws ask for", line, f"; {DRAWS[drawn]}")
+            raise refusal(
+                f"`jax.random.{drawn}`, a loop of as many steps as its draws ask for", line, f"; {DRAWS[drawn]}"
+            )
         raise refusal("`while`, a loop of as many steps as the data ask for", line, instead_of("while"))
 
     def _cond(self, branches: Any, inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:
