@@ -104,7 +104,7 @@ def _parts(kind: type) -> dict[str, type]:
 
 
 def _elsewhere(kind: type) -> dict[str, str]:
-    """The fields of a dataclass's parts, and of those beside it that have the same base, each as it would be written."""
+    """The fields of a dataclass's parts, and of those that share its base: what would be written for each."""
     base = kind.__bases__[0]
     beside = [each for each in base.__subclasses__() if each is not kind] if dataclasses.is_dataclass(base) else []
     found = {each.name: f"{other.__name__}({each.name}=...)" for other in beside for each in dataclasses.fields(other)}
