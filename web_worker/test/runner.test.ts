@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { test, type TestContext } from "node:test";
 
 import { Executor } from "../src/executor/executor";
+import { Kind, pack } from "../src/frames";
 import type { Program } from "../src/program";
 import { Gateway, UnreachableError } from "../src/replica/gateway";
 import { Reporter } from "../src/replica/reporter";
@@ -23,19 +24,40 @@ class FakeSocket {
   readyState = FakeSocket.OPEN;
   onopen = (): void => {};
   onclose = (_: { code: number }): void => {};
-  onmessage = (_: { data: string }): void => {};
+  onmessage = (_: { data: string | ArrayBuffer }): void => {};
+  /** How many frames were sent here. */
+  frames = 0;
 
   constructor() {
     FakeSocket.all.push(this);
   }
 
-  send(): void {}
+  send(data: string | Uint8Array): void {
+    if (typeof data !== "string") this.frames += 1;
+  }
+
   close(): void {}
 
   welcome(changes: object): void {
     this.onopen();
-    this.onmessage({ data: JSON.stringify({ ...WELCOME, ...changes }) });
+    this.tell({ ...WELCOME, ...changes });
   }
+
+  tell(message: object): void {
+    this.onmessage({ data: JSON.stringify(message) });
+  }
+
+  /** The only value of the only shard, at a version. */
+  parameters(version: number): void {
+    const header = { kind: Kind.PARAMETERS, codec: 0, shard: 0, count: 1, sequence: 0, version, loss: 0, rows: 0, minibatches: 0 };
+    this.onmessage({ data: pack({ ...header, payload: new Uint8Array(4) }).buffer });
+  }
+}
+
+/** A channel that keeps no process alive. */
+class Immediate {
+  readonly port1 = { onmessage: (): void => {} };
+  readonly port2 = { postMessage: (): void => queueMicrotask(() => this.port1.onmessage()) };
 }
 
 interface Download { readonly path: string; readonly resolve: (program: Program) => void; readonly reject: (error: Error) => void }
@@ -63,9 +85,9 @@ function start(t: TestContext) {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   t.mock.method(console, "warn", () => {});
   t.mock.method(console, "error", () => {});
-  const original = globalThis.WebSocket;
-  Object.assign(globalThis, { WebSocket: FakeSocket });
-  t.after(() => Object.assign(globalThis, { WebSocket: original }));
+  const { WebSocket, MessageChannel } = globalThis;
+  Object.assign(globalThis, { WebSocket: FakeSocket, MessageChannel: Immediate });
+  t.after(() => Object.assign(globalThis, { WebSocket, MessageChannel }));
   const disposed: string[] = [];
   t.mock.method(Executor, "create", async (program: unknown) => ({ dispose: () => disposed.push(String(program)) }));
   const states: string[] = [];
@@ -147,6 +169,42 @@ test("a malformed frame makes a replica come back as a new one, with the program
   }
   await ended;
   assert.deepEqual([FakeSocket.all.length, gateway.downloads.length, states.at(-1)], [6, 1, "failed"]);
+});
+
+test("a gradient that is computed while the identity expires is not pushed under the next one", async (t) => {
+  const { runner, gateway, ended } = start(t);
+  const computing: (() => void)[] = [];
+  t.mock.method(Executor, "create", async () => ({
+    step: () => new Promise<number>((resolve) => computing.push(() => resolve(1))), dispose: () => {},
+  }));
+  t.mock.method(gateway, "chunk", async () => ({ bytes: 8, chunk: { rows: 2, arrays: [new Float32Array(2)] } }));
+  const grant = { lease: 1, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
+  const begin = async (socket: FakeSocket, changes: object): Promise<void> => {
+    socket.welcome({ credit: 4, ...changes });
+    socket.parameters(4);
+    socket.tell({ type: "leased", leases: [grant] });
+    await settled();
+  };
+  await begin(FakeSocket.all[0]!, {});
+  gateway.downloads[0]!.resolve(named("first"));
+  await settled();
+  computing[0]!();
+  await settled();
+  // The second minibatch is being computed when the answer to the first one comes.
+  assert.deepEqual([computing.length, FakeSocket.all[0]!.frames], [2, 1]);
+  FakeSocket.all[0]!.tell({ type: "ack", shard: 0, sequence: 1, status: "rejected", reason: "expired" });
+  await passTime(t);
+  await begin(FakeSocket.all[1]!, { replica: "67414f80ffffffff" });
+  computing[1]!();
+  await settled();
+  assert.equal(FakeSocket.all[1]!.frames, 0);
+  computing[2]!();
+  await settled();
+  assert.deepEqual(FakeSocket.all.map(({ frames }) => frames), [1, 1]);
+  const stopped = runner.stop();
+  computing[3]!();
+  await passTime(t);
+  await Promise.all([stopped, ended]);
 });
 
 test("a line on which the welcome never comes is given up, and another is tried", async (t) => {

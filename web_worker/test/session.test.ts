@@ -325,6 +325,28 @@ test("a forgotten identity says hello anew with nothing", () => {
   assert.deepEqual(stage.session.hello(), NEW);
 });
 
+test("a new identity trains and tells nothing of the leases of the one before, also of chunks that come late", () => {
+  const stage = ready(20, { credit: 4 });
+  const late = { lease: 2, epoch: 0, chunk: 0, rows: 4, seconds: 60 };
+  const chunk = readChunk(new ArrayBuffer(16), 4, WELCOME.batch);
+  stage.tell({ type: "leased", leases: [late] }).step();
+  stage.ack(0, 1, "rejected", { reason: "expired" });
+  stage.clear().welcome({ credit: 4, replica: "67414f80ffffffff" }).parameters(0, 4, [10, 20]).parameters(1, 7, [30]);
+  stage.session.chunkLoaded(WELCOME.run, late, chunk);
+  stage.actions.push(...stage.session.chunkFailed(WELCOME.run, late, 0));
+  assert.equal(stage.step(), false);
+  assert.deepEqual(stage.frames(), []);
+  assert.deepEqual(stage.messages(), [{ type: "fetch", have: [-1, -1] }, { type: "lease", count: 2 }]);
+  assert.deepEqual((stage.session.hello() as { leases: number[] }).leases, []);
+  // Leased again, to this one: its rows are trained once, whichever of the two downloads comes first.
+  stage.clear().tell({ type: "leased", leases: [late] });
+  stage.session.chunkLoaded(WELCOME.run, late, chunk);
+  stage.session.chunkLoaded(WELCOME.run, late, chunk);
+  stage.tell({ type: "wait", seconds: 60 });
+  assert.deepEqual([stage.step(), stage.step(), stage.step()], [true, true, false]);
+  assert.deepEqual(stage.frames().map(({ shard, sequence, rows }) => [shard, sequence, rows]), [[0, 1, 2], [1, 1, 2], [0, 2, 2], [1, 2, 2]]);
+});
+
 test("a gradient that is not finite is dropped, its rows count, and fresh parameters are fetched", () => {
   const stage = ready(2);
   stage.step([1, NaN, 1]);
