@@ -115,15 +115,16 @@ def _named(what: str, expected: int, chunks: Chunks) -> Iterator[tuple[int, byte
 
 
 async def require_all(connection: Connection, spec: JobSpec) -> None:
-    """Raises SetupError where Redis has evicted chunks during the upload: until it is whole, they may expire."""
+    """Raises SetupError where chunks have gone during the upload: until it is whole, they may be evicted, or expire."""
     names, missing = Extent.of(spec).chunks(), 0
     for start in range(0, len(names), KEYS_AT_A_TIME):
         found = await connection.batch([("EXISTS", name) for name in names[start : start + KEYS_AT_A_TIME]])
         missing += found.count(0)
     if missing:
         raise SetupError(
-            f"Redis at {connection.address} has evicted {missing:,} of {len(names):,} chunks for want of memory: give "
-            "it a larger maxmemory, and the maxmemory-policy noeviction"
+            f"Redis at {connection.address} has lost {missing:,} of {len(names):,} chunks while they were uploaded, "
+            f"for want of memory or because that took over {UPLOAD_TTL_SECONDS // 3600} hours: give it a larger "
+            "maxmemory, and the maxmemory-policy noeviction; or submit the job again"
         )
 
 

@@ -48,3 +48,10 @@ def test_a_replica_heard_behind_an_id_of_the_future_is_not_forgotten_when_the_st
     state.push(gateway="gateway a", replica=1)
     state.work_well(count=1, owner="owner a")
     state.teardown()
+
+
+def test_a_submitter_that_stood_still_for_a_day_is_told_that_its_chunks_are_gone() -> None:
+    state = History()
+    state.submit(fault=Fault("hangs", 5), goes_on=False)
+    state.pass_time(seconds=90_000)
+    state.teardown()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from redis import exceptions
 
-from crowdlearn.errors import JobError, OutdatedError, StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import JobError, OutdatedError, SetupError, StoreUnavailableError, UnknownJobError
 from crowdlearn.store import Store, keys, open_store, scripts
 from crowdlearn.store.connection import Command
 from tests.store.cut import Cut
@@ -20,8 +20,9 @@ from tests.store.test_scripts import ALL, dying
 
 Way = Literal["dies", "fails", "answer lost", "hangs", "script ends"]
 
-EXPECTED = (StoreUnavailableError, OutdatedError, JobError, UnknownJobError)
-"""What a process of the model survives; anything else is a mistake, of the store or of the model."""
+EXPECTED = (StoreUnavailableError, OutdatedError, JobError, UnknownJobError, SetupError)
+"""What a process of the model survives; anything else is a mistake, of the store or of the model.
+A SetupError is told to who stood still for a day while it uploaded: what it had uploaded is gone."""
 
 
 @dataclass(frozen=True)

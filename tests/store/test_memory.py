@@ -175,7 +175,7 @@ async def test_a_chunk_that_was_evicted_during_the_upload_is_missed(store_url: s
             yield b"x" if index else b""
 
     other = redis.Redis.from_url(store_url)
-    with pytest.raises(SetupError, match="has evicted 1 of 4 chunks for want of memory"):
+    with pytest.raises(SetupError, match="has lost 1 of 4 chunks while they were uploaded"):
         await store.jobs.submit(
             spec, b"{}", None, np.zeros(spec.size, "f4"), evicting(), [b"held out"],
             lambda done, total: done == total and other.delete(keys.train_chunk(spec.run, 1)),
