@@ -25,6 +25,7 @@ from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.signature import call_of
 from crowdlearn.program.trace import arranged
 from crowdlearn.program.tracing import as_browsers
+from crowdlearn.program.wide import require_narrow
 from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import JobSpec, Target, parse_target
 
@@ -187,6 +188,7 @@ def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, 
         inputs = (parameters.leaves(parameters.flat), batch, *scoring.keys_of(jax, call, job.seed))
         with another_time(1):
             quiet = Quiet(arranged(call, parameters.tree), *inputs)
+            require_narrow(arranged(call, parameters.tree), inputs, quiet.closed)
         loss = float(jax.jit(quiet.run)(*inputs))
         line = None if math.isfinite(loss) else line_of_loss(quiet.closed, inputs)
     if not math.isfinite(loss):
