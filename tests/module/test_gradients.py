@@ -43,6 +43,15 @@ SAME: dict[str, tuple[str, Callable[[Any], Any]]] = {
         f"np.sum(np.linalg.cholesky({POSITIVE}).mul({WEIGHTS}))",
         lambda p: jnp.sum(jnp.linalg.cholesky(p["W"] @ p["W"].T) * C),
     ),
+    "a product with zeros": (
+        "np.sum(np.prod(params.W.mul(np.array([[1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], [1, 1, 1, 1]])), 1)"
+        ".mul(params.v))",
+        lambda p: jnp.sum(jnp.prod(p["W"] * jnp.array([[1.0, 0, 1, 1], [1] * 4, [0, 1, 0, 1], [1] * 4]), 1) * p["v"]),
+    ),
+    "running products with a zero": (
+        f"np.sum(np.cumprod(params.W.mul(np.array([1, 0, 1, 1])), 1).mul({WEIGHTS}))",
+        lambda p: jnp.sum(jnp.cumprod(p["W"] * jnp.array([1.0, 0, 1, 1]), 1) * C),
+    ),
     "float64 within": (
         "np.sum(params.v.astype(np.float64).mul(3)).astype(np.float32)",
         lambda p: jnp.sum(p["v"] * 3),
@@ -62,7 +71,7 @@ def job(folder: Path, expression: str) -> Job:
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_a_gradient_that_goes_through_a_routine_is_that_of_jax(name: str, tmp_path: Path) -> None:
+def test_a_gradient_is_that_of_jax_through_routines_and_zeros_too(name: str, tmp_path: Path) -> None:
     expression, of_jax = SAME[name]
     spec = job(tmp_path, expression).compile().spec
     module = RunningModule(read_module(tmp_path / "model.js"), spec.parameters, spec.batch.arrays)
