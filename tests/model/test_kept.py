@@ -55,3 +55,12 @@ def test_a_submitter_that_stood_still_for_a_day_is_told_that_its_chunks_are_gone
     state.submit(fault=Fault("hangs", 5), goes_on=False)
     state.pass_time(seconds=90_000)
     state.teardown()
+
+
+def test_rows_of_a_lease_that_redis_has_lost_count_only_when_it_is_given_again() -> None:
+    state = History()
+    state.farm(count=1, gateway="gateway a", replica=0)
+    state.lose(saves=False)
+    state.repeat(gateway="gateway a", place=0, shard=0)
+    state.repeat(gateway="gateway a", place=0, shard=1)
+    state.teardown()
