@@ -64,3 +64,13 @@ def test_rows_of_a_lease_that_redis_has_lost_count_only_when_it_is_given_again()
     state.repeat(gateway="gateway a", place=0, shard=0)
     state.repeat(gateway="gateway a", place=0, shard=1)
     state.teardown()
+
+
+def test_an_owner_of_a_run_that_is_gone_is_refused_what_came_late() -> None:
+    state = History()
+    state.claim(fault=None, late=False, owner="owner b", which=(0, 1))
+    state.submit(fault=None, goes_on=False)
+    state.pass_time(seconds=4000)
+    state.push_badly(fault=None, gateway="gateway a", late=True, new=True, replica=0, which=(0, 1))
+    state.work_well(count=1, owner="owner b")
+    state.teardown()
