@@ -87,8 +87,11 @@ class Leases:
         if is_back:
             everything = await self._store.data.take_held(spec.run, self._holder, self._settings.lease_seconds)
             heard = {held.answer for held in everything if held.granted.lease in known}
-            for held in everything:
-                allotment.grant(held.granted, unsure=held.unsure and held.answer not in heard)
+            known_first = [(held.unsure and held.answer not in heard, held) for held in everything]
+            # Of two answers of which nobody knows whether they arrived the last is the likelier one.
+            known_first.sort(key=lambda each: (each[0], -each[1].answer if each[0] else each[1].answer))
+            for unsure, held in known_first:
+                allotment.grant(held.granted, unsure=unsure)
         if not allotment.granted:
             return [0 for _ in shards]
         allotment.unknown.update(shards)

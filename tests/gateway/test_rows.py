@@ -178,6 +178,20 @@ async def test_what_a_replica_that_is_back_trains_are_leases_that_it_knows(
         await replica.socket.close()
 
 
+async def test_of_two_answers_that_may_be_lost_the_last_is_the_likelier_to_have_come(
+    store: Store, data_job: JobSpec, service: Service
+) -> None:
+    async with ScriptedReplica("small", service.url) as replica:
+        for _ in range(2):
+            await leased(replica)
+            await replica.socket.close()
+            await replica.connect()
+        # It does not say what it heard, and trains what it was granted last.
+        await pushed(replica)
+    await trained(store, data_job)
+    assert await store.data.outstanding(data_job.run, [0, 1]) == {0}
+
+
 async def test_dropped_minibatches_count_only_as_far_as_others_were_sent(
     store: Store, data_job: JobSpec, service: Service
 ) -> None:
