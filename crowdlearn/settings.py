@@ -52,6 +52,9 @@ class GatewaySettings:
     sockets_per_address: int = 2048
     """Sockets that one address may have open: the browsers of a school or an office often share one. 0 is no limit.
     Behind a trusted proxy it is the address in X-Forwarded-For."""
+    most_share: float = 0.17
+    """The most of a run's leases that one replica gets where six or more train, over 0 and at most 1: one that computes
+    nothing, and so is faster than all others, trains no more of a job. A device that is faster waits. 1 is no limit."""
     trusted_proxies: tuple[str, ...] = PRIVATE_NETWORKS
     """Addresses and networks of balancers: what they say in X-Forwarded-For is believed. By default those that no
     public network routes. Name a balancer that has a public address."""

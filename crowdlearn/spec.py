@@ -46,7 +46,13 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
     clip_value: float | None = None
     """Every element of the gradient, divided by its minibatches, is clipped to [-clip_value, clip_value]."""
     clip_norm: float | None = 1.0
-    """The shard's gradient, divided by its minibatches, is scaled down to this Euclidean norm."""
+    """The shard's gradient, divided by its minibatches, is scaled down to this Euclidean norm. In a crowd the service
+    scales it down to the median norm of the replicas' last as well."""
+
+    @property
+    def clips(self) -> bool:
+        """Whether anything bounds a gradient's norm."""
+        return self.clip_norm is not None or self.clip_value is not None
 
 
 class StalenessSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +36,16 @@ class Optimizer:
         return self.spec.learning_rate * (min(1.0, step / warmup) if warmup else 1.0)
 
     def update(
-        self, gradient: Vector, minibatches: int, parameters: Vector, slots: list[Vector], step: int, weight: float
-    ) -> None:
-        """Applies one gradient, in place.
+        self,
+        gradient: Vector,
+        minibatches: int,
+        parameters: Vector,
+        slots: list[Vector],
+        step: int,
+        weight: float,
+        bound: float = math.inf,
+    ) -> float:
+        """Applies one gradient, in place. Returns a minibatch's norm, at most `clip_norm`; 0 where nothing clips.
 
         Args:
             gradient: float32, the sum over `minibatches` minibatches; overwritten.
@@ -46,11 +54,15 @@ class Optimizer:
             slots: what `init` gave, or what was loaded.
             step: which gradient of the shard this is, counted from 1.
             weight: scales the step: the staleness factor of `weigh`.
+            bound: the norm of a minibatch's part is clipped to this too.
         """
         spec = self.spec
         if spec.clip_value is not None:
             transforms.clip_value(gradient, spec.clip_value * minibatches)
-        scale = 1.0 if spec.clip_norm is None else transforms.norm_scale(gradient, spec.clip_norm * minibatches)
+        most = math.inf if spec.clip_norm is None else spec.clip_norm * minibatches
+        limit = min(most, bound * minibatches)
+        length = transforms.norm(gradient) if spec.clips else 0.0
+        scale = 1.0 if length <= limit else limit / length
         rate = self.learning_rate(step) * weight
         scratch = np.empty(min(BLOCK, gradient.size), np.float32)
         for start in range(0, gradient.size, BLOCK):
@@ -62,6 +74,7 @@ class Optimizer:
             if spec.weight_decay:
                 transforms.add_weight_decay(g, w, spec.weight_decay * minibatches, tmp)
             self.rule.apply(g, minibatches, w, [slot[block] for slot in slots], rate, step, tmp)
+        return min(length, most) / minibatches
 
 
 def build(spec: OptimizerSpec) -> Optimizer:

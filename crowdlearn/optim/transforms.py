@@ -34,12 +34,6 @@ def all_finite(vector: Vector) -> bool:
     return math.isfinite(np.einsum("i,i->", vector, vector)) or bool(np.isfinite(vector).all())
 
 
-def norm_scale(gradient: Vector, bound: float) -> float:
-    """The factor that brings the gradient's norm down to `bound`: at most 1."""
-    length = norm(gradient)
-    return 1.0 if length <= bound else bound / length
-
-
 def add_weight_decay(gradient: Vector, parameters: Vector, factor: float, scratch: Vector) -> None:
     """gradient += factor * parameters: the gradient of factor / 2 * |parameters|^2."""
     np.multiply(parameters, np.float32(factor), out=scratch)

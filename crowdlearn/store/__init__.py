@@ -21,7 +21,9 @@ from crowdlearn.store.data import (
     Held,
     Holder,
     NoneFree,
+    OthersTurn,
     Progress,
+    Turns,
     WarmingUp,
 )
 from crowdlearn.store.first_look import first_look
@@ -58,6 +60,7 @@ __all__ = [
     "JobChanged",
     "Manifest",
     "NoneFree",
+    "OthersTurn",
     "Parameters",
     "Progress",
     "Result",
@@ -69,6 +72,7 @@ __all__ = [
     "State",
     "Store",
     "StreamEntry",
+    "Turns",
     "VersionAnnounced",
     "WarmingUp",
     "connect",

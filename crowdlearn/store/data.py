@@ -86,6 +86,28 @@ class NoneFree:
 
 
 @dataclass(frozen=True, slots=True)
+class Turns:
+    """How a replica takes turns with others, wherever they are and however fast.
+
+    A lease of its own `costs` so many of the run, so it gets one of so many; 0 is no bound. It may save up for `saves`
+    leases, and has `first` at once if it is new. Where nobody has leased for `stall_seconds` it gets one all the same.
+    """
+
+    costs: float = 0.0
+    saves: int = 1
+    first: int = 1
+    stall_seconds: float = 0.0
+
+
+NO_TURNS = Turns()
+
+
+@dataclass(frozen=True, slots=True)
+class OthersTurn:
+    """There are chunks, and it is for others to lease them."""
+
+
+@dataclass(frozen=True, slots=True)
 class WarmingUp:
     """Another replica warms the run up; nobody else trains meanwhile."""
 
@@ -128,12 +150,14 @@ class Data:
         *,
         warming: bool = False,
         most: int = MOST_HELD,
-    ) -> list[Granted] | Exhausted | NoneFree | WarmingUp:
+        turns: Turns = NO_TURNS,
+    ) -> list[Granted] | Exhausted | NoneFree | OthersTurn | WarmingUp:
         """Leases up to `count` chunks: expired leases first, then new ones, in order, until all epochs are leased.
 
         Where there are none of these, those are leased a second time that others have had for `lease_seconds`, the
         oldest first: whoever trains them first counts. What the holder has had comes to it again only where nobody else
-        has wanted it for `lease_seconds` since it expired. It gets none over `most` that are not trained.
+        has wanted it for `lease_seconds` since it expired. It gets none over `most` that are not trained, and no more
+        than `turns` say, but for those that are leased a second time.
 
         While a run is `warming`, the holder gets leases only if nobody else has the right to warm the run up, which it
         then has for FIRST_WARMUP_SECONDS.
@@ -144,11 +168,14 @@ class Data:
             scripts.LEASE_CHUNKS, (*names, keys.held(run, holder.replica)), count, total,
             _milliseconds(lease_seconds), holder.replica, int(warming), _milliseconds(FIRST_WARMUP_SECONDS),
             _milliseconds(HELD_SECONDS), holder.socket, most,
+            turns.costs, turns.saves, turns.first, _milliseconds(turns.stall_seconds),
         )  # fmt: skip
         if found:
             return [Granted(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         if first_expiry == -2:
             return WarmingUp()
+        if first_expiry == -3:
+            return OthersTurn()
         return Exhausted() if first_expiry < 0 else NoneFree(first_expiry / 1000)
 
     async def take_held(self, run: str, holder: Holder, lease_seconds: float) -> list[Held]:

@@ -62,7 +62,7 @@ class Extent:
     def following(self, blobs: Sequence[str]) -> list[str]:
         """All other keys of a run that was trained; `blobs` are the names of the shards' newest values."""
         of_run = (keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases)
-        of_training = (keys.grants, keys.booked, keys.replicas, keys.refusals, keys.scorings, keys.best)
+        of_training = (keys.grants, keys.booked, keys.replicas, keys.training, keys.refusals, keys.scorings, keys.best)
         names = [key(self.run) for key in (*of_run, *of_training)] + self.chunks()
         names += self.values(blobs)
         for shard in range(self.shards):

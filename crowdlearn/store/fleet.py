@@ -38,16 +38,25 @@ class Fleet:
         """Says that `evaluator` has ended."""
         await self._connection.call("ZREM", keys.EVALUATORS, evaluator)
 
-    async def report_replicas(self, run: str, gateway: str, count: int) -> int:
-        """Reports how many replicas a gateway serves; forgets gateways that stopped reporting. Returns those of all."""
+    async def report_replicas(self, run: str, gateway: str, count: int, training: int = 0) -> tuple[int, int]:
+        """Reports how many replicas a gateway serves, and how many of these train; forgets gateways that stopped
+        reporting. Returns those of all gateways.
+        """
         now = await self._connection.now()
-        names = (keys.replicas(run), keys.state(run))
-        raw = await self._connection.run(scripts.REPORT_REPLICAS, names, gateway, f"{count}:{now:.0f}")
+        names, counts = (keys.replicas(run), keys.training(run)), (count, training)
+        calls = [
+            ((name, keys.state(run)), (gateway, f"{number}:{now:.0f}"))
+            for name, number in zip(names, counts, strict=True)
+        ]
+        connected, busy = map(answer, await self._connection.run_each(scripts.REPORT_REPLICAS, calls))
+        return await self._sum(names[0], connected, now), await self._sum(names[1], busy, now)
+
+    async def _sum(self, name: str, raw: list[bytes], now: float) -> int:
         reports = dict(zip(raw[::2], raw[1::2], strict=True))
-        silent = [name for name, report in reports.items() if not _fresh(report, now)]
+        silent = [gateway for gateway, report in reports.items() if not _fresh(report, now)]
         if silent:
-            await self._connection.call("HDEL", names[0], *silent)
-        return sum(_count(report) for name, report in reports.items() if name not in silent)
+            await self._connection.call("HDEL", name, *silent)
+        return sum(_count(report) for gateway, report in reports.items() if gateway not in silent)
 
     async def replicas(self, run: str) -> list[int]:
         """How many replicas each gateway serves that serves any."""

@@ -75,6 +75,10 @@ def replicas(run: str) -> str:
     return f"crowdlearn:{{{run}}}:replicas"
 
 
+def training(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:training"
+
+
 def refusals(run: str) -> str:
     return f"crowdlearn:{{{run}}}:refusals"
 

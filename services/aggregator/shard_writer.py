@@ -19,7 +19,7 @@ from crowdlearn.optim import transforms
 from crowdlearn.schedule import rows_of
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Commit, ShardState, StreamEntry
-from services.aggregator.outliers import Outliers
+from services.aggregator.norms import Norms
 from services.aggregator.remembered import Remembered
 
 FUTURE_MILLISECONDS = 86_400_000
@@ -81,8 +81,8 @@ class ShardWriter:
         self._base = state.manifest
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
         self._book = Book(partial(rows_of, spec), state.ledger)
-        rule = spec.optimizer
-        self._outliers = Outliers() if rule.clip_norm is None and rule.clip_value is None else None
+        self._clips = spec.optimizer.clips
+        self._norms = Norms()
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
         self._aside = aside
         self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
@@ -226,14 +226,21 @@ class ShardWriter:
             # The gateway refuses these; once more, because a single NaN in the parameters would be there for ever.
             return Outcome.NOT_FINITE
         codec.decode(frame.payload, self._gradient)
-        if self._outliers is not None:
+        bound = self._norms.bound if self._clips else math.inf
+        if not self._clips:
             norm = transforms.norm(self._gradient) / frame.minibatches
-            if self._outliers.is_huge(replica, norm):
+            is_huge = self._norms.is_huge(norm)
+            self._norms.note(replica, norm)
+            if is_huge:
                 return Outcome.HUGE
         step = self.version + 1
         # A model that diverges overflows; `take` sees what came of it.
         with np.errstate(over="ignore", invalid="ignore"):
-            self._optimizer.update(self._gradient, frame.minibatches, self._parameters, self._slots, step, weight)
+            norm = self._optimizer.update(
+                self._gradient, frame.minibatches, self._parameters, self._slots, step, weight, bound
+            )
+        if self._clips:
+            self._norms.note(replica, norm)
         self.version = step
         absorbed.staleness.append(staleness)
         absorbed.losses.append((frame.loss, frame.minibatches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 import time
@@ -14,7 +15,7 @@ from crowdlearn.protocol import Grant, Leased, Wait
 from crowdlearn.schedule import chunk_of, rows_of
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Exhausted, Holder, NoneFree, Store, WarmingUp
+from crowdlearn.store import Exhausted, Holder, NoneFree, OthersTurn, Store, WarmingUp
 from services.gateway import session as actions
 from services.gateway.allotment import Allotment
 from services.gateway.outbox import Outbox
@@ -42,8 +43,8 @@ class Leases:
 
     # Sockets are many.
     __slots__ = (
-        "_arrived", "_claims", "_droppable", "_dropped", "_holder", "_monotonic", "_progress_seconds",
-        "_settings", "_spent", "_store", "allotment", "network", "waits_for_warmup",
+        "_arrived", "_claims", "_droppable", "_dropped", "_holder", "_is_new", "_landed_seconds", "_monotonic",
+        "_progress_seconds", "_settings", "_spent", "_store", "allotment", "network", "waits_for_warmup",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,8 @@ class Leases:
         """Whom it shares an owner with, if anybody knows."""
         self.waits_for_warmup = False
         self._progress_seconds = monotonic()
+        self._landed_seconds = -math.inf
+        self._is_new = True
         self._claims: dict[int, float] = {}
         """Leases that the replica says are trained, and when it said so."""
         self._spent: dict[int, dict[int, tuple[int, int]]] = {}
@@ -81,6 +84,7 @@ class Leases:
         """
         shards = range(len(spec.shards))
         self._holder = Holder(replica, secrets.token_hex(8))
+        self._is_new = not is_back
         if not spec.train_rows:
             return [0 for _ in shards]
         allotment = self.allotment = Allotment(partial(rows_of, spec), spec.batch.rows, len(shards))
@@ -107,9 +111,14 @@ class Leases:
             self.allotment.account(shard, grants, account.rows)
         return account.sequence
 
-    def moved(self) -> None:
+    def landed(self) -> None:
         """A gradient is in the streams."""
-        self._progress_seconds = self._monotonic()
+        self._progress_seconds = self._landed_seconds = self._monotonic()
+
+    @property
+    def trains(self) -> bool:
+        """Whether a gradient has come within a lease's time."""
+        return self._monotonic() - self._landed_seconds <= self._settings.lease_seconds
 
     def extendable(self, offset: Callable[[int], tuple[int, int]]) -> list[int]:
         """The leases to extend; `offset` is what a shard has committed of its stream.
@@ -212,21 +221,27 @@ class Leases:
             return Wait(seconds=run.share_wait_seconds)
         if not held:
             # Whoever has waited for a lease was not idle.
-            self.moved()
+            self._progress_seconds = self._monotonic()
         # Those whose rows are in the streams are soon trained, unless the rows never count.
         taken = await self._store.data.lease(
-            spec, wanted, self._settings.lease_seconds, self._holder, warming=run.warming, most=2 * run.fair_share
-        )
+            spec, wanted, self._settings.lease_seconds, self._holder, warming=run.warming, most=2 * run.fair_share,
+            turns=run.turns(self.network, self._monotonic(), is_new=self._is_new),
+        )  # fmt: skip
         if isinstance(taken, WarmingUp):
             self.waits_for_warmup = True
             longest = max(WARMUP_WAIT_SECONDS, len(run.members) / WARMUP_ASKS_PER_SECOND)
             # It may have ended while Redis was asked, and nobody would tell this replica any more.
             return Wait(seconds=random.uniform(0.5, 1) * longest if run.warming else 0.0, reason="warmup")
+        if isinstance(taken, OthersTurn):
+            return Wait(seconds=run.share_wait_seconds)
         if isinstance(taken, NoneFree):
             return Wait(seconds=min(max(taken.seconds, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
         if isinstance(taken, Exhausted) or self.allotment is None:
             # All is trained; the end of the job is announced when its gradients are applied.
             return Wait(seconds=MAX_WAIT_SECONDS)
+        if self._is_new:
+            self._is_new = False
+            run.came(self.network, self._monotonic())
         for granted in taken:
             self.allotment.grant(granted)
         self._droppable += sum(_minibatches(spec, granted.lease) for granted in taken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,7 @@ from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import Close, RejectReason
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Manifest, position
+from crowdlearn.store import Manifest, Turns, position
 from services.gateway.broadcast import Channel
 from services.gateway.intake import Intake
 from services.gateway.outbox import Outbox
@@ -31,6 +32,23 @@ SHARES = 2
 """A socket may hold so many times its part of an epoch: a chunk is trained while the next travels, and devices differ.
 Its share of the steps is no more than that of the rows."""
 
+CROWD = 6
+"""Of fewer that train each is a large part anyway: they take no turns."""
+
+SLACK = 1.5
+"""In a crowd that is not large a replica may always have so many times an equal part: otherwise all would wait for the
+slowest."""
+
+TURNS_SAVED = 2
+"""Leases that a replica may get at once for turns that it did not take: a chunk is trained while the next travels."""
+
+NEWCOMER_SECONDS = 10.0
+"""A new replica gets a lease at once, the next of its network after so long: others wait for their turn. So nobody gets
+leases by being somebody else each time."""
+
+STALLS = 4
+"""Nobody waits for others' turns who have leased nothing for a lease's time over this: they may all be asleep."""
+
 MIN_SHARE_WAIT_SECONDS, MAX_SHARE_WAIT_SECONDS, SHARE_ASKS_PER_SECOND = 0.2, 2.0, 1000
 """Who has its share asks again after so long; all of a crowd at most so often a second."""
 
@@ -48,6 +66,10 @@ class Member(Protocol):
     @property
     def held(self) -> set[int]:
         """The leases of which not all rows are in the streams."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether a gradient of the replica has come lately."""
 
     def extendable(self) -> list[int]:
         """The leases of the replica that are to be extended."""
@@ -100,6 +122,9 @@ class Run:
         """Whether one replica still trains alone: a shard has fewer versions than the job's warm-up."""
         self.crowd = 0
         """Replicas of the run on all gateways, as they were last reported."""
+        self.training = 0
+        """Those of them that train."""
+        self._newcomers: dict[str | None, float] = {}
         self._warn_of_large_frames()
 
     def __str__(self) -> str:
@@ -154,6 +179,21 @@ class Run:
         if not sockets or len(sockets) == len(self.members):
             return MAX_HELD
         return max(1, self.spec.train_chunks // 2) - sum(len(member.held) for member in sockets)
+
+    def turns(self, network: str | None, now: float, *, is_new: bool) -> Turns:
+        """How a replica of a network takes turns with others; a new one has leased nothing yet."""
+        share = max(self._settings.most_share, SLACK / max(1, self.training))
+        if self.training < CROWD or share >= 1:
+            return Turns()
+        is_late = is_new and now - self._newcomers.get(network, -math.inf) < NEWCOMER_SECONDS
+        stall = self._settings.lease_seconds / STALLS
+        return Turns(costs=1 / share, saves=TURNS_SAVED, first=0 if is_late else 1, stall_seconds=stall)
+
+    def came(self, network: str | None, now: float) -> None:
+        """A new replica of a network has its first lease."""
+        self._newcomers[network] = now
+        for other in [other for other, since in self._newcomers.items() if now - since > NEWCOMER_SECONDS]:
+            del self._newcomers[other]
 
     def offset(self, shard: int) -> tuple[int, int]:
         """The place in the shard's stream up to which all is known to be committed."""

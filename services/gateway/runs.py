@@ -220,6 +220,7 @@ class Runs:
 
     async def _report(self, run: Run) -> None:
         with self._outage.survived():
-            run.crowd = await self._store.fleet.report_replicas(run.spec.run, self._gateway, len(run.members))
+            here = len(run.members), sum(member.trains for member in run.members)
+            run.crowd, run.training = await self._store.fleet.report_replicas(run.spec.run, self._gateway, *here)
             if refused := run.refusals.take(run.newest(0)):
                 await self._store.stalls.report(run.spec.run, run.refusals.version, refused, await self._store.now())

@@ -80,6 +80,11 @@ class ReplicaSocket:
         return self._leases.extendable(self._run.offset) if self._run is not None else []
 
     @property
+    def trains(self) -> bool:
+        """Whether a gradient of the replica has come lately."""
+        return self._leases.trains
+
+    @property
     def unsettled(self) -> bool:
         """Whether `settle` may have something to do."""
         return self._leases.unsettled
@@ -124,7 +129,10 @@ class ReplicaSocket:
         assert self._run is not None
         self._run.landed(shard, appended.backlog_entries)
         self._answer(self._session.landed(shard, sequence, appended))
-        self._leases.moved()
+        if not self.trains:
+            # Counted anew when the run is looked at.
+            self._run.training += 1
+        self._leases.landed()
         self._note()
 
     def crashed(self, shard: int, sequence: int) -> None:

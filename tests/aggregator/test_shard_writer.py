@@ -9,18 +9,18 @@ from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
 from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import Applied, StreamEntry
 from services.aggregator.shard_writer import Outcome, ShardWriter
-from tests.aggregator.conftest import OTHER, REPLICA, entry, fresh, gradient, job, ones
+from tests.aggregator.conftest import OTHER, PLAIN_SGD, REPLICA, entry, fresh, gradient, job, ones
 
 REMEMBER_SECONDS = 60.0
 
 
-def writer(version: int = 0, forgotten: int = 0) -> ShardWriter:
+def writer(version: int = 0, forgotten: int = 0, optimizer: OptimizerSpec = PLAIN_SGD) -> ShardWriter:
     """Shard 0 of a job with plain SGD, learning rate 1, all zeros, at some version."""
     from dataclasses import replace
 
-    state = fresh(job())
+    state = fresh(job(optimizer))
     state.manifest = replace(state.manifest, version=version, forgotten=forgotten)
-    return ShardWriter(job(), 0, state, REMEMBER_SECONDS)
+    return ShardWriter(job(optimizer), 0, state, REMEMBER_SECONDS)
 
 
 def outcome(of: ShardWriter, frame: bytes, replica: str = REPLICA, milliseconds: int = 200_000) -> Outcome:
@@ -308,3 +308,17 @@ def test_three_huge_gradients_do_not_end_a_job_that_clips_nothing() -> None:
     commit = shard.take()
     assert (shard.diverged, commit.version, commit.parameters[0]) == (False, 9, -9.0)
     assert outcome(shard, gradient(ones(1024), sequence=13, version=9), milliseconds=200_100) == Outcome.APPLIED
+
+
+def test_in_a_crowd_a_gradient_at_the_clip_bound_weighs_no_more_than_others() -> None:
+    rule = OptimizerSpec(name="sgd", learning_rate=1, clip_norm=1000.0)
+    shard = writer(optimizer=rule)
+    replicas = [f"67414f80{n:08x}" for n in range(9)]
+    for step, replica in enumerate(replicas):
+        assert outcome(shard, gradient(ones(1024), sequence=1, version=step), replica) == Outcome.APPLIED
+    # As large as others', as a sum of two minibatches, and far larger.
+    for value, minibatches in ((1.0, 1), (2.0, 2), (-10.0, 1), (-20.0, 2)):
+        frame = gradient(ones(1024, value), sequence=shard.version, version=shard.version, minibatches=minibatches)
+        before = shard.take().parameters[0]
+        assert outcome(shard, frame, replicas[0]) == Outcome.APPLIED
+        assert shard.take().parameters[0] - before == pytest.approx(-minibatches * np.sign(value))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from crowdlearn.settings import GatewaySettings
 from crowdlearn.store import Manifest
 from services.gateway.clients import Proxies, neighbours
 from services.gateway.intake import Intake
@@ -22,10 +23,10 @@ class Socket:
     held: set[int] = field(default_factory=set)
 
 
-def a_run(*networks: str | None, chunks: int = 16) -> tuple[Run, list[Socket]]:
+def a_run(*networks: str | None, chunks: int = 16, settings: GatewaySettings = SETTINGS) -> tuple[Run, list[Socket]]:
     """A run of so many chunks in an epoch, and a socket on it from each network."""
     manifests = [Manifest(0, "0-0", 0, "0-0", 0)] * 2
-    run = Run(make_spec(train_rows=2 * chunks), manifests, SETTINGS, cast(Intake, cast(Any, None)))
+    run = Run(make_spec(train_rows=2 * chunks), manifests, settings, cast(Intake, cast(Any, None)))
     sockets = [Socket(network) for network in networks]
     for socket in sockets:
         run.join(cast(Member, cast(Any, socket)))
@@ -59,6 +60,31 @@ def test_who_has_no_network_is_nobodys_neighbour() -> None:
     run, sockets = a_run(None, None, THERE)
     sockets[0].held.update(range(16))
     assert run.neighbours_may_lease(None) == 32
+
+
+def test_in_a_crowd_nobody_gets_more_than_a_sixth_of_the_leases() -> None:
+    run, _ = a_run(None)
+    costs = {}
+    for run.training in (0, 5, 6, 9, 32):
+        costs[run.training] = run.turns(None, 0.0, is_new=True).costs
+    # One of six has a quarter, and so all have more than they need.
+    assert costs == {0: 0, 5: 0, 6: 4, 9: 1 / 0.17, 32: 1 / 0.17}
+
+
+def test_an_operator_may_leave_speed_unbounded() -> None:
+    run, _ = a_run(None, settings=replace(SETTINGS, most_share=1.0))
+    run.training = 32
+    assert run.turns(None, 0.0, is_new=True).costs == 0
+
+
+def test_of_the_new_replicas_of_a_network_one_in_ten_seconds_has_a_lease_at_once() -> None:
+    run, _ = a_run(None)
+    run.training = 9
+    assert run.turns(HERE, 0.0, is_new=True).first == 1
+    run.came(HERE, 0.0)
+    assert [run.turns(network, 9.9, is_new=True).first for network in (HERE, THERE, None)] == [0, 1, 1]
+    assert run.turns(HERE, 9.9, is_new=False).first == 1, "who has trained before is not new"
+    assert run.turns(HERE, 10.0, is_new=True).first == 1
 
 
 def test_neighbours_are_of_one_network_and_proxies_are_none() -> None:

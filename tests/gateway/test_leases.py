@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store
+from crowdlearn.store import Store, Turns
 from services.gateway.chunks import Leases
 from services.gateway.outbox import Outbox
 from services.gateway.run import Run
@@ -23,7 +23,8 @@ REPLICA = "67414f80a1b2c3d4"
 def a_run(spec: JobSpec) -> Run:
     """A run as leases see it."""
     fields = {"spec": spec, "running": True, "warming": False, "fair_share": 8}
-    return cast(Run, cast(Any, type("One", (), fields | {"neighbours_may_lease": lambda *_: 32})()))
+    methods = {"neighbours_may_lease": lambda *_: 32, "turns": lambda *_, **__: Turns(), "came": lambda *_: None}
+    return cast(Run, cast(Any, type("One", (), fields | methods)()))
 
 
 @dataclass
@@ -53,7 +54,7 @@ def send(leases: Leases, sequence: int) -> None:
         assert parts is not None
         leases.allotment.launch(shard, sequence, parts, 1)
         leases.allotment.landed(shard, sequence, f"{sequence}-0")
-    leases.moved()
+    leases.landed()
 
 
 def committed(milliseconds: int) -> Callable[[int], tuple[int, int]]:

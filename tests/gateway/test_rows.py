@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, keys
 from services import aggregator
 from services.gateway.bundle import Bundle
-from tests.gateway.gateway_harness import Service, serve
+from tests.gateway.gateway_harness import DATA, Service, make_spec, serve, submit
 from tests.scripted_replica import ScriptedReplica
 
 ONES = np.ones(2024, np.float32)
@@ -273,3 +274,24 @@ async def test_a_replica_that_has_sent_all_and_comes_back_is_leased_more_once_th
         assert await leased(replica, 4) == [8, 9, 10, 11]
         await pushed(replica, 4)
         assert await trained(store, data_job) == 12
+
+
+async def test_in_a_crowd_speed_gets_nobody_more_than_a_sixth(store: Store, service: Service) -> None:
+    job = await submit(store, make_spec(**DATA | {"epochs": 30}))
+    async with AsyncExitStack() as stack:
+        crowd = [await stack.enter_async_context(ScriptedReplica("small", service.url)) for _ in range(9)]
+        for replica in crowd:
+            await leased(replica)
+        for replica in crowd:
+            await pushed(replica)
+        hasty = 0
+        for turn in range(40):
+            await trained(store, job)
+            await leased(crowd[turn % 8])
+            await pushed(crowd[turn % 8])
+            await crowd[8].say(Lease(count=1))
+            if isinstance(await crowd[8].expect((Leased, Wait)), Leased):  # type: ignore[arg-type]
+                hasty += 1
+                await pushed(crowd[8])
+        # Of 40 others: a fifth, and what it had saved.
+        assert 8 <= hasty <= 11

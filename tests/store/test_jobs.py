@@ -64,10 +64,11 @@ async def test_every_key_of_a_replaced_run_expires(store: Store, spec: JobSpec) 
     await submit(store, small_spec(run="00000000000a"))
     names = await everywhere(store, "KEYS", f"*{spec.run}*")
     ages = await store._connection.batch([("TTL", name) for name in names])
-    # spec, state, program, metrics, curve, work, leases, grants, replicas; 4 chunks; 3 shards: manifest and two blobs.
-    assert len(ages) == 9 + 4 + 9 + 1
+    # spec, state, program, metrics, curve, work, leases, grants, replicas, training; 4 chunks; 3 shards: manifest, two
+    # blobs.
+    assert len(ages) == 10 + 4 + 9 + 1
     # One of them what a replica holds, which is remembered for ten minutes.
-    assert sorted(age >= 3000 for age in ages) == [False] + [True] * 22
+    assert sorted(age >= 3000 for age in ages) == [False] + [True] * 23
     assert all(500 <= age <= 3600 for age in ages)
 
 

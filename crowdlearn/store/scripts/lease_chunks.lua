@@ -4,9 +4,11 @@
 -- What it has held is not leased to it otherwise: one whose rows never count must not keep them from others.
 -- KEYS: work, leases, warmup, state, grants, held
 -- ARGV: count, total, lease (ms), replica, whether it has to warm the run up (1 or 0), right (ms), how long it is
---       remembered what a replica holds (ms), its socket, how many it may have that are not trained
+--       remembered what a replica holds (ms), its socket, how many it may have that are not trained, its turns: how many
+--       leases of the run one of its own costs (0 where it may have all), how many it may save, how many it has at once
+--       if it is new, and after how long without any lease it may have one all the same (ms)
 -- Returns, after a first number, each ordinal and its attempt: ms until the next lease expires, -1 when none is
--- outstanding, or -2 when another replica warms the run up.
+-- outstanding, -2 when another replica warms the run up, or -3 when it is the turn of others.
 -- Redis's clock and not the callers': gateways need not agree on the time.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -31,17 +33,45 @@ local count = math.min(tonumber(ARGV[1]), tonumber(ARGV[9]) - holds)
 if count < 1 then
   return {0}
 end
-local following = tonumber(redis.call('HGET', KEYS[1], 'next') or '0')
-local ordinals = {}
+local work = redis.call('HMGET', KEYS[1], 'next', 'again', 'at')
+local following = tonumber(work[1] or '0')
+-- A replica's turn is the generic cell rate algorithm's (ITU-T I.371) on a clock that each lease of the run moves by one:
+-- so it has a part of all leases, however fast it is. What is leased a second time is for whoever comes.
+local clock, cost, may = following + tonumber(work[2] or '0'), tonumber(ARGV[10]), count
+local turn = clock
+if cost > 0 then
+  local horizon = clock + cost * tonumber(ARGV[11])
+  local saved = tonumber(redis.call('HGET', KEYS[6], 'turn') or '')
+  if saved then
+    turn = math.min(math.max(saved, clock), horizon)
+  else
+    turn = math.max(horizon - cost * tonumber(ARGV[12]), clock)
+  end
+  if not saved or saved > horizon then
+    -- Also where it gets nothing: its time counts from now on.
+    redis.call('HSET', KEYS[6], 'turn', string.format('%.3f', turn))
+    redis.call('PEXPIRE', KEYS[6], ARGV[7])
+  end
+  may = math.min(count, math.floor((horizon - turn) / cost + 1e-6))
+  if may < 1 and now - tonumber(work[3] or '0') >= tonumber(ARGV[13]) then
+    may = 1
+  end
+end
+local ordinals, others = {}, false
 for _, ordinal in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, count + holds)) do
-  if #ordinals < count and not mine[ordinal] then
+  if #ordinals < may and not mine[ordinal] then
     ordinals[#ordinals + 1] = ordinal
     -- A script that ended early may have leased it, and all before it, without saying so.
     following = math.max(following, tonumber(ordinal) + 1)
+  elseif not mine[ordinal] then
+    others = true
   end
 end
 local again = #ordinals
-local fresh = math.max(0, math.min(count - again, total - following))
+local fresh = math.max(0, math.min(may - again, total - following))
+if may < 1 and (others or following < total) then
+  return {-3}
+end
 for i = 1, fresh do
   ordinals[again + i] = string.format('%.0f', following + i - 1)
 end
@@ -76,11 +106,14 @@ for i, ordinal in ipairs(ordinals) do
 end
 if #ordinals > 0 then
   redis.call('HSET', KEYS[6], 'by', ARGV[8])
+  if cost > 0 then
+    redis.call('HSET', KEYS[6], 'turn', string.format('%.3f', turn + cost * #ordinals))
+  end
   redis.call('PEXPIRE', KEYS[6], ARGV[7])
 end
 -- After the leases: ordinals that are passed over would never be trained, and those outstanding are leased again.
 if #ordinals > 0 then
-  redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh))
+  redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh), 'at', since)
 end
 -- A run that was replaced goes with its state, whatever is written late.
 if left > 0 then

@@ -15,8 +15,8 @@ for i = 4, #ARGV do
     redis.call('HDEL', KEYS[2], ARGV[i])
   end
 end
--- Whose it is and how many answers there were: of no use where nothing is held.
-if ARGV[3] == '0' and redis.call('HLEN', KEYS[2]) <= 2 then
+-- Whose it is and how many answers there were: of no use where nothing is held. When it is its turn is.
+if ARGV[3] == '0' and redis.call('HLEN', KEYS[2]) <= 2 and not redis.call('HGET', KEYS[2], 'turn') then
   redis.call('DEL', KEYS[2])
 end
 return #ARGV - 3

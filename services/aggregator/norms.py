@@ -1,0 +1,55 @@
+"""Tells what is usual of the norms of a shard's gradients, by the last of each replica. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+REPLICAS = 64
+"""So many replicas' last norms say what is usual. One each: whoever pushes most does not say it alone. That of a
+gradient that was dropped is among them: where those of most are as large, none is huge, and what diverges does so."""
+
+ENOUGH = 8
+"""Gradients that have come before one is judged."""
+
+FACTOR = 1000.0
+"""So many times the median is huge: gradients of minibatches differ tenfold, and those of a model that begins to
+diverge grow by less from one to the next."""
+
+CROWD = 6
+"""Of fewer replicas the norms bound nobody's: each is a large part of them."""
+
+
+class Norms:
+    """The norms of the last gradients of a shard's replicas, of one minibatch each."""
+
+    def __init__(self) -> None:
+        # Ordered by when a replica was heard of: the longest silent is the first.
+        self._norms: dict[str, float] = {}
+        self._seen = 0
+
+    def note(self, replica: str, norm: float) -> None:
+        """A gradient of this norm has come."""
+        self._norms.pop(replica, None)
+        self._norms[replica] = norm
+        if len(self._norms) > REPLICAS:
+            del self._norms[next(iter(self._norms))]
+        self._seen += 1
+
+    def is_huge(self, norm: float) -> bool:
+        """Whether a gradient of this norm is to be dropped."""
+        # Where most are zero, nobody knows what is usual.
+        return self._seen >= ENOUGH and 0 < FACTOR * self._median() < norm
+
+    @property
+    def bound(self) -> float:
+        """To what the norm of a gradient is clipped where there is a crowd: the median (AutoClip, Seetharaman et
+        al. 2020, is alike). So one whose gradients are as large as clipping allows has no more weight than others.
+        """
+        if self._seen < ENOUGH or len(self._norms) < CROWD:
+            return math.inf
+        return self._median() or math.inf
+
+    def _median(self) -> float:
+        # The lower of two in the middle: of two replicas one does not outvote the other.
+        return statistics.median_low(self._norms.values()) if self._norms else 0.0

@@ -1,0 +1,62 @@
+"""What is usual of the norms of gradients: those far beyond it, and to what others are clipped."""
+
+from __future__ import annotations
+
+import math
+
+from services.aggregator.norms import CROWD, ENOUGH, REPLICAS, Norms
+
+
+def after(*norms: tuple[str, float]) -> Norms:
+    """What is known after gradients of these replicas and norms."""
+    seen = Norms()
+    for replica, norm in norms:
+        seen.note(replica, norm)
+    return seen
+
+
+USUAL = [("a", 1.0), ("b", 2.0), ("c", 3.0)] * 3
+
+
+def test_a_gradient_of_a_thousand_times_the_usual_norm_is_huge() -> None:
+    assert not after(*USUAL).is_huge(2000.0)
+    assert after(*USUAL).is_huge(2001.0)
+
+
+def test_one_replica_does_not_make_the_huge_usual_however_much_it_pushes() -> None:
+    assert after(*USUAL, *[("d", 1e30)] * 1000).is_huge(1e30)
+    assert after(*[("a", 1.0)] * ENOUGH, *[("d", 1e30)] * 1000).is_huge(1e30)
+
+
+def test_before_there_is_something_usual_nothing_is_huge() -> None:
+    assert not after(*[("a", 1.0)] * (ENOUGH - 1)).is_huge(1e30)
+
+
+def test_where_those_of_most_are_as_large_none_is_huge() -> None:
+    # A model that diverges does so for everybody, and its job is to end as that.
+    assert not after(*USUAL, ("a", 1e30), ("b", 1e30)).is_huge(1e31)
+
+
+def test_beside_gradients_of_zeros_nobody_knows_what_is_usual() -> None:
+    assert not after(*[("a", 0.0), ("b", 0.0)] * ENOUGH).is_huge(1.0)
+
+
+def test_who_was_silent_for_longest_is_forgotten() -> None:
+    crowd = [(f"{n}", 1e30) for n in range(REPLICAS)]
+    assert not after(*[("a", 1.0)] * ENOUGH, *crowd).is_huge(1e30)
+
+
+def of(*norms: float) -> list[tuple[str, float]]:
+    """Gradients of these norms, twice, each of a replica of its own."""
+    return [(f"{number}", norm) for number, norm in enumerate(norms)] * 2
+
+
+def test_in_a_crowd_a_gradient_is_clipped_to_the_median_of_all_replicas_last() -> None:
+    assert after(*of(1, 2, 3, 4, 5, 1000)).bound == 3
+    assert after(*of(1, 2, 3, 4, 5, 6), *[("6", 1000.0)] * 1000).bound == 4
+
+
+def test_without_a_crowd_nobody_is_bounded_by_others() -> None:
+    assert after(*of(*range(1, CROWD)), *[("0", 1.0)] * ENOUGH).bound == math.inf
+    assert after(*of(*range(1, CROWD + 1))[: ENOUGH - 1]).bound == math.inf
+    assert after(*of(0, 0, 0, 0, 0, 1)).bound == math.inf
