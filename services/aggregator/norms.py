@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import deque
 
 REPLICAS = 64
 """So many replicas' last norms say what is usual. One each: whoever pushes most does not say it alone. That of a
@@ -26,6 +27,7 @@ class Norms:
     def __init__(self) -> None:
         # Ordered by when a replica was heard of: the longest silent is the first.
         self._norms: dict[str, float] = {}
+        self._recent: deque[str] = deque(maxlen=REPLICAS)
         self._seen = 0
 
     def note(self, replica: str, norm: float) -> None:
@@ -34,6 +36,7 @@ class Norms:
         self._norms[replica] = norm
         if len(self._norms) > REPLICAS:
             del self._norms[next(iter(self._norms))]
+        self._recent.append(replica)
         self._seen += 1
 
     def is_huge(self, norm: float) -> bool:
@@ -45,10 +48,15 @@ class Norms:
     def bound(self) -> float:
         """To what the norm of a gradient is clipped where there is a crowd: the median (AutoClip, Seetharaman et
         al. 2020, is alike). So one whose gradients are as large as clipping allows has no more weight than others.
+
+        It is that of the replicas of the last gradients, if these are a crowd: names that one has had before and left
+        would outvote those who train, and zeros stop the training.
         """
         if self._seen < ENOUGH or len(self._norms) < CROWD:
             return math.inf
-        return self._median() or math.inf
+        recent = set(self._recent)
+        norms = [self._norms[replica] for replica in recent] if len(recent) >= CROWD else self._norms.values()
+        return statistics.median_low(norms) or math.inf
 
     def _median(self) -> float:
         # The lower of two in the middle: of two replicas one does not outvote the other.

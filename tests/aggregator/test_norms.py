@@ -60,3 +60,10 @@ def test_without_a_crowd_nobody_is_bounded_by_others() -> None:
     assert after(*of(*range(1, CROWD)), *[("0", 1.0)] * ENOUGH).bound == math.inf
     assert after(*of(*range(1, CROWD + 1))[: ENOUGH - 1]).bound == math.inf
     assert after(*of(0, 0, 0, 0, 0, 1)).bound == math.inf
+
+
+def test_names_that_somebody_has_left_do_not_say_to_what_others_are_clipped() -> None:
+    # Ten of them, with almost nothing, beside eight that train on.
+    left = [(f"left{number}", 1e-6) for number in range(10)]
+    assert after(*of(*range(1, 9)), *left).bound == 1e-6
+    assert after(*left, *of(*range(1, 9)) * (REPLICAS // 16)).bound == 4
