@@ -84,7 +84,6 @@ class Leases:
         """
         shards = range(len(spec.shards))
         self._holder = Holder(replica, secrets.token_hex(8))
-        self._is_new = not is_back
         if not spec.train_rows:
             return [0 for _ in shards]
         allotment = self.allotment = Allotment(partial(rows_of, spec), spec.batch.rows, len(shards))
@@ -96,6 +95,8 @@ class Leases:
             known_first.sort(key=lambda each: (each[0], -each[1].answer if each[0] else each[1].answer))
             for unsure, held in known_first:
                 allotment.grant(held.granted, unsure=unsure)
+        # Not whoever comes back: ids are for the asking.
+        self._is_new = not allotment.granted
         if not allotment.granted:
             return [0 for _ in shards]
         allotment.unknown.update(shards)

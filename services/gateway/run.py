@@ -183,7 +183,8 @@ class Run:
     def turns(self, network: str | None, now: float, *, is_new: bool) -> Turns:
         """How a replica of a network takes turns with others; a new one has leased nothing yet."""
         share = max(self._settings.most_share, SLACK / max(1, self.training))
-        if self.training < CROWD or share >= 1:
+        # Who warms the run up waits for nobody: all others wait for that.
+        if self.warming or self.training < CROWD or share >= 1:
             return Turns()
         is_late = is_new and now - self._newcomers.get(network, -math.inf) < NEWCOMER_SECONDS
         stall = self._settings.lease_seconds / STALLS

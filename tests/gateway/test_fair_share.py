@@ -71,6 +71,12 @@ def test_in_a_crowd_nobody_gets_more_than_a_sixth_of_the_leases() -> None:
     assert costs == {0: 0, 5: 0, 6: 4, 9: 1 / 0.17, 32: 1 / 0.17}
 
 
+def test_who_warms_a_run_up_waits_for_nobodys_turn() -> None:
+    run, _ = a_run(None)
+    run.training, run.warming = 9, True
+    assert run.turns(None, 0.0, is_new=False).costs == 0
+
+
 def test_an_operator_may_leave_speed_unbounded() -> None:
     run, _ = a_run(None, settings=replace(SETTINGS, most_share=1.0))
     run.training = 32

@@ -139,3 +139,19 @@ async def test_minibatches_dropped_while_others_are_reported_are_reported_next(
     assert reported == [1]
     await leases.perform(CountDropped(4), cast(Run, run), nobody)
     assert reported == [1, 6]
+
+
+async def test_who_comes_back_is_new_unless_it_has_leased(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = await submit(store, make_spec(**DATA))
+    run, new = a_run(spec), list[bool]()
+
+    def turns(*_: object, is_new: bool) -> Turns:
+        new.append(is_new)
+        return Turns()
+
+    monkeypatch.setattr(run, "turns", turns)
+    for _ in range(2):
+        leases = Leases(store, SETTINGS)
+        await leases.arrive(spec, REPLICA, is_back=True)
+        await leases.perform(Take(1), run, Outbox())
+    assert new == [True, False]
