@@ -90,7 +90,7 @@ class Turns:
     """How a replica takes turns with others, wherever they are and however fast.
 
     A lease of its own `costs` so many of the run, so it gets one of so many; 0 is no bound. It may save up for `saves`
-    leases, and has `first` at once if it is new. Where nobody has leased for `stall_seconds` it gets one all the same.
+    leases, and has `first` at once if it is new. Where nobody has leased for `stall_seconds` all have one more.
     """
 
     costs: float = 0.0

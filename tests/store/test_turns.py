@@ -96,6 +96,17 @@ async def test_where_nobody_leases_anything_one_gets_a_chunk_all_the_same(store:
     assert len(await crowd.ask("a", replace(SIXTH, stall_seconds=0), count=8)) == 1
 
 
+async def test_where_nobody_leases_anything_all_who_wait_get_a_chunk(store: Store, spec: JobSpec) -> None:
+    crowd = Crowd(store, spec)
+    for name in "abc":
+        assert await crowd.ask(name)
+    for name in "abc":
+        await crowd.ask(name)
+        assert await crowd.ask(name) == []
+    assert len(await crowd.ask("a", replace(SIXTH, stall_seconds=0))) == 1
+    assert [len(await crowd.ask(name, count=8)) for name in "abc"] == [0, 1, 1]
+
+
 async def test_a_crowd_that_shrinks_holds_nobody_to_the_turns_of_the_large_one(store: Store, spec: JobSpec) -> None:
     crowd = Crowd(store, spec)
     large = replace(SIXTH, costs=600)

@@ -6,7 +6,7 @@
 -- ARGV: count, total, lease (ms), replica, whether it has to warm the run up (1 or 0), right (ms), how long it is
 --       remembered what a replica holds (ms), its socket, how many it may have that are not trained, its turns: how many
 --       leases of the run one of its own costs (0 where it may have all), how many it may save, how many it has at once
---       if it is new, and after how long without any lease it may have one all the same (ms)
+--       if it is new, and after how long without any lease each may have one all the same (ms)
 -- Returns, after a first number, each ordinal and its attempt: ms until the next lease expires, -1 when none is
 -- outstanding, -2 when another replica warms the run up, or -3 when it is the turn of others.
 -- Redis's clock and not the callers': gateways need not agree on the time.
@@ -33,12 +33,13 @@ local count = math.min(tonumber(ARGV[1]), tonumber(ARGV[9]) - holds)
 if count < 1 then
   return {0}
 end
-local work = redis.call('HMGET', KEYS[1], 'next', 'again', 'at')
+local work = redis.call('HMGET', KEYS[1], 'next', 'again', 'at', 'waived')
 local following = tonumber(work[1] or '0')
 -- A replica's turn is the generic cell rate algorithm's (ITU-T I.371) on a clock that each lease of the run moves by one:
--- so it has a part of all leases, however fast it is. What is leased a second time is for whoever comes.
-local clock, cost, may = following + tonumber(work[2] or '0'), tonumber(ARGV[10]), count
-local turn = clock
+-- so it has a part of all leases, however fast it is. What is leased a second time is for whoever comes. Where nobody
+-- leased anything for long it moves by one turn: all who wait have one, or each time only one of them would.
+local clock, cost, may = following + tonumber(work[2] or '0') + tonumber(work[4] or '0'), tonumber(ARGV[10]), count
+local turn, waived = clock, 0
 if cost > 0 then
   local horizon = clock + cost * tonumber(ARGV[11])
   local saved = tonumber(redis.call('HGET', KEYS[6], 'turn') or '')
@@ -54,7 +55,7 @@ if cost > 0 then
   end
   may = math.min(count, math.floor((horizon - turn) / cost + 1e-6))
   if may < 1 and now - tonumber(work[3] or '0') >= tonumber(ARGV[13]) then
-    may = 1
+    may, waived = 1, math.ceil(cost)
   end
 end
 local ordinals, others = {}, false
@@ -114,6 +115,9 @@ end
 -- After the leases: ordinals that are passed over would never be trained, and those outstanding are leased again.
 if #ordinals > 0 then
   redis.call('HSET', KEYS[1], 'next', string.format('%.0f', following + fresh), 'at', since)
+end
+if #ordinals > 0 and waived > 0 then
+  redis.call('HINCRBY', KEYS[1], 'waived', waived)
 end
 -- A run that was replaced goes with its state, whatever is written late.
 if left > 0 then
