@@ -24,6 +24,9 @@ F16_MAX = np.float32(65504.0)
 INT8_MAX_SCALE = np.float32(2.0**128 * (1 - 2.0**-24) / 127 * (1 - 2.0**-23))
 """The largest scale whose 127-fold is finite in float32. Larger values are written as 127 times this."""
 
+INT8_ANY_SCALE = np.float32(2.0**121 * (1 - 2.0**-24))
+"""The largest scale whose 128-fold is finite: no encoder writes -128, but whoever makes up a frame may."""
+
 
 @dataclass(frozen=True)
 class Codec:
@@ -144,6 +147,8 @@ def _check_int8(payload: Payload, count: int) -> None:
     # Written so that NaN, which compares as false, is refused.
     if not (scales.min() >= 0 and scales.max() <= INT8_MAX_SCALE):
         raise NotFiniteError("expected scales that are finite and not negative, got one that is not")
+    if scales.max() > INT8_ANY_SCALE and np.frombuffer(payload, np.int8, count, 4 * blocks).min() == -128:
+        raise NotFiniteError("expected bytes from -127 beside scales as large, got -128, which overflows")
 
 
 F32 = Codec("f32", 0, lambda n: 4 * n, _encode_f32, _decode_f32, _check_f32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from crowdlearn import codecs
 from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
 from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import Applied, StreamEntry
@@ -90,6 +91,15 @@ def test_a_nan_never_reaches_the_parameters() -> None:
     shard = writer()
     assert outcome(shard, bytes(frame)) == Outcome.NOT_FINITE
     assert shard.take().parameters.tolist() == [0.0] * 1024
+
+
+def test_bytes_that_overflow_do_not_end_a_job() -> None:
+    shard = writer(optimizer=OptimizerSpec(name="sgd", clip_norm=1.0))
+    payload = np.full(1, codecs.INT8_MAX_SCALE, "<f4").tobytes() + b"\x80" * 1024
+    made_up = Frame(Kind.GRADIENT, codecs.INT8.number, 0, 1024, 1, 0, 1.0, 10, 1, payload)
+    assert outcome(shard, pack(made_up)) == Outcome.NOT_FINITE
+    assert shard.take().version == 0
+    assert not shard.diverged
 
 
 def test_large_but_finite_parameters_are_committed() -> None:

@@ -57,3 +57,16 @@ def test_no_codec_encodes_nan_or_infinity(codec: codecs.Codec) -> None:
     for bad in (np.nan, np.inf, -np.inf):
         with pytest.raises(NotFiniteError, match="1 of 3"):
             codec.encode(np.array([1, bad, 2], np.float32), np.random.default_rng(0))
+
+
+def test_no_int8_payload_that_passes_decodes_to_infinity() -> None:
+    def payload(scale: np.float32) -> bytes:
+        return np.full(1, scale, "<f4").tobytes() + np.full(3, -128, np.int8).tobytes()
+
+    out = np.empty(3, np.float32)
+    codecs.INT8.check(payload(codecs.INT8_ANY_SCALE), 3)
+    codecs.INT8.decode(payload(codecs.INT8_ANY_SCALE), out)
+    assert np.isfinite(out).all()
+    for scale in (np.nextafter(codecs.INT8_ANY_SCALE, np.float32(np.inf)), codecs.INT8_MAX_SCALE):
+        with pytest.raises(NotFiniteError, match="-128"):
+            codecs.INT8.check(payload(scale), 3)
