@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from crowdlearn.errors import SetupError
 
 Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "EvaluatorSettings")
+
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+"""A part of a whole: percents are refused."""
 
 MAX_FRAME_BYTES = 1 << 20
 """The largest frame that jobs may ask for and gateways take by default. A frame should be about 256 KiB."""
@@ -52,9 +55,10 @@ class GatewaySettings:
     sockets_per_address: int = 2048
     """Sockets that one address may have open: the browsers of a school or an office often share one. 0 is no limit.
     Behind a trusted proxy it is the address in X-Forwarded-For."""
-    most_share: float = 0.17
+    most_share: Share = 0.17
     """The most of a run's leases that one replica gets where six or more train, over 0 and at most 1: one that computes
-    nothing, and so is faster than all others, trains no more of a job. A device that is faster waits. 1 is no limit."""
+    nothing, and so is faster than all others, trains no more of a job. A device that is faster waits. 1 is no limit.
+    Never less than one and a half times an equal part: a quarter of six."""
     trusted_proxies: tuple[str, ...] = PRIVATE_NETWORKS
     """Addresses and networks of balancers: what they say in X-Forwarded-For is believed. By default those that no
     public network routes. Name a balancer that has a public address."""

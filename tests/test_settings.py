@@ -39,6 +39,12 @@ def test_a_wrong_value_is_refused_by_its_variable() -> None:
         from_environment(GatewaySettings, {"CROWDLEARN_PORT": "eighty"})
 
 
+@pytest.mark.parametrize("text", ["0", "17", "nan"])
+def test_a_share_is_a_part_of_a_whole(text: str) -> None:
+    with pytest.raises(SetupError, match="CROWDLEARN_MOST_SHARE"):
+        from_environment(GatewaySettings, {"CROWDLEARN_MOST_SHARE": text})
+
+
 def test_the_page_tells_defaults_as_the_environment_takes_them() -> None:
     page = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
     sections = {"Gateway": GatewaySettings, "Aggregator": AggregatorSettings, "Evaluator": EvaluatorSettings}
