@@ -276,6 +276,13 @@ async def test_a_replica_that_has_sent_all_and_comes_back_is_leased_more_once_th
         assert await trained(store, data_job) == 12
 
 
+async def test_who_is_the_first_at_a_gateway_may_be_one_of_a_crowd(store: Store, service: Service) -> None:
+    job = await submit(store, make_spec(**DATA | {"train_rows": 200}))
+    await store.fleet.report_replicas(job.run, "another", 9, 9)
+    async with ScriptedReplica("small", service.url) as replica:
+        assert len(await leased(replica, 4)) == 1
+
+
 async def test_in_a_crowd_speed_gets_nobody_more_than_a_sixth(store: Store, service: Service) -> None:
     job = await submit(store, make_spec(**DATA | {"epochs": 30}))
     async with AsyncExitStack() as stack:
