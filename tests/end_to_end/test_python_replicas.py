@@ -16,7 +16,7 @@ from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn import SGD, Data, Downpour, Job
 from crowdlearn.replica import Fleet
 from crowdlearn.replica import Gateway as ReplicaGateway
-from crowdlearn.store import Store, connect
+from crowdlearn.store import Store, connect, keys
 from tests.end_to_end.commands import COMMAND, ROOT, crowdlearn, variant
 from tests.end_to_end.waiting import eventually, status
 from tests.leasing import lease
@@ -128,6 +128,9 @@ async def test_a_gateway_killed_in_the_warm_up_lets_nobody_else_in(redis_server:
             training = asyncio.create_task(fleet.run(asyncio.Event()))
             await all_but_one_wait(fleet)
             gateway.kill()
+            # The right lasts ten seconds, and a slow machine may take longer to start a gateway.
+            patience = round(1000 * DEADLINE_SECONDS)
+            assert await store._connection.call("PEXPIRE", keys.warmup(spec.run), patience)
             gateway.start()
             await at_version(store, spec.run, (await store.shards.manifest(spec.run, 0)).version + 50)
             steps = [runner.session.counters.steps for runner in fleet.runners]
