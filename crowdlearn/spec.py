@@ -24,6 +24,10 @@ LOSS = "loss"
 """The metric that every job with a loss in JAX has."""
 
 
+CROWD = 6
+"""Replicas that train. Of fewer each is a large part: they take no turns, and their norms bound nobody's."""
+
+
 class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The optimizer and its transforms, as crowdlearn.optim builds them. Names follow Optax."""
 

@@ -6,6 +6,8 @@ import math
 import statistics
 from collections import deque
 
+from crowdlearn.spec import CROWD
+
 REPLICAS = 64
 """So many replicas' last norms say what is usual. One each: whoever pushes most does not say it alone. That of a
 gradient that was dropped is among them: where those of most are as large, none is huge, and what diverges does so."""
@@ -16,9 +18,6 @@ ENOUGH = 8
 FACTOR = 1000.0
 """So many times the median is huge: gradients of minibatches differ tenfold, and those of a model that begins to
 diverge grow by less from one to the next."""
-
-CROWD = 6
-"""Of fewer replicas the norms bound nobody's: each is a large part of them."""
 
 
 class Norms:
@@ -48,16 +47,15 @@ class Norms:
     def bound(self) -> float:
         """To what the norm of a gradient is clipped where there is a crowd: the median (AutoClip, Seetharaman et
         al. 2020, is alike). So one whose gradients are as large as clipping allows has no more weight than others.
-
-        It is that of the replicas of the last gradients, if these are a crowd: names that one has had before and left
-        would outvote those who train, and zeros stop the training.
         """
         if self._seen < ENOUGH or len(self._norms) < CROWD:
             return math.inf
-        recent = set(self._recent)
-        norms = [self._norms[replica] for replica in recent] if len(recent) >= CROWD else self._norms.values()
-        return statistics.median_low(norms) or math.inf
+        return self._median() or math.inf
 
     def _median(self) -> float:
+        """Of the replicas of the last gradients, if these are a crowd: names that one has had before and left would
+        outvote those who train, zeros stop the training, or let pass what is huge."""
+        recent = set(self._recent)
+        norms = [self._norms[replica] for replica in recent] if len(recent) >= CROWD else self._norms.values()
         # The lower of two in the middle: of two replicas one does not outvote the other.
-        return statistics.median_low(self._norms.values()) if self._norms else 0.0
+        return statistics.median_low(norms) if norms else 0.0

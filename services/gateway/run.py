@@ -12,7 +12,7 @@ from crowdlearn.codecs import BY_NAME
 from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import Close, RejectReason
 from crowdlearn.settings import GatewaySettings
-from crowdlearn.spec import JobSpec
+from crowdlearn.spec import CROWD, JobSpec
 from crowdlearn.store import Manifest, Turns, position
 from services.gateway.broadcast import Channel
 from services.gateway.intake import Intake
@@ -31,9 +31,6 @@ MAX_HELD = 32
 SHARES = 2
 """A socket may hold so many times its part of an epoch: a chunk is trained while the next travels, and devices differ.
 Its share of the steps is no more than that of the rows."""
-
-CROWD = 6
-"""Of fewer that train each is a large part anyway: they take no turns."""
 
 SLACK = 1.5
 """In a crowd that is not large a replica may always have so many times an equal part: otherwise all would wait for the

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from services.aggregator.norms import CROWD, ENOUGH, REPLICAS, Norms
+from crowdlearn.spec import CROWD
+from services.aggregator.norms import ENOUGH, REPLICAS, Norms
 
 
 def after(*norms: tuple[str, float]) -> Norms:
@@ -67,3 +68,8 @@ def test_names_that_somebody_has_left_do_not_say_to_what_others_are_clipped() ->
     left = [(f"left{number}", 1e-6) for number in range(10)]
     assert after(*of(*range(1, 9)), *left).bound == 1e-6
     assert after(*left, *of(*range(1, 9)) * (REPLICAS // 16)).bound == 4
+
+
+def test_names_that_are_left_do_not_let_pass_what_is_huge() -> None:
+    crowd = [(f"{number}", 1.0) for number in range(8)] * 8
+    assert after(*[(f"left {number}", 0.0) for number in range(9)], *crowd).is_huge(1e30)
