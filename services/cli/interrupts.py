@@ -1,7 +1,8 @@
 """Lets Ctrl-C end what JAX traces and compiles.
 
 Python drops an exception that is raised in a callback, such as JAX's of the garbage collector, and raises none while
-compiled code runs.
+compiled code runs. An exception that is raised while a compiled module starts can end the process: what is written in
+C++ may let none out.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType
 
 STATUS = 130
 """The exit status of a command that Ctrl-C has ended: 128 and the signal's number, as of every other program."""
 
 AGAIN_SECONDS = 0.02
-"""By then the callback has returned that an interruption was lost in."""
+"""By then the callback has returned that an interruption was lost in. It comes again until something heeds it."""
 
 GRACE_SECONDS = 3.0
 """What runs has so long to end in order: a browser is closed, an upload taken back."""
@@ -34,8 +36,7 @@ def raise_what_was_dropped() -> None:
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            # Not `Thread.start`, which waits for the thread: the interruption could come while this still waits.
-            _thread.start_new_thread(_interrupt_soon, ())
+            _interrupt_again()
         else:
             before(unraisable)
 
@@ -55,6 +56,11 @@ def end_if_interrupted(ended: SystemExit) -> None:
             with suppress(OSError, ValueError):  # nobody reads it any more
                 stream.flush()
         os._exit(STATUS)
+
+
+def _interrupt_again() -> None:
+    # Not `Thread.start`, which waits for the thread: the interruption could come while this still waits.
+    _thread.start_new_thread(_interrupt_soon, ())
 
 
 def _interrupt_soon() -> None:
@@ -80,7 +86,10 @@ def ended_by_ctrl_c() -> Iterator[None]:
 
     def press(number: int, frame: FrameType | None) -> None:
         pressed.set()
-        signal.default_int_handler(number, frame)
+        if _starts_a_compiled_module(frame):
+            _interrupt_again()
+        else:
+            signal.default_int_handler(number, frame)
 
     signal.signal(signal.SIGINT, press)
     try:
@@ -95,6 +104,15 @@ def ended_by_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_IGN if pressed.is_set() else signal.default_int_handler)
     if pressed.is_set():
         raise KeyboardInterrupt
+
+
+def _starts_a_compiled_module(frame: FrameType | None) -> bool:
+    while frame is not None:
+        loads = frame.f_code.co_name in ("create_module", "exec_module")
+        if loads and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from benchmarks.processes import RedisServer
 from tests.end_to_end.commands import ROOT, said
 
 JOB = """
-import gc, hashlib, os, signal, threading
+import enum, gc, hashlib, os, signal, sys, threading
 import numpy as np
 from crowdlearn import Data, Job
 
@@ -30,6 +30,17 @@ def in_a_finalizer():
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
     Held()
+
+
+def in_the_start_of_a_compiled_module():
+    create = enum.EnumType._create_
+    def interrupted(*arguments, **named):
+        # jaxlib's begins so. An exception that comes out of it ends the process.
+        if sys._getframe(2).f_code.co_name == "_call_with_frames_removed":
+            enum.EnumType._create_ = create
+            signal.raise_signal(signal.SIGINT)
+        return create(*arguments, **named)
+    enum.EnumType._create_ = interrupted
 
 
 def in_executed_text():
@@ -102,7 +113,7 @@ def test_ctrl_c_ends_a_submission_that_traces(redis_server: RedisServer, tmp_pat
     assert "no job is named 'interrupted'" in said("status", "interrupted", "--redis", redis_server.url).stderr
 
 
-@pytest.mark.parametrize("where", WHERE[:3])
+@pytest.mark.parametrize("where", [*WHERE[:3], "in_the_start_of_a_compiled_module()"])
 def test_ctrl_c_ends_up_before_it_has_begun(tmp_path: Path, where: str) -> None:
     done = ended("up", interrupted(tmp_path, loaded=where), "--no-check", "--port", "0", "--replicas", "1", "--exit")
     assert (done.returncode, done.stdout) == (130, ""), done.stderr
