@@ -6,11 +6,11 @@ The service is the real one; only the store that it talks to is wrapped, here. A
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
@@ -102,12 +102,14 @@ def _wrap_result(owner: type, name: str, point: str, fate: Fate, passages: Calla
 
 
 def _strike_at_the_next_answer(fate: Fate) -> None:
-    """The commands are with the kernel when their sender begins to read. Nobody else of this task reads in between."""
-    send, task = AbstractConnection.send_packed_command, asyncio.current_task()
+    """The commands are with the kernel when their sender begins to read. Nobody else sends in this context in between,
+    which tasks inherit: a cluster's client has one for each node."""
+    send, commits = AbstractConnection.send_packed_command, ContextVar("commits", default=False)
+    commits.set(True)
 
     async def sent(self: AbstractConnection, *arguments: Any, **named: Any) -> None:
         await send(self, *arguments, **named)
-        if asyncio.current_task() is task:
+        if commits.get():
             AbstractConnection.send_packed_command = send  # type: ignore[method-assign]
             fate.strike()
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import RedisServer
 from tests.chaos.dying_aggregator import POINTS
 from tests.chaos.stage import aggregator, gateway, stage
 from tests.end_to_end.fingerprints import FAST_TAKEOVER
@@ -32,21 +31,29 @@ def dying(redis: str, point: str, count: int, log: Path, by: str = "SIGKILL") ->
         )
 
 
-@pytest.mark.parametrize("point", POINTS)
-async def test_an_aggregator_that_dies_loses_nothing(redis_server: RedisServer, logs: Path, point: str) -> None:
-    gateways = [gateway(redis_server.url, logs)]
-    async with stage(redis_server.url, name=point.replace(" ", "-"), gateways=gateways, volunteers=3) as at_work:
+ON_A_CLUSTER = ("between blobs", "during commit")
+"""Where a commit is in pieces: the others are the same on one node."""
+
+
+@pytest.mark.parametrize(
+    ("store_url", "point"),
+    [*(("redis", point) for point in POINTS), *(("cluster", point) for point in ON_A_CLUSTER)],
+    indirect=["store_url"],
+)
+async def test_an_aggregator_that_dies_loses_nothing(store_url: str, logs: Path, point: str) -> None:
+    gateways = [gateway(store_url, logs)]
+    async with stage(store_url, name=point.replace(" ", "-"), gateways=gateways, volunteers=3) as at_work:
 
         async def die_and_come_back() -> None:
             for count in DEATHS:
-                victim = dying(redis_server.url, point, count, logs / "dying.log")
+                victim = dying(store_url, point, count, logs / "dying.log")
                 try:
                     assert await asyncio.to_thread(victim.wait, PATIENCE_SECONDS) == -signal.SIGKILL
                 finally:
                     victim.kill()
             survivor.start()
 
-        survivor = aggregator(redis_server.url, logs)
+        survivor = aggregator(store_url, logs)
         try:
             await at_work.train_during(die_and_come_back())
         finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import RedisServer
+from benchmarks.processes import RedisCluster, RedisServer
+from crowdlearn.store import keys
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import Stage, aggregator, gateway, logged, stage
 from tests.patience import until
@@ -52,6 +55,31 @@ async def test_an_aggregator_cut_off_from_redis_comes_back(redis_server: RedisSe
             assert aggregators[0].running
     await logged(logs / "aggregator-1.log", "is back after")
     assert "Traceback" not in (logs / "aggregator-1.log").read_text()
+
+
+async def test_a_master_that_is_silent_for_a_while_loses_nothing(redis_cluster: RedisCluster, logs: Path) -> None:
+    gateways = [gateway(redis_cluster.url, logs, number) for number in (1, 2)]
+    aggregators = [aggregator(redis_cluster.url, logs)]
+    services = ("gateway-1", "gateway-2", "aggregator-1")
+    async with stage(redis_cluster.url, name="silent", gateways=gateways, aggregators=aggregators) as at_work:
+        master = redis_cluster.owner_of(redis_cluster.slot_of(keys.manifest(at_work.job.run, 0)))
+        assert master.process is not None
+        pid = master.process.pid
+
+        async def stand_still() -> None:
+            await at_work.more(100)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                for service in services:
+                    await logged(logs / f"{service}.log", "waits for Redis")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            await at_work.more(100)
+
+        await at_work.train_during(stand_still())
+        assert all(service.running for service in [*gateways, *aggregators])
+    for service in services:
+        assert "Traceback" not in (logs / f"{service}.log").read_text()
 
 
 async def test_gradients_whose_acks_never_arrive_are_sent_again_and_applied_once(
