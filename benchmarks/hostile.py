@@ -122,18 +122,25 @@ async def backwards(socket: Socket) -> None:
     await asyncio.sleep(8 * STEP_SECONDS)
 
 
-async def _push_back(socket: Socket) -> None:
+async def _push_back(socket: Socket, minibatches: int = 8) -> None:
     """-g, as large as clipping lets through."""
     await socket.lease(16)
     await socket.fetch()
     gradient = socket.gradient(np.concatenate(socket.parameters))
-    await socket.push(-1e3 * gradient / (np.linalg.norm(gradient) + 1e-9), minibatches=8, rows=256)
+    step = -1e3 * gradient / (np.linalg.norm(gradient) + 1e-9)
+    await socket.push(step, minibatches=minibatches, rows=32 * minibatches)
 
 
 async def race(socket: Socket) -> None:
     """The same, eight times as fast as the others."""
     await _push_back(socket)
     await asyncio.sleep(0.02)
+
+
+async def drip(socket: Socket) -> None:
+    """-g a minibatch at a time, as fast, and each of 256 rows: it has less noise than others' of 32."""
+    await _push_back(socket, minibatches=1)
+    await asyncio.sleep(0.02 / 8)
 
 
 async def flood(socket: Socket) -> None:
@@ -168,6 +175,7 @@ HARMS: dict[str, Harm | None] = {
     "claims what is not trained": claims,
     "-g at the clip bound, as 8 minibatches": backwards,
     "the same, eight times as fast": race,
+    "the same, a minibatch at a time": drip,
     "floods without a lease": flood,
     "leases and holds": hold,
     "says that all is NaN": drop,

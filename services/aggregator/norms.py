@@ -21,7 +21,10 @@ diverge grow by less from one to the next."""
 
 
 class Norms:
-    """The norms of the last gradients of a shard's replicas, of one minibatch each."""
+    """The norms of the last gradients of a shard's replicas, each over the square root of how many minibatches it sums.
+
+    Of minibatches that have nothing in common but noise this is the norm of one.
+    """
 
     def __init__(self) -> None:
         # Ordered by when a replica was heard of: the longest silent is the first.

@@ -226,9 +226,12 @@ class ShardWriter:
             # The gateway refuses these; once more, because a single NaN in the parameters would be there for ever.
             return Outcome.NOT_FINITE
         codec.decode(frame.payload, self._gradient)
-        bound = self._norms.bound if self._clips else math.inf
+        # `Norms` compares sums of n minibatches by their norm over sqrt(n): so large is noise. Over n, a sum of one
+        # direction would be let through with n times the variance of n minibatches.
+        root = math.sqrt(frame.minibatches)
+        bound = self._norms.bound / root if self._clips else math.inf
         if not self._clips:
-            norm = transforms.norm(self._gradient) / frame.minibatches
+            norm = transforms.norm(self._gradient) / root
             is_huge = self._norms.is_huge(norm)
             self._norms.note(replica, norm)
             if is_huge:
@@ -240,7 +243,7 @@ class ShardWriter:
                 self._gradient, frame.minibatches, self._parameters, self._slots, step, weight, bound
             )
         if self._clips:
-            self._norms.note(replica, norm)
+            self._norms.note(replica, norm * root)
         self.version = step
         absorbed.staleness.append(staleness)
         absorbed.losses.append((frame.loss, frame.minibatches))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -326,9 +328,20 @@ def test_in_a_crowd_a_gradient_at_the_clip_bound_weighs_no_more_than_others() ->
     replicas = [f"67414f80{n:08x}" for n in range(9)]
     for step, replica in enumerate(replicas):
         assert outcome(shard, gradient(ones(1024), sequence=1, version=step), replica) == Outcome.APPLIED
-    # As large as others', as a sum of two minibatches, and far larger.
-    for value, minibatches in ((1.0, 1), (2.0, 2), (-10.0, 1), (-20.0, 2)):
+    # As large as others', as a sum of four minibatches, and far larger. What four have in common is not known: as
+    # noise they are together twice as large as one.
+    for value, minibatches in ((1.0, 1), (2.0, 4), (4.0, 4), (-10.0, 1), (-20.0, 4)):
         frame = gradient(ones(1024, value), sequence=shard.version, version=shard.version, minibatches=minibatches)
         before = shard.take().parameters[0]
         assert outcome(shard, frame, replicas[0]) == Outcome.APPLIED
-        assert shard.take().parameters[0] - before == pytest.approx(-minibatches * np.sign(value))
+        assert shard.take().parameters[0] - before == pytest.approx(-math.sqrt(minibatches) * np.sign(value))
+
+
+def test_where_all_push_sums_a_sum_is_clipped_to_what_is_usual_of_them() -> None:
+    shard = writer(optimizer=OptimizerSpec(name="sgd", learning_rate=1, clip_norm=1000.0))
+    replicas = [f"67414f80{n:08x}" for n in range(9)]
+    for step, replica in enumerate(replicas * 2):
+        frame = gradient(ones(1024, 4.0), sequence=step + 1, version=step, minibatches=4)
+        before = shard.take().parameters[0]
+        assert outcome(shard, frame, replica) == Outcome.APPLIED
+        assert shard.take().parameters[0] - before == pytest.approx(-4)
