@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from crowdlearn.errors import FrameError
 
@@ -21,9 +22,10 @@ class Kind(IntEnum):
     PARAMETERS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One frame: the header's fields and the still encoded payload.
+
+    What is made for every gradient is a struct: that takes a tenth of the time of a frozen dataclass.
 
     `version` is the base version of a gradient, or the version of the parameters. `loss` is the mean loss of the
     `minibatches` whose gradients are summed in it, `rows` the training rows they had.

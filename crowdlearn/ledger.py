@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 _PART = re.compile(r"([0-9]{1,16})\.([0-9]{1,16}):([0-9]{1,10})")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """So many rows of one grant."""
 
     lease: int
@@ -28,7 +28,7 @@ class Part:
 
 def written(parts: Iterable[Part]) -> str:
     """`LEASE.ATTEMPT:ROWS`, with spaces between."""
-    return " ".join(f"{part.grant}:{part.rows}" for part in parts)
+    return " ".join([f"{part.grant}:{part.rows}" for part in parts])
 
 
 def read(text: str) -> tuple[Part, ...]:
@@ -74,6 +74,8 @@ class Book:
     def drop(self, leases: Iterable[int]) -> None:
         """These leases are trained: what was counted of them is not needed any more."""
         over = set(leases)
+        if not over:
+            return
         for grant in [grant for grant in self._counted if lease_of(grant) in over]:
             del self._counted[grant]
             self._changed[grant] = 0

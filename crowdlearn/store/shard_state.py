@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from crowdlearn.codecs import Vector
@@ -30,8 +31,7 @@ class Manifest:
     forgotten: int
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True):
     """The highest sequence number applied of a replica, and when it was last heard of (stream milliseconds)."""
 
     sequence: int

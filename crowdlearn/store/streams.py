@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import keys, scripts
@@ -21,8 +22,7 @@ LAST = 2**64 - 1
 """The greatest number in either half of a stream id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A gradient frame to append, as received, and what rows of which grants it is of (crowdlearn.ledger).
 
     With an empty frame: rows that are in no gradient, for none of theirs was finite.
@@ -35,16 +35,14 @@ class Entry:
     rows: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True):
     """Where an entry went, and how many entries its stream has now."""
 
     stream_id: str
     backlog_entries: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEntry:
+class StreamEntry(msgspec.Struct, frozen=True):
     """An entry as read, which may be anything. `id` is `milliseconds-number`, increasing within a stream."""
 
     id: str
@@ -188,5 +186,5 @@ def _fields(entry: Entry) -> list[object]:
 
 def _entry(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry:
     # Whoever may append may append anything: it must arrive as something that is no gradient.
-    replica, rows = (fields.get(name, b"").decode(errors="replace") for name in (b"r", b"l"))
-    return StreamEntry(entry_id, replica, fields.get(b"f", b""), rows)
+    replica = fields.get(b"r", b"").decode(errors="replace")
+    return StreamEntry(entry_id, replica, fields.get(b"f", b""), fields.get(b"l", b"").decode(errors="replace"))

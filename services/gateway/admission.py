@@ -6,6 +6,8 @@ import math
 from bisect import insort
 from dataclasses import dataclass, field
 
+import msgspec
+
 from crowdlearn.codecs import BY_NAME, F16, F32, Codec
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
@@ -74,8 +76,7 @@ class Lane:
         return after_flying and (not self.refused or sequence <= self.refused[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway knows when a frame of a shard comes.
 
     `newest` is the newest version it has heard of, `remembered` whether the shard still knows what it applied of the
@@ -92,8 +93,8 @@ class Conditions:
     asked: bool
     room: bool
     retry_seconds: float
-    accounted: bool = True
-    leased: bool = True
+    accounted: bool
+    leased: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ the same rows, as another gateway does to which a replica sends again what was n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from crowdlearn.ledger import Part
 from crowdlearn.store import Granted, position
+from crowdlearn.store.streams import START
 
 
 @dataclass(slots=True)
@@ -37,8 +38,8 @@ class _Sent:
     minibatches: int = 0
     waiting: int = 0
     noted: int = 0
-    last: tuple[int, int] = (0, 0)
-    """The position of the last gradient in the stream."""
+    last: str = START
+    """The id of the last gradient in the stream."""
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class Allotment:
     unknown: set[int] = field(default_factory=set)
     """Shards of which is not known yet what was sent of the grants over a socket before: nothing may be sent."""
     _grants: dict[int, _Open] = field(default_factory=dict)
+    """By lease, in the order in which gradients are of them."""
     _flying: dict[tuple[int, int], tuple[tuple[Part, ...], int]] = field(default_factory=dict)
     _sent: dict[int, _Sent] = field(default_factory=dict)
 
@@ -78,14 +80,11 @@ class Allotment:
         """
         self._grants.pop(granted.lease, None)
         self._grants[granted.lease] = _Open(granted, [self.rows_of(granted.lease)] * self.shards, unsure)
-
-    def _in_order(self) -> Iterator[_Open]:
-        for unsure in (False, True):
-            yield from (grant for grant in self._grants.values() if grant.unsure == unsure)
+        self._grants = dict(sorted(self._grants.items(), key=lambda each: each[1].unsure))
 
     @property
     def granted(self) -> list[Granted]:
-        """All grants, the oldest first."""
+        """All grants, in the order in which gradients are of them."""
         return [grant.granted for grant in self._grants.values()]
 
     def account(self, shard: int, grants: Sequence[Granted], rows: Sequence[int]) -> None:
@@ -123,7 +122,9 @@ class Allotment:
     def _oldest(self, shard: int, rows: int) -> tuple[Part, ...]:
         """So many rows of the oldest grants, or as many as are left."""
         parts = []
-        for grant in self._in_order():
+        for grant in self._grants.values():
+            if rows == 0:
+                break
             taken = min(rows, grant.left[shard])
             if taken:
                 parts.append(Part(grant.granted.lease, grant.granted.attempt, taken))
@@ -133,7 +134,7 @@ class Allotment:
     def _least(self, shard: int, minibatches: int) -> int | None:
         """The fewest rows that so many minibatches can have; None if they need more than are left."""
         least = 0
-        for grant in self._in_order():
+        for grant in self._grants.values():
             left = grant.left[shard]
             most = -(-left // self.batch_rows)
             if minibatches < most:
@@ -153,12 +154,12 @@ class Allotment:
         _, minibatches = self._flying.pop((shard, sequence), ((), 0))
         sent = self._sent_of(shard)
         sent.minibatches += minibatches
-        sent.last = position(stream_id)
+        sent.last = stream_id
 
     @property
     def last(self) -> dict[int, tuple[int, int]]:
         """Where in the stream of each shard the last gradient of this socket is."""
-        return {shard: sent.last for shard, sent in self._sent.items()}
+        return {shard: position(sent.last) for shard, sent in self._sent.items()}
 
     @property
     def waits_to_note(self) -> bool:

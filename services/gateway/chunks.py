@@ -112,9 +112,11 @@ class Leases:
             self.allotment.account(shard, grants, account.rows)
         return account.sequence
 
-    def landed(self) -> None:
-        """A gradient is in the streams."""
+    def landed(self) -> bool:
+        """A gradient is in the streams; returns whether none had come within a lease's time."""
+        was_idle = not self.trains
         self._progress_seconds = self._landed_seconds = self._monotonic()
+        return was_idle
 
     @property
     def trains(self) -> bool:

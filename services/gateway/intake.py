@@ -6,8 +6,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import Appended, Entry, Store
@@ -33,8 +34,7 @@ class Sender(Protocol):
         """It is not, or nobody knows."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Waiting:
+class Waiting(msgspec.Struct, frozen=True, eq=False):
     """One frame on its way to Redis. Frames of one sender and shard keep their order."""
 
     entry: Entry

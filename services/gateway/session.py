@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
-from msgspec.structs import replace as replace_struct
+import msgspec
+from msgspec.structs import replace
 
 from crowdlearn import ledger, metrics, protocol
 from crowdlearn.errors import FrameError, MessageError
@@ -64,15 +64,13 @@ class RunView(Protocol):
         """So many gradients will never be taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Greet:
+class Greet(msgspec.Struct, frozen=True):
     """Find the job and the replica's past, call `Session.open`, and send the welcome."""
 
     hello: Hello
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Send a gradient's answer.
 
     `full`: its shard had no room, so look whether that is still so. `dropped`: so many minibatches are lost with it.
@@ -83,8 +81,7 @@ class Answer:
     dropped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True):
     """Append the frame to its shard's stream and call `Session.landed` or `Session.crashed`."""
 
     shard: int
@@ -94,8 +91,7 @@ class Append:
     """Whose rows it is of (crowdlearn.ledger)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """Ask Redis for the shard's manifest, call `Session.vouch` if it remembers the replica, then `Session.frame` again.
 
     While the run is warmed up and `Session.may_warm_up`, ask for the right to do that too, and call `Session.warm` if
@@ -108,51 +104,44 @@ class Ask:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """Send parameters of the shards whose version differs from `have`, now or when there are."""
 
     have: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(msgspec.Struct, frozen=True):
     """Lease chunks."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True):
     """The replica says that a lease is trained: a hint, for the rows of applied gradients are counted."""
 
     lease: int
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack:
+class GiveBack(msgspec.Struct, frozen=True):
     """Return leases untrained."""
 
     leases: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class CountDropped:
+class CountDropped(msgspec.Struct, frozen=True):
     """Count minibatches that the replica dropped."""
 
     minibatches: int
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(msgspec.Struct, frozen=True):
     """Say why and close."""
 
     code: Close
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ignore:
+class Ignore(msgspec.Struct, frozen=True):
     """Nothing: there is nothing to answer, or the socket is being closed."""
 
 
@@ -258,10 +247,9 @@ class Session:
         frame = unpack(data)
         assert self._run is not None
         codec, lane = require_fit(frame, self._run.spec), self._lanes[frame.shard]
-        room = self._run.has_room(frame.shard, len(data))
-        conditions = self._conditions(self._run, lane, frame.shard, room, asked=True, now=now)
-        leased = self._cover(frame) is not None
-        return isinstance(admit(frame, codec, lane, replace(conditions, may_train=True, leased=leased)), Admit)
+        room, leased = self._run.has_room(frame.shard, len(data)), self._cover(frame) is not None
+        conditions = self._conditions(self._run, frame.shard, room=room, leased=leased, asked=True, now=now)
+        return isinstance(admit(frame, codec, lane, replace(conditions, may_train=True)), Admit)
 
     def landed(self, shard: int, sequence: int, appended: Appended) -> Ack:
         """The frame is in the stream."""
@@ -315,8 +303,9 @@ class Session:
         if not asked and self._flood.take(now) > 0:
             return self._hang_up(Close.FLOODING, f"more than {self._settings.frames_per_second:g} frames a second")
         room, parts = run.has_room(frame.shard, len(data)), self._cover(frame)
-        conditions = self._conditions(run, lane, frame.shard, room, asked, now)
-        verdict = admit(frame, codec, lane, replace(conditions, leased=parts is not None))
+        leased = parts is not None
+        conditions = self._conditions(run, frame.shard, room=room, leased=leased, asked=asked, now=now)
+        verdict = admit(frame, codec, lane, conditions)
         if isinstance(verdict, Admit):
             if codec.name != run.spec.training.push_codec:
                 metrics.WIDENED.labels("gradient").inc()
@@ -341,7 +330,7 @@ class Session:
     def _told(self, ack: Ack) -> Ack:
         """An answer in words that the replica knows: a reason that it does not know ends it."""
         if ack.reason == "unleased" and not self._knows_unleased:
-            return replace_struct(ack, reason="future-version")
+            return replace(ack, reason="future-version")
         return ack
 
     def _count_refusal(self, run: RunView, reason: RejectReason | None, frame: Frame) -> int:
@@ -353,17 +342,19 @@ class Session:
         run.refused(reason, 1)
         return frame.minibatches if reason == "not-finite" else 0
 
-    def _conditions(self, run: RunView, lane: Lane, shard: int, room: bool, asked: bool, now: float) -> Conditions:
+    def _conditions(self, run: RunView, shard: int, *, room: bool, leased: bool, asked: bool, now: float) -> Conditions:
         pause = 0.0 if asked else self._frames.take(now)
+        vouched_until = self._lanes[shard].vouched_until
         return Conditions(
             running=run.running,
             newest=run.newest(shard),
-            remembered=self._birth_seconds > run.forgotten(shard) or now < lane.vouched_until,
+            remembered=self._birth_seconds > run.forgotten(shard) or now < vouched_until,
             may_train=not run.warming or now < self._warms_until,
             asked=asked,
             room=room and pause == 0,
             retry_seconds=max(pause, self._settings.busy_retry_seconds),
             accounted=self._allotment is None or shard not in self._allotment.unknown,
+            leased=leased,
         )
 
     def _answer(self, ack: Ack, lane: Lane, sequence: int, *, full: bool, dropped: int) -> Action:

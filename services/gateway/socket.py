@@ -129,10 +129,9 @@ class ReplicaSocket:
         assert self._run is not None
         self._run.landed(shard, appended.backlog_entries)
         self._answer(self._session.landed(shard, sequence, appended))
-        if not self.trains:
+        if self._leases.landed():
             # Counted anew when the run is looked at.
             self._run.training += 1
-        self._leases.landed()
         self._note()
 
     def crashed(self, shard: int, sequence: int) -> None:

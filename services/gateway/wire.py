@@ -56,7 +56,7 @@ def text(payload: bytes) -> bytes:
 
 
 def _encoded(opcode: Opcode, parts: Sequence[bytes]) -> bytes:
-    first, length = 0x80 | opcode, sum(len(part) for part in parts)
+    first, length = 0x80 | opcode, sum(map(len, parts))
     if length < 126:
         header = bytes((first, length))
     elif length < 1 << 16:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from crowdlearn.codecs import F32, INT8
 from crowdlearn.errors import FrameError
@@ -22,7 +22,8 @@ from tests.gateway.gateway_harness import make_spec
 SPEC = make_spec(shards=(Shard(0, 4), Shard(4, 4)), push_codec="f32")
 GOOD = Frame(Kind.GRADIENT, 0, 1, 4, 7, 10, 0.5, 2, 1, np.ones(4, "<f4").tobytes())
 CALM = Conditions(
-    running=True, newest=10, remembered=True, may_train=True, asked=False, room=True, retry_seconds=0.25
+    running=True, newest=10, remembered=True, may_train=True, asked=False, room=True, retry_seconds=0.25,
+    accounted=True, leased=True,
 )  # fmt: skip
 
 
