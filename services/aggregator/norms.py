@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
 
 from crowdlearn.spec import CROWD
 
@@ -27,19 +26,17 @@ class Norms:
     """
 
     def __init__(self) -> None:
-        # Ordered by when a replica was heard of: the longest silent is the first.
-        self._norms: dict[str, float] = {}
-        self._recent: deque[str] = deque(maxlen=REPLICAS)
+        # Each with the number of the gradient. Ordered by when a replica was heard of: the longest silent is the first.
+        self._norms: dict[str, tuple[float, int]] = {}
         self._seen = 0
 
     def note(self, replica: str, norm: float) -> None:
         """A gradient of this norm has come."""
+        self._seen += 1
         self._norms.pop(replica, None)
-        self._norms[replica] = norm
+        self._norms[replica] = norm, self._seen
         if len(self._norms) > REPLICAS:
             del self._norms[next(iter(self._norms))]
-        self._recent.append(replica)
-        self._seen += 1
 
     def is_huge(self, norm: float) -> bool:
         """Whether a gradient of this norm is to be dropped."""
@@ -58,7 +55,7 @@ class Norms:
     def _median(self) -> float:
         """Of the replicas of the last gradients, if these are a crowd: names that one has had before and left would
         outvote those who train, zeros stop the training, or let pass what is huge."""
-        recent = set(self._recent)
-        norms = [self._norms[replica] for replica in recent] if len(recent) >= CROWD else self._norms.values()
+        recent = [norm for norm, number in self._norms.values() if number > self._seen - REPLICAS]
+        norms = recent if len(recent) >= CROWD else [norm for norm, _ in self._norms.values()]
         # The lower of two in the middle: of two replicas one does not outvote the other.
         return statistics.median_low(norms) if norms else 0.0

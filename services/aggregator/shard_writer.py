@@ -14,7 +14,7 @@ import numpy as np
 from crowdlearn import codecs, frames, ledger, optim
 from crowdlearn.errors import FrameError, NotFiniteError
 from crowdlearn.frames import Frame, Kind
-from crowdlearn.ledger import Book
+from crowdlearn.ledger import Book, Part
 from crowdlearn.optim import transforms
 from crowdlearn.schedule import rows_of
 from crowdlearn.spec import JobSpec
@@ -102,14 +102,17 @@ class ShardWriter:
             EntryError: one of them raised; load the shard again.
         """
         absorbed = Absorbed()
-        for entry in entries:
-            is_made_up = entry.milliseconds > self.now_milliseconds + FUTURE_MILLISECONDS
-            self._now = round(self.now_milliseconds) if is_made_up else entry.milliseconds
-            absorbed.outcomes[self._try(entry, absorbed)] += 1
-            # After it was heard: whoever ends its own silence is still known, and the gateway told it `accepted`.
-            self._remembered.forget_silent(self._now)
-            self.offset = entry.id
-            self.pending += 1
+        # A model that diverges overflows; `take` sees what came of it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for entry in entries:
+                said = entry.milliseconds
+                is_made_up = said > self.now_milliseconds + FUTURE_MILLISECONDS
+                self._now = round(self.now_milliseconds) if is_made_up else said
+                absorbed.outcomes[self._try(entry, absorbed)] += 1
+                # After it was heard: whoever ends its own silence is still known, and the gateway told it `accepted`.
+                self._remembered.forget_silent(self._now)
+                self.offset = entry.id
+                self.pending += 1
         return absorbed
 
     def take_full(self) -> list[int]:
@@ -162,24 +165,15 @@ class ShardWriter:
             raise EntryError(entry) from error
 
     def _absorb(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
-        if entry.rows and not entry.frame:
-            self._count_rows(entry)
-            return Outcome.NOTED
-        outcome = self._absorb_frame(entry, absorbed)
-        if outcome is Outcome.APPLIED:
-            self._count_rows(entry)
+        # A job without data grants nothing; and what a gateway of before the ledger appended counts for nothing.
+        parts = ledger.read(entry.rows) if entry.rows and self._spec.train_rows else ()
+        is_note = entry.rows and not entry.frame
+        outcome = Outcome.NOTED if is_note else self._absorb_frame(entry, parts, absorbed)
+        if outcome in (Outcome.NOTED, Outcome.APPLIED) and not self.diverged:
+            self._book.count(parts)
         return outcome
 
-    def _count_rows(self, entry: StreamEntry) -> None:
-        # A job without data grants nothing.
-        if entry.rows and self._spec.train_rows and not self.diverged:
-            self._book.count(ledger.read(entry.rows))
-
-    def _is_leased(self, entry: StreamEntry) -> bool:
-        # What a gateway of before the ledger appended names no rows: it is applied, and counts none.
-        return not entry.rows or not self._spec.train_rows or self._book.fits(ledger.read(entry.rows))
-
-    def _absorb_frame(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
+    def _absorb_frame(self, entry: StreamEntry, parts: Sequence[Part], absorbed: Absorbed) -> Outcome:
         try:
             frame = self._read(entry)
             if self._remembered.refuses(entry.replica):
@@ -191,7 +185,7 @@ class ShardWriter:
             return Outcome.DUPLICATE
         if self.diverged:
             return Outcome.DIVERGED
-        if not self._is_leased(entry):
+        if not self._book.fits(parts):
             return Outcome.UNLEASED
         try:
             return self._weigh_and_apply(entry.replica, frame, absorbed)
@@ -237,11 +231,9 @@ class ShardWriter:
             if is_huge:
                 return Outcome.HUGE
         step = self.version + 1
-        # A model that diverges overflows; `take` sees what came of it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            norm = self._optimizer.update(
-                self._gradient, frame.minibatches, self._parameters, self._slots, step, weight, bound
-            )
+        norm = self._optimizer.update(
+            self._gradient, frame.minibatches, self._parameters, self._slots, step, weight, bound
+        )
         if self._clips:
             self._norms.note(replica, norm * root)
         self.version = step
