@@ -52,8 +52,8 @@ def first_commands(
     """The commands that write the first version of a shard, to go after `ttl_seconds` unless it is persisted."""
     first = ("version", version, "offset", START, "fence", 0, "blob", FIRST_BLOB, "forgotten", 0)
     return [
-        ("SET", keys.parameters(run, shard, FIRST_BLOB), _bytes(parameters), "EX", ttl_seconds),
-        ("SET", keys.slots(run, shard, FIRST_BLOB), b"".join(map(_bytes, slots)), "EX", ttl_seconds),
+        ("SET", keys.parameters(run, shard, FIRST_BLOB), _view(parameters), "EX", ttl_seconds),
+        ("SET", keys.slots(run, shard, FIRST_BLOB), _joined(slots), "EX", ttl_seconds),
         ("HSET", keys.manifest(run, shard), *first),
         ("EXPIRE", keys.manifest(run, shard), ttl_seconds),
     ]
@@ -188,15 +188,15 @@ class Shards:
     async def _keep_blobs(self, run: str, shard: int, commit: Commit) -> None:
         blob = commit.manifest.blob
         names = (keys.parameters(run, shard, blob), keys.slots(run, shard, blob))
-        values = (_bytes(commit.parameters), b"".join(map(_bytes, commit.slots)))
+        values = (_view(commit.parameters), _joined(commit.slots))
         await self._connection.run(scripts.KEEP_BLOBS, names, _milliseconds(BLOB_TTL_SECONDS), *values)
 
 
 def _blob_commands(run: str, shard: int, commit: Commit) -> list[Command]:
     blob, ttl = commit.manifest.blob, _milliseconds(BLOB_TTL_SECONDS)
     return [
-        ("SET", keys.parameters(run, shard, blob), _bytes(commit.parameters), "PX", ttl),
-        ("SET", keys.slots(run, shard, blob), b"".join(map(_bytes, commit.slots)), "PX", ttl),
+        ("SET", keys.parameters(run, shard, blob), _view(commit.parameters), "PX", ttl),
+        ("SET", keys.slots(run, shard, blob), _joined(commit.slots), "PX", ttl),
     ]
 
 
@@ -234,8 +234,14 @@ def _refused(run: str, shard: int, base: Manifest, answer: Sequence[bytes]) -> O
     )
 
 
-def _bytes(vector: Vector) -> bytes:
-    return vector.astype("<f4", copy=False).tobytes()
+def _view(vector: Vector) -> memoryview:
+    """The bytes of a vector, not copied: a commit is as large as the shard."""
+    return vector.astype("<f4", copy=False).data.cast("B")
+
+
+def _joined(vectors: Sequence[Vector]) -> bytes | memoryview:
+    """The bytes of vectors one after the other; those of a single one are not copied."""
+    return _view(vectors[0]) if len(vectors) == 1 else b"".join(map(_view, vectors))
 
 
 def _milliseconds(seconds: float) -> int:
