@@ -25,7 +25,7 @@ from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.signature import call_of
 from crowdlearn.program.trace import arranged
 from crowdlearn.program.tracing import as_browsers
-from crowdlearn.program.wide import require_narrow
+from crowdlearn.program.wide import Constant, as_written, require_narrow
 from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import JobSpec, Target, parse_target
 
@@ -157,14 +157,25 @@ def _held_out(job: Job, train: Table) -> Chunks | None:
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
     assert job.loss is not None
-    program, first = _trace(job, parameters, train.table)
-    loss, second = _first_loss(job, parameters, train.table)
+    try:
+        program, loss, drawn = _traced(job, parameters, train.table)
+    except JobError as error:
+        # A notebook keeps an error's frames, and so what JAX made of arrays: `as_written` would find int32 in them.
+        raise error.with_traceback(None)  # noqa: B904  # the same error
     scored = _scoring(job, parameters, held_out) if held_out else None
     names = [array.name for array in parameters.arrays]
-    drawn = drawn_note(first, second, job.loss)
     notes = (*call_of(job.loss).notes, *idle_notes(program, names, origin.line_of_function(job.loss)))
     notes += (drawn,) if drawn else ()
     return CompiledModel("program", encode(program), scored, notes, loss, draws_anew=drawn is not None)
+
+
+def _traced(job: Job, parameters: Parameters, train: Table) -> tuple[Program, float, str | None]:
+    """The program, the first loss, and what is to be said of numbers that the loss draws in Python."""
+    assert job.loss is not None
+    written = _written(job, parameters, train)
+    program, first = _trace(job, parameters, train)
+    loss, second = _first_loss(job, parameters, train, written)
+    return program, loss, drawn_note(first, second, job.loss)
 
 
 def _trace(job: Job, parameters: Parameters, train: Table) -> tuple[Program, Any]:
@@ -175,7 +186,22 @@ def _trace(job: Job, parameters: Parameters, train: Table) -> tuple[Program, Any
     return traced(job.loss, leaves, batch, parameters.tree)
 
 
-def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, Any]:
+def _written(job: Job, parameters: Parameters, train: Table) -> list[Constant]:
+    jax = import_jax()
+    assert job.loss is not None
+    with as_browsers(jax), another_time(1):
+        return as_written(arranged(call_of(job.loss), parameters.tree), _inputs(job, parameters, train))
+
+
+def _inputs(job: Job, parameters: Parameters, train: Table) -> tuple[Any, ...]:
+    """What the loss is given for the first minibatch."""
+    assert job.loss is not None
+    batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
+    keys = scoring.keys_of(import_jax(), call_of(job.loss), job.seed)
+    return (parameters.leaves(parameters.flat), batch, *keys)
+
+
+def _first_loss(job: Job, parameters: Parameters, train: Table, written: list[Constant]) -> tuple[float, Any]:
     """Computes one loss: replicas drop gradients that are not finite, and such a job would never end.
 
     It is traced anew, from another seed and at another time, which tells whether it draws in Python.
@@ -183,12 +209,11 @@ def _first_loss(job: Job, parameters: Parameters, train: Table) -> tuple[float, 
     jax = import_jax()
     assert job.loss is not None
     call = call_of(job.loss)
-    batch = {name: array[: job.batch_size] for name, array in train.arrays.items()}
     with as_browsers(jax), origin.blamed_on("the loss of the first minibatch", function=job.loss):
-        inputs = (parameters.leaves(parameters.flat), batch, *scoring.keys_of(jax, call, job.seed))
+        inputs = _inputs(job, parameters, train)
         with another_time(1):
             quiet = Quiet(arranged(call, parameters.tree), *inputs)
-            require_narrow(arranged(call, parameters.tree), inputs, quiet.closed)
+            require_narrow(written, quiet.closed)
         loss = float(jax.jit(quiet.run)(*inputs))
         line = None if math.isfinite(loss) else line_of_loss(quiet.closed, inputs)
     if not math.isfinite(loss):
