@@ -86,7 +86,8 @@ def _sparse(given: Any) -> str | None:
     name = type(given).__name__
     if getattr(given, "is_sparse", False) is True or "sparse" in str(getattr(given, "layout", "")):
         return "a sparse tensor: write x.to_dense()"
-    if hasattr(given, "nnz") or type(given).__module__.partition(".")[0] == "sparse":
+    # JAX's own count what they store as `nse`.
+    if hasattr(given, "nnz") or hasattr(given, "nse") or type(given).__module__.partition(".")[0] == "sparse":
         dense = next((each for each in ("toarray", "todense", "to_dense") if hasattr(given, each)), None)
         return f"a sparse matrix ({name}): write x.{dense}(), which is dense" if dense else None
     return None
@@ -212,7 +213,7 @@ def _kind_of_objects(array: Array) -> str:
         return _unequal(rows) or "an array of arrays: write np.stack(x)"
     if any(part in name.lower() for part in ("date", "time", "period")):
         return f"dates ({name}): convert them, np.array(x, 'datetime64[s]'), and count from a first one"
-    if odd == 0 and isinstance(odd, int):
+    if isinstance(odd, int) and odd == 0:
         return "objects in place of numbers, or integers of more than 64 bits: write x.astype(np.float32)"
     if not array.ndim:
         return f"a {name}, which is no array"
@@ -220,8 +221,9 @@ def _kind_of_objects(array: Array) -> str:
 
 
 def _example(array: Array) -> str:
-    """The first of an array's strings, and what to do with such ones."""
+    """The first of an array's strings that is no numeral, or of all, and what to do with such ones."""
     if not array.size:
         return ""
-    first = str(array.ravel()[0])
-    return f" ({first!r:.{_SHOWN}}): {AS_NUMBERS if _NUMERAL.fullmatch(first) else NUMBER_THEM}"
+    text = next((str(each) for each in array.flat if not _NUMERAL.fullmatch(str(each))), None)
+    shown = array.flat[0] if text is None else text
+    return f" ({str(shown)!r:.{_SHOWN}}): {AS_NUMBERS if text is None else NUMBER_THEM}"

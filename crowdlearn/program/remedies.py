@@ -68,9 +68,15 @@ SHAPES = ("shape", "dimension", "broadcast", "ndim", "axis", "axes")
 """Words of an error that the shapes of all arrays explain."""
 
 
+MODE = "JAX cannot check indices while it traces: write mode='clip', or mode='wrap'"
+"""For functions that raise if an index is out of range, unless told otherwise: jnp.choose, jnp.ravel_multi_index."""
+
+
 def remedy(error: BaseException) -> str | None:
     """What to write instead; None where the error says all there is."""
     chain = list(_chain(error))
+    if any("mode='raise'" in str(each) for each in chain):
+        return MODE
     for each in chain:
         for kind in type(each).__mro__:
             if kind.__name__ in BY_TYPE:

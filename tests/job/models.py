@@ -103,6 +103,12 @@ def logistic_regression(params, batch):
     return jnp.mean(jax.nn.softplus(-sign * score))
 
 
+def probits(params, batch):
+    """Quantiles of a normal distribution: three quotients of polynomials, of which each element takes one."""
+    chance = jax.nn.sigmoid(batch["x"] @ params["w"][:, 0])
+    return jnp.mean(jax.scipy.stats.norm.ppf(chance) ** 2)
+
+
 def pixels(params, batch):
     """uint8 pixels, scaled."""
     x = batch["pixels"].astype(jnp.float32) / 255
@@ -395,6 +401,7 @@ MODELS = {
     "huber": Model(huber, REGRESSION, TARGETS),
     "custom_gradient": Model(custom_gradient, REGRESSION, TARGETS),
     "logistic_regression": Model(logistic_regression, REGRESSION, {"x": normal(ROWS, WIDTH), "positive": labels() > 1}),
+    "probits": Model(probits, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "pixels": Model(pixels, LAYERS, {"pixels": BYTES, "y": labels()}),
     "weight_decay_and_norm": Model(weight_decay_and_norm, LAYERS, ROWS_OF_X),
     "embedding": Model(embedding, {**LAYERS, "table": normal(9, WIDTH)}, {"words": WORDS, "y": labels()}),

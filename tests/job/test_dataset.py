@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from jax.experimental import sparse
 
 from crowdlearn.dataset import CHUNK_BYTES, Table, held_out_chunk_rows, in_order, read, read_chunk, train_chunk_rows
 from crowdlearn.errors import JobError
 
+SPARSE = (sparse.BCOO, sparse.BCSR, sparse.COO, sparse.CSR)
 TYPES = st.sampled_from(["float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool"])
 
 
@@ -94,6 +97,7 @@ def test_what_is_no_data_is_refused(array, message):
         (np.array(["cat", "dog"]), "strings ('cat')", "np.unique(x, return_inverse=True)[1]"),
         (["cat", "dog"], "strings ('cat')", "np.unique(x, return_inverse=True)[1]"),
         (np.array(["1.5", "2"]), "strings ('1.5')", "x.astype(np.float32)"),
+        ([[1.5, "cat"]], "strings ('cat')", "np.unique"),
         (np.array([b"a", b"b"]), "bytes (", "np.unique"),
         (np.array(["cat", 1], object), "strings ('cat')", "np.unique"),
         (np.array([1.0, None], object), "missing values (None)", "fill them"),
@@ -112,6 +116,7 @@ def test_what_is_no_data_is_refused(array, message):
         ([np.ma.masked_equal([1, -9], -9)] * 2, "a masked array, of which 2 are masked", "x.filled(VALUE)"),
         (scipy.sparse.eye(3, format="csr"), "a sparse matrix (csr_matrix)", "x.toarray()"),
         (scipy.sparse.coo_array(np.eye(3)), "a sparse matrix (coo_array)", "x.toarray()"),
+        *((each.fromdense(jnp.eye(3)), f"a sparse matrix ({each.__name__})", "x.todense()") for each in SPARSE),
         ((n for n in range(3)), "a generator", "np.array(list(x))"),
         (zip([1], [2], strict=True), "a zip", "np.array(list(x))"),
         ({"a": 1}.values(), "a dict_values", "np.array(list(x))"),
