@@ -178,7 +178,9 @@ class Lowering:
             raise refusal(
                 f"`jax.random.{drawn}`, a loop of as many steps as its draws ask for", line, f"; {DRAWS[drawn]}"
             )
-        raise refusal("`while`, a loop of as many steps as the data ask for", line, instead_of("while"))
+        caller = origin.loops_for(equation)
+        loop = f"`while` in JAX's `{caller}`" if caller else "`while`"
+        raise refusal(f"{loop}, a loop of as many steps as the data ask for", line, instead_of("while"))
 
     def _cond(self, branches: Any, inputs: list[int], live: list[bool], line: str | None) -> list[int | None]:
         """The branch that is taken where that is known; otherwise all of them, and a choice among their outputs."""

@@ -45,6 +45,20 @@ def drawn_by(equation: Any, functions: Iterable[str]) -> str | None:
     return next((each for name in names for each in functions if name.startswith(each)), None)
 
 
+def loops_for(equation: Any) -> str | None:
+    """Which function of JAX, such as `cg` of its solvers, made the loop `equation`; None if the user wrote the loop."""
+    frames = getattr(equation.source_info.traceback, "frames", ())
+    below = os.path.join("control_flow", "loops.py")
+    start = next((number for number, f in enumerate(frames) if f.file_name.endswith(below)), len(frames))
+    passed = (below, "traceback_util.py")
+    caller = next((f for f in frames[start:] if not f.file_name.endswith(passed)), None)
+    # Where JAX differentiates the loop, its interpreters made it anew.
+    parts = [] if caller is None else caller.file_name.split(os.sep)
+    if caller is None or "jax" not in parts or "interpreters" in parts:
+        return None
+    return str(caller.function_name.split(".")[0].lstrip("_"))
+
+
 def line_of_error(error: BaseException) -> str | None:
     """`FILE:LINE` of the user's code that `error` came through, innermost first."""
     if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):

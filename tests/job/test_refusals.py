@@ -94,9 +94,16 @@ def test_an_iterative_solver_is_refused_for_its_loop_of_unknown_length():
         return jnp.sum(z**2)
 
     message = refused(loss)
-    assert "`while`, a loop of as many steps as the data ask for" in message
+    assert "`while` in JAX's `cg_solve`, a loop of as many steps as the data ask for" in message
     assert line_of(loss, "linalg.cg") in message or line_of(loss, "matrix @ v") in message
     assert "crowdlearn.bounded_while" in message
+
+
+def test_a_loop_of_the_users_own_is_refused_as_such_also_where_jax_differentiates_it():
+    def loss(w, batch):
+        return jnp.sum(w) + jax.lax.while_loop(lambda c: c < w[0], lambda c: c * 2, jax.lax.stop_gradient(w[1]))
+
+    assert "the loss uses `while`, a loop of as many steps as the data ask for" in refused(loss)
 
 
 @pytest.mark.parametrize("name", ["fft", "rfft"])
