@@ -161,6 +161,8 @@ class ReplicaSocket:
                 await self._perform(action, message)
             await self.outbox.until_roomy()
             self._reading = False
+            # What the next message waits for may be never: until then nothing of this one is kept.
+            del event, message, action
             event = await receive()
 
     async def _first(self, receive: Callable[[], Any]) -> Any:

@@ -70,6 +70,11 @@ def _leave_it_queued(_: str | bytes) -> bool:
     return False
 
 
+def _forget_payload(frame: Frame) -> None:
+    # The parser of an open socket holds its last frame until the next one comes, which may be never.
+    frame.data = b""
+
+
 class WireProtocol(WebSocketsSansIOProtocol):
     """What uvicorn is given as its websocket class. Offers itself as the scope's Wire."""
 
@@ -107,10 +112,12 @@ class WireProtocol(WebSocketsSansIOProtocol):
             return
         if not (self._is_next(event) and self._heed(text)):
             super().handle_text(event)
+        _forget_payload(event)
 
     def handle_bytes(self, event: Frame) -> None:
         if not (self._is_next(event) and self._heed(bytes(event.data))):
             super().handle_bytes(event)
+        _forget_payload(event)
 
     def _is_next(self, event: Frame) -> bool:
         # Reading is paused from when a message is queued until the last one is taken.
@@ -140,6 +147,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+        _forget_payload(event)
 
     def handle_ping(self) -> None:
         if self.can_write():

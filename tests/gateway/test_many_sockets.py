@@ -7,11 +7,12 @@ import gc
 import tracemalloc
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from crowdlearn.protocol import Fetch
+from crowdlearn import protocol
+from crowdlearn.protocol import Fetch, Hello, Welcome
 from crowdlearn.sharding import Shard
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect
@@ -19,11 +20,17 @@ from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import commit, make_spec, serve, submit
 from tests.gateway.raw_reader import Reader, opened
 from tests.patience import PATIENCE_SECONDS
+from tests.scripted_replica import open_socket
 
 SOCKETS = 100
 GOOD, STOPPED, VERSIONS = 10, 10, 20
 VALUES = 200_000
 """As float32 800 KB a version: twenty of them are more than the kernel holds for a socket."""
+
+TALKERS, LARGE = 10, 900_000
+"""So many sockets each say messages of so many bytes, a little less than a gateway takes."""
+
+HELLO = Hello(protocol=1, replica=None, run=None, backend="test")
 
 Open = Callable[..., Awaitable[list[Reader]]]
 
@@ -68,6 +75,43 @@ async def test_an_open_socket_holds_less_than_30_kilobytes_of_python_objects(sto
         finally:
             tracemalloc.stop()
     assert held / SOCKETS < 30_000
+
+
+@pytest.mark.parametrize("fragments", [1, 3])
+@pytest.mark.parametrize("messages", [1, 2])
+async def test_an_open_socket_keeps_nothing_of_a_large_message(
+    store: Store, bundle: Bundle, messages: int, fragments: int
+) -> None:
+    # A hello is read by the socket's task, a fetch is heeded as it comes. After it a socket may be silent for hours.
+    job = await submit(store, make_spec())
+    said = [padded(each) for each in (HELLO, Fetch(have=[0, 0]))][:messages]
+    async with serve(store, bundle) as service, AsyncExitStack() as stack:
+
+        async def talk() -> None:
+            socket = await open_socket(service.url, job.name)
+            stack.push_async_callback(socket.close)
+            for message in said:
+                each = -(-len(message) // fragments)
+                await socket.send([message[start : start + each] for start in range(0, len(message), each)])
+            assert isinstance(protocol.decode_from_gateway(await socket.recv(decode=True)), Welcome)
+            await (await socket.ping())
+
+        await talk()
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for _ in range(TALKERS):
+                await talk()
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert held / TALKERS < LARGE / 4
+
+
+def padded(message: Hello | Fetch) -> str:
+    """The message with an unknown field of LARGE characters."""
+    return protocol.encode(message).removesuffix("}") + f', "padding": "{"x" * LARGE}"}}'
 
 
 async def test_stopped_readers_hold_nobody_up_and_skip_versions(store: Store, bundle: Bundle) -> None:
