@@ -25,7 +25,8 @@ LISTEN_SECONDS = 15.0
 """How long one look at the socket lasts."""
 
 LASTING_SECONDS = 1.0
-"""A connection that held for so long was one: a Redis that lets nobody in takes a SUBSCRIBE, and refuses it later."""
+"""A connection that held for so long after it was confirmed was one: what lets nobody in takes a SUBSCRIBE and refuses
+it later, or is silent for longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,14 @@ class Announcements:
         """Yields announcements for ever, a Resync after each connection; connects again when Redis is back."""
         backoff = Backoff()
         while True:
-            began_seconds = time.monotonic()
+            held_since_seconds = None
             try:
                 async with aclosing(self._listen(versions)) as events:
                     async for event in events:
+                        held_since_seconds = held_since_seconds or time.monotonic()
                         yield event
             except StoreUnavailableError as error:
-                if time.monotonic() - began_seconds >= LASTING_SECONDS:
+                if held_since_seconds is not None and time.monotonic() - held_since_seconds >= LASTING_SECONDS:
                     backoff.reset()
                 if backoff.fresh and not isinstance(error, StoreRefusedError):  # that has been logged where it came
                     log.warning("announcements are interrupted: %s", error)
