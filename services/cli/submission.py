@@ -58,7 +58,9 @@ def submit(
         where = f" --redis {without_password(redis)}" if redis and redis != DEFAULT_REDIS_URL else ""
         console.print(
             f"Job [bold]{compiled.spec.name}[/] is running. Whoever opens a gateway's page /?job={compiled.spec.name} "
-            f"can take part; `crowdlearn status {compiled.spec.name}{where}` tells how it goes."
+            f"can take part: reads its training rows and sends gradients. "
+            f"`crowdlearn status {compiled.spec.name}{where}` tells how it goes.",
+            soft_wrap=True,
         )
 
 
