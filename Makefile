@@ -76,7 +76,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 $(TORCH_VENV)/ready: pyproject.toml constraints.txt constraints-torch.txt
 	python=$$(scripts/find-python) && "$$python" -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--constraint constraints-torch.txt --editable '.[dev,torch]' flax equinox
+		--constraint constraints-torch.txt --editable '.[dev,torch]' flax equinox datasets
 	@touch $@
 
 web_worker/node_modules/.package-lock.json: web_worker/package.json web_worker/package-lock.json

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from crowdlearn.dataset import Data
     from crowdlearn.job import SGD, Adagrad, Adam, Downpour, Job, Momentum, Normal, RMSprop, load_weights
     from crowdlearn.program.bounded import bounded_while
+    from crowdlearn.sources import Batches, File, Rows
 
 __all__ = ["SGD", "Adagrad", "Adam", "Data", "Downpour", "Job", "Momentum", "Normal", "RMSprop"]
-__all__ += ["bounded_while", "load_weights"]
+__all__ += ["Batches", "File", "Rows", "bounded_while", "load_weights"]
 
 _ELSEWHERE = {"Data": "crowdlearn.dataset", "bounded_while": "crowdlearn.program.bounded"}
+_ELSEWHERE |= dict.fromkeys(("Batches", "File", "Rows"), "crowdlearn.sources")
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,8 @@ def load(path: str | Path) -> Job:
     if not isinstance(job, Job):
         raise JobError(f"{file} expects a variable `{NAME} = Job(...)`, got {_instead(module, job)}")
     # Paths in a job file mean what lies beside it, wherever the command runs.
-    return job if job.model is None else replace(job, model=file.parent / job.model)
+    data = job.data.beside(file.parent)
+    return replace(job, data=data, model=None if job.model is None else file.parent / job.model)
 
 
 def _instead(module: ModuleType, job: object) -> str:

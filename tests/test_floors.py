@@ -21,7 +21,7 @@ FLOORS = {
         "crowdlearn.spec",
         "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
         "crowdlearn.checkpoint", "crowdlearn.divergence", "crowdlearn.module", "crowdlearn.torch", "crowdlearn.arrays",
-        "crowdlearn.fields", "crowdlearn.ledger",
+        "crowdlearn.fields", "crowdlearn.ledger", "crowdlearn.sources", "crowdlearn.spool",
     ),
     2: ("crowdlearn.store",),
     3: ("crowdlearn.client", "crowdlearn.replica"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import Chunks, Table
+from crowdlearn.dataset import Chunks, Table, Told
 from crowdlearn.errors import JobError
 from crowdlearn.job import modules, prediction, scoring
 from crowdlearn.job.idle import idle_notes
@@ -68,9 +68,9 @@ class _Parts(NamedTuple):
     model: CompiledModel
 
 
-def compile_job(job: Job, run: str, now: float) -> CompiledJob:
+def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> CompiledJob:
     """See `Job.compile`, which fills in `run` and `now`."""
-    parts = _parts(job)
+    parts = _parts(job, told)
     spec, model = _spec(job, run, now, parts), parts.model
     _require_headline(spec, model)
     return CompiledJob(
@@ -85,10 +85,10 @@ def compile_job(job: Job, run: str, now: float) -> CompiledJob:
     )
 
 
-def _parts(job: Job) -> _Parts:
+def _parts(job: Job, told: Told | None) -> _Parts:
     parameters = initialise(job.params, job.seed)
-    train = _train(job)
-    held_out = _held_out(job, train.table)
+    train = _train(job, told)
+    held_out = _held_out(job, train.table, told)
     compiled = modules.compile_module if job.model else _model
     parts = _Parts(parameters, train, held_out, compiled(job, parameters, train, held_out))
     prediction.try_predict(job, parameters, train.table.layout)
@@ -133,17 +133,17 @@ def _unmeasured(job: Job) -> tuple[str, ...]:
     )
 
 
-def _train(job: Job) -> Chunks:
-    table = dataset.read(job.data.train, "training")
+def _train(job: Job, told: Told | None) -> Chunks:
+    table = dataset.read(job.data.train, "training", told)
     if table.rows < job.batch_size:
         raise JobError(f"batch_size expects at most {table.rows:,}, the training rows, got {job.batch_size:,}")
     return dataset.shuffled(table, dataset.train_chunk_rows(table, job.batch_size), job.seed)
 
 
-def _held_out(job: Job, train: Table) -> Chunks | None:
+def _held_out(job: Job, train: Table, told: Told | None) -> Chunks | None:
     if job.data.held_out is None:
         return None
-    table = dataset.read(job.data.held_out, "held-out")
+    table = dataset.read(job.data.held_out, "held-out", told)
     layout = {array.name: array for array in table.layout}
     for expected in train.layout:
         got = layout.get(expected.name)

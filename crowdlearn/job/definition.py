@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crowdlearn.dataset import Data
+from crowdlearn.dataset import Data, Told
 from crowdlearn.errors import JobError
 from crowdlearn.fields import at_least, count, explained, positive
 from crowdlearn.job.compilation import CompiledJob, compile_job
@@ -44,7 +44,7 @@ class Job:
     model: str | Path | None = None
     """Instead of `loss`: the file of an ES module that exports one (docs/modules.md), relative to the job file."""
     data: Data
-    """The training and held-out arrays."""
+    """The training and held-out rows: arrays, files or functions."""
     metrics: Metrics | None = None
     """`metrics(params, batch)`: scalars by name, of a held-out chunk; chunks are averaged, weighed by their rows. The
     loss is measured without being asked for; only where it takes a key may `metrics` return a `loss` instead."""
@@ -109,18 +109,19 @@ class Job:
         if self.data.held_out is None:
             raise JobError(f"patience {self.patience:g} expects held-out data, got none")
 
-    def compile(self, run: str | None = None, now: float | None = None) -> CompiledJob:
+    def compile(self, run: str | None = None, now: float | None = None, told: Told | None = None) -> CompiledJob:
         """Traces the model, or tries its module, traces `predict`, and lays out its data.
 
         Args:
             run: 12 hex digits; None draws them.
             now: when the job was created, Unix seconds; None reads the clock.
+            told: called with how many rows, and bytes of them, were read of a source so far.
         Raises:
             JobError: the model, the data or `until` do not fit together; with the user's line where there is one.
             UnsupportedModelError: the model uses what browsers lack.
             SetupError: JAX is not installed.
         """
-        return compile_job(self, run or secrets.token_hex(6), time.time() if now is None else now)
+        return compile_job(self, run or secrets.token_hex(6), time.time() if now is None else now, told)
 
 
 def _shown(value: Any, name: str) -> str:

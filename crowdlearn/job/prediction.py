@@ -43,6 +43,6 @@ def to_onnx(job: Job, arrays: Mapping[str, Vector], source: str, about: Mapping[
         raise JobError(f"ONNX holds the forward pass: job {job.name} expects predict=FUNCTION of (params, batch)")
     parameters = initialise(job.params, job.seed)
     flat = weights.flatten(arrays, parameters.arrays, source)
-    layout = tuple(dataset.read(job.data.train, "training").layout)
+    layout = dataset.layout_of(job.data.train, "training")
     named = weights.named(parameters.arrays, flat)
     return export(job.predict, parameters.tree, named, layout, job.batch_size, about)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +18,7 @@ from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
 from crowdlearn.store.extent import Extent, counted
 from crowdlearn.store.leaving import REPLACED, Leaving, entry, given_up
-from crowdlearn.store.submission import Chunks, full, require_all, upload
+from crowdlearn.store.submission import Chunks, Progress, full, require_all, upload
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Jobs:
         parameters: Vector,
         train: Chunks,
         held_out: Chunks,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         past: Snapshot | None = None,
     ) -> None:
         """Stores a job's data and the first version of its shards, then lets everybody see it.
@@ -64,7 +64,7 @@ class Jobs:
             parameters: float32, `spec.size` initial values.
             train: the bytes of each training chunk, in order; may be a generator, few are held at a time.
             held_out: the bytes of each held-out chunk.
-            progress: called with (chunks stored, chunks in all).
+            progress: called with (chunks stored, chunks in all, bytes stored).
             past: what the run goes on from, fitted to `spec`: optimizer slots, versions and trained leases.
         Raises:
             JobError: a job of that name is running, or the parts do not fit the spec.

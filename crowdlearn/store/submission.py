@@ -19,6 +19,9 @@ from crowdlearn.store.shards import first_commands
 
 Chunks = Iterable[bytes]
 
+Progress = Callable[[int, int, int], None]
+"""Is called with the chunks stored, the chunks in all, and the bytes stored."""
+
 BATCH_BYTES = 4 << 20
 """How much of the dataset is on its way at a time."""
 
@@ -34,7 +37,7 @@ async def upload(
     parameters: Vector,
     train: Chunks,
     held_out: Chunks,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
     past: Snapshot | None = None,
 ) -> None:
     """Stores everything of a run that nobody knows of yet, to go after UPLOAD_TTL_SECONDS unless it is persisted.
@@ -44,11 +47,11 @@ async def upload(
     """
     if parameters.size != spec.size:
         raise JobError(f"job {spec.name} has {spec.size:,} parameters, got {parameters.size:,} initial values")
-    stored, total = 0, spec.train_chunks + spec.held_out_chunks
-    async for count in _upload_chunks(connection, spec, train, held_out):
-        stored += count
+    stored, sent, total = 0, 0, spec.train_chunks + spec.held_out_chunks
+    async for count, size in _upload_chunks(connection, spec, train, held_out):
+        stored, sent = stored + count, sent + size
         if progress is not None:
-            progress(stored, total)
+            progress(stored, total, sent)
     for index, shard in enumerate(spec.shards):
         values = parameters[shard.slice]
         slots = optim.build(spec.optimizer).init(shard.size)
@@ -86,7 +89,10 @@ def _work_commands(run: str, past: Snapshot | None) -> list[Command]:
     return commands
 
 
-async def _upload_chunks(connection: Connection, spec: JobSpec, train: Chunks, held_out: Chunks) -> AsyncIterator[int]:
+async def _upload_chunks(
+    connection: Connection, spec: JobSpec, train: Chunks, held_out: Chunks
+) -> AsyncIterator[tuple[int, int]]:
+    """How many chunks, and bytes of them, are stored each time."""
     named = (
         (_named("training", spec.train_chunks, train), keys.train_chunk),
         (_named("held-out", spec.held_out_chunks, held_out), keys.held_out_chunk),
@@ -99,11 +105,11 @@ async def _upload_chunks(connection: Connection, spec: JobSpec, train: Chunks, h
             size += len(chunk)
             if size >= BATCH_BYTES:
                 await connection.batch(batch)
-                yield len(batch)
+                yield len(batch), size
                 batch, size = [], 0
         if batch:
             await connection.batch(batch)
-            yield len(batch)
+            yield len(batch), size
 
 
 def _named(what: str, expected: int, chunks: Chunks) -> Iterator[tuple[int, bytes]]:

@@ -22,6 +22,7 @@ from services.cli.check_table import show
 from services.cli.first_gradient import FIRST_STEP_SECONDS, TIMED_SECONDS, Reference, advice, on_backend, reference
 from services.cli.interrupts import ended_by_ctrl_c
 from services.cli.options import AsJson, JobFile
+from services.cli.submission import reading
 from services.cli.verdict import TOLERANCE, UNFIT, BackendReport, Report, judge, notes
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ def _report(
     console = Console(stderr=True)
     from services.cli.program_page import require_chromium  # only this needs the bundle
 
-    with console.status(f"Tracing {job_file}"):
+    with console.status(f"Tracing {job_file}") as status:
         job = load(job_file)
-        compiled = job.compile()
+        compiled = job.compile(told=reading(status, job_file))
     report = _traced(compiled)
     if browser:
         require_chromium()

@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.status import Status
 
 from crowdlearn.checkpoint import read as read_checkpoint
+from crowdlearn.dataset import Told
 from crowdlearn.errors import JobError
 from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
@@ -94,9 +96,9 @@ def _compiled_job(
 ) -> tuple[CompiledJob, Snapshot | None]:
     if weights is not None and checkpoint is not None:
         raise JobError("a job begins with --weights or goes on from --checkpoint, got both")
-    with console.status(f"Tracing {job_file}"):
+    with console.status(f"Tracing {job_file}") as status:
         job = load(job_file)
-        compiled = job.compile()
+        compiled = job.compile(told=reading(status, job_file))
     # Before the first gradient is tried: it may be refused for what these tell.
     for warning in compiled.warnings:
         console.print(f"Note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -111,6 +113,15 @@ def _compiled_job(
     return compiled, past
 
 
+def reading(status: Status, job_file: Path) -> Told:
+    """Shows how much was read of a source of rows."""
+
+    def told(rows: int, size: int) -> None:
+        status.update(f"Tracing {job_file}: {rows:,} rows read, {size / 1e6:,.0f} MB")
+
+    return told
+
+
 def say_where_it_begins(console: Console, past: Snapshot | None, checkpoint: str | None) -> None:
     """Says of a job that is in Redis what it goes on from. Before, its gradient or Redis may refuse it."""
     if past is not None:
@@ -119,9 +130,14 @@ def say_where_it_begins(console: Console, past: Snapshot | None, checkpoint: str
 
 async def upload(store: Store, compiled: CompiledJob, console: Console, past: Snapshot | None = None) -> None:
     """Submits a compiled job with a progress bar of its chunks."""
-    columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("chunks"))
+    size, left = TextColumn("chunks, {task.fields[size]}"), TimeRemainingColumn()
+    columns = (TextColumn("Uploading {task.description}"), BarColumn(), MofNCompleteColumn(), size, left)
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(compiled.spec.name)
+        task = bar.add_task(compiled.spec.name, size="0 MB")
+
+        def told(chunks: int, total: int, size: int) -> None:
+            bar.update(task, completed=chunks, total=total, size=f"{size / 1e6:,.0f} MB")
+
         # By Redis's clock: this host's may be off, and ages are told by those of others.
         spec = msgspec.structs.replace(compiled.spec, created_seconds=await store.now())
         await store.jobs.submit(
@@ -131,6 +147,6 @@ async def upload(store: Store, compiled: CompiledJob, console: Console, past: Sn
             parameters=compiled.parameters,
             train=compiled.train,
             held_out=compiled.held_out,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=told,
             past=past,
         )

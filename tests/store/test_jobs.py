@@ -132,11 +132,11 @@ async def test_parameters_of_the_wrong_size_are_refused(store: Store) -> None:
 
 
 async def test_submitting_reports_progress_in_chunks(store: Store) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, int]] = []
     await store.jobs.submit(
         small_spec(), b"", None, np.zeros(3000, np.float32), [b"a", b"b", b"c"], [b"d"], lambda *n: seen.append(n)
     )
-    assert seen == [(3, 4), (4, 4)]
+    assert seen == [(3, 4, 3), (4, 4, 4)]
 
 
 async def test_a_job_ends_once(store: Store, spec: JobSpec) -> None:
