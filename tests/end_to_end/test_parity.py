@@ -28,7 +28,10 @@ TYPICAL = 1e-5
 """Half of them are within this: single precision, summed in another order."""
 
 GPU_BACKENDS: tuple[Backend, ...] = ("webgpu", "webgl")
-GPU_MODELS = ("relu", "gelu", "embedding", "gru", "transformer", "convolutional", "picked_cross_entropy", "probits")
+GPU_MODELS = (
+    *("relu", "gelu", "embedding", "gru", "transformer", "convolutional", "picked_cross_entropy"),
+    *("probits", "missing_values", "long_sum"),
+)
 GPU_EQUATIONS = tuple({each.primitive: name for name, each in reversed(EQUATIONS.items())}.values())
 """The first of each primitive: GPUs need not know NaN and infinity, which the later ones try."""
 

@@ -109,6 +109,17 @@ def probits(params, batch):
     return jnp.mean(jax.scipy.stats.norm.ppf(chance) ** 2)
 
 
+def missing_values(params, batch):
+    """A regression on what is there, with NaN for what is not."""
+    x = jnp.where(batch["x"] > 1, jnp.nan, batch["x"] * params["w"][:, 0])
+    return (jnp.nanmean(x, axis=0) ** 2).sum() + jnp.where(jnp.isnan(jnp.sqrt(x)), 0.0, x).mean()
+
+
+def long_sum(params, batch):
+    """A mean of more elements than float32 can add up one after the other, in one row of a prime length."""
+    return jnp.mean((batch["x"] * params["w"] - 1) ** 2)
+
+
 def pixels(params, batch):
     """uint8 pixels, scaled."""
     x = batch["pixels"].astype(jnp.float32) / 255
@@ -402,6 +413,8 @@ MODELS = {
     "custom_gradient": Model(custom_gradient, REGRESSION, TARGETS),
     "logistic_regression": Model(logistic_regression, REGRESSION, {"x": normal(ROWS, WIDTH), "positive": labels() > 1}),
     "probits": Model(probits, REGRESSION, {"x": normal(ROWS, WIDTH)}),
+    "missing_values": Model(missing_values, REGRESSION, {"x": normal(ROWS, WIDTH)}),
+    "long_sum": Model(long_sum, {"w": normal(1)}, {"x": np.full((1, 400_009), 0.1, np.float32)}),
     "pixels": Model(pixels, LAYERS, {"pixels": BYTES, "y": labels()}),
     "weight_decay_and_norm": Model(weight_decay_and_norm, LAYERS, ROWS_OF_X),
     "embedding": Model(embedding, {**LAYERS, "table": normal(9, WIDTH)}, {"words": WORDS, "y": labels()}),
