@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,11 +46,15 @@ class Codec:
     check: Callable[[Payload, int], None]
 
 
-def _require_finite(values: NDArray[np.floating]) -> None:
-    # The sum of squares is one pass without a temporary; only when it is not finite is the exact test needed.
+def all_finite(values: NDArray[np.floating]) -> bool:
+    """Whether every value is finite."""
+    # A finite sum of squares tells in one pass without a temporary; one that overflowed does not tell.
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.dot(values, values)
-    if not np.isfinite(squares) and not np.isfinite(values).all():
+        return math.isfinite(np.dot(values, values)) or bool(np.isfinite(values).all())
+
+
+def _require_finite(values: NDArray[np.floating]) -> None:
+    if not all_finite(values):
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise NotFiniteError(f"expected finite values, got {bad} of {values.size} that are NaN or infinite")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -31,6 +32,8 @@ def written(parts: Iterable[Part]) -> str:
     return " ".join([f"{part.grant}:{part.rows}" for part in parts])
 
 
+# A grant is of several gradients, of as many rows each.
+@lru_cache(maxsize=1024)
 def read(text: str) -> tuple[Part, ...]:
     """What `written` wrote; words that are something else count nothing."""
     found = (_PART.fullmatch(word) for word in text.split())

@@ -6,6 +6,5 @@ block so that a block's gradient, parameters and slots stay in the processor's c
 
 from crowdlearn.optim.optimizer import Optimizer, build
 from crowdlearn.optim.staleness import weigh
-from crowdlearn.optim.transforms import all_finite
 
-__all__ = ["Optimizer", "all_finite", "build", "weigh"]
+__all__ = ["Optimizer", "build", "weigh"]

@@ -28,12 +28,6 @@ def norm(gradient: Vector) -> float:
     return math.sqrt(squares)
 
 
-def all_finite(vector: Vector) -> bool:
-    """Whether every value is finite."""
-    # A finite sum of squares tells in one pass without a temporary; one that overflowed does not tell.
-    return math.isfinite(np.einsum("i,i->", vector, vector)) or bool(np.isfinite(vector).all())
-
-
 def add_weight_decay(gradient: Vector, parameters: Vector, factor: float, scratch: Vector) -> None:
     """gradient += factor * parameters: the gradient of factor / 2 * |parameters|^2."""
     np.multiply(parameters, np.float32(factor), out=scratch)

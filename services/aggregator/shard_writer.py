@@ -134,7 +134,7 @@ class ShardWriter:
         Values that are not finite are never in one: its version is then the last one's, as if all had been dropped.
         """
         # Here and not after each gradient: what is not finite stays so, and a commit is the last moment to notice.
-        self.diverged = self.diverged or not all(map(optim.all_finite, (self._parameters, *self._slots)))
+        self.diverged = self.diverged or not all(map(codecs.all_finite, (self._parameters, *self._slots)))
         if self.diverged:
             self.version = self._base.version
         applied, forget = self._remembered.take_changes()
