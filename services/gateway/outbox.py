@@ -34,11 +34,11 @@ class Line(Protocol):
 class Outbox:
     """Filled by whoever has something to say. While the line takes it, it goes out at once.
 
-    What the line does not take waits, and `awake` is set for the socket's writer; so is all there is without a line. A
-    writer woken for each frame of a broadcast would cost a quarter of it.
+    What the line does not take waits for the socket's writer; so does all there is without a line. A writer woken for
+    each frame of a broadcast would cost a quarter of it.
     """
 
-    __slots__ = ("_line", "_messages", "_owed", "_roomy", "awake", "farewell")
+    __slots__ = ("_line", "_messages", "_owed", "_roomy", "_writer", "farewell")
 
     def __init__(self, line: Line | None = None) -> None:
         self._line = line
@@ -46,9 +46,10 @@ class Outbox:
         # A dictionary for its order: the shard that waits longest is sent first.
         self._owed: dict[Source, None] = {}
         self.farewell: tuple[Close | int, str] | None = None
-        self.awake = asyncio.Event()
         # Made when it is needed, which is hardly ever: an event is 800 bytes, and sockets are many.
         self._roomy: asyncio.Event | None = None
+        # What the writer waits for, for the same reason no event.
+        self._writer: asyncio.Future[None] | None = None
 
     def say(self, message: Message) -> None:
         """Queues a message."""
@@ -71,7 +72,7 @@ class Outbox:
                 self.say(ErrorMessage(code=code, message=message, retry_seconds=retry_seconds))
             self.farewell = (code, message)
             self._owed.clear()
-            self.awake.set()
+            self._wake()
 
     def flush(self) -> None:
         """Writes while the line takes it; wakes the writer for the rest."""
@@ -79,7 +80,17 @@ class Outbox:
         while line is not None and self and line.can_write():
             line.write(self.take())
         if self:
-            self.awake.set()
+            self._wake()
+
+    async def until_filled(self) -> None:
+        """Waits until there is something that the line has not taken, or the end. For one writer."""
+        while not self and self.farewell is None:
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
+
+    def _wake(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
 
     @property
     def roomy(self) -> bool:

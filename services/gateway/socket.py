@@ -308,8 +308,7 @@ class ReplicaSocket:
         outbox, wire = self.outbox, self._wire
         try:
             while True:
-                await outbox.awake.wait()
-                outbox.awake.clear()
+                await outbox.until_filled()
                 while outbox:
                     await self._until_writable()
                     outbox.flush()

@@ -79,8 +79,7 @@ async def received(outbox: Outbox) -> tuple[int, list[float]]:
     """The version and the values of the frame that the outbox writes next."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            await outbox.awake.wait()
-            outbox.awake.clear()
+            await outbox.until_filled()
             if encoded := outbox.take():
                 frame = unpack(encoded[0][HEADER:])
                 return frame.version, np.frombuffer(frame.payload, "<f4").tolist()
@@ -223,7 +222,7 @@ async def test_a_line_that_is_free_is_written_to_without_waking_a_writer() -> No
         await until(lambda: line.versions == [0])
     outbox.say(Wait(seconds=1.0))
     assert b"wait" in line.frames[1]
-    assert not outbox.awake.is_set()
+    assert not outbox
 
 
 async def test_what_a_line_does_not_take_waits_for_the_writer_and_is_the_newest_then() -> None:
@@ -238,7 +237,7 @@ async def test_what_a_line_does_not_take_waits_for_the_writer_and_is_the_newest_
             await until(lambda version=version: channel.version == version)  # type: ignore[misc]
         outbox.say(Wait(seconds=1.0))
         assert line.frames == []
-        assert outbox.awake.is_set()
+        assert outbox
         line.open = True
         outbox.flush()
     message, parameters = line.frames
