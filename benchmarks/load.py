@@ -32,8 +32,12 @@ class Tally:
     other: list[str] = field(default_factory=list)
 
 
+LEASES_AT_ONCE = 4
+"""Asked for together, and early enough that a socket does not wait for them."""
+
+
 class Pusher(asyncio.Protocol):
-    """One socket. Keeps `credit` pushes of all shards in flight until `closing`."""
+    """One socket. Keeps `credit` pushes of all shards in flight until `closing`; in a job with data, of leased rows."""
 
     def __init__(self, url: str, spec: JobSpec, seed: int) -> None:
         self.connection = ClientProtocol(parse_uri(url), max_size=1 << 24)
@@ -41,6 +45,7 @@ class Pusher(asyncio.Protocol):
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.bodies = [self._body(spec, shard, seed) for shard in range(len(spec.shards))]
         self.spec, self.rows = spec, spec.batch.rows
+        self.idle, self.leased_rows, self.asked = 0, 0, False
 
     @staticmethod
     def _body(spec: JobSpec, shard: int, seed: int) -> bytes:
@@ -75,8 +80,14 @@ class Pusher(asyncio.Protocol):
 
     def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "welcome":
-            for _ in range(message["credit"]):
-                self._push()
+            self.idle = message["credit"]
+            self._go_on()
+        elif message["type"] == "leased":
+            self.asked = False
+            self.leased_rows += sum(grant["rows"] for grant in message["leases"])
+            self._go_on()
+        elif message["type"] == "wait":
+            asyncio.get_running_loop().call_later(message["seconds"], self._ask)
         elif message["type"] == "ack":
             self._answered(message)
         else:
@@ -94,7 +105,23 @@ class Pusher(asyncio.Protocol):
             self.tally.other.append(ack["status"])
         self.unanswered -= 1
         if self.unanswered % len(self.bodies) == 0:
+            self.idle += 1
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Pushes what the credit and the leased rows are enough for."""
+        has_data = self.spec.train_rows > 0
+        while self.idle and (self.leased_rows >= self.rows or not has_data):
+            self.idle -= 1
+            self.leased_rows -= self.rows if has_data else 0
             self._push()
+        if has_data and not self.asked and self.leased_rows < LEASES_AT_ONCE * self.spec.chunk_rows // 2:
+            self._ask()
+
+    def _ask(self) -> None:
+        self.asked = True
+        self.connection.send_text(protocol.encode(protocol.Lease(count=LEASES_AT_ONCE)).encode())
+        self._flush()
 
     def _push(self) -> None:
         self.sequence += 1
