@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.machinery import ExtensionFileLoader
 from types import FrameType
+from typing import NoReturn
 
 STATUS = 130
 """The exit status of a command that Ctrl-C has ended: 128 and the signal's number, as of every other program."""
@@ -51,11 +52,16 @@ def end_if_interrupted(ended: SystemExit) -> None:
     """
     if ended.code == STATUS:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # nobody reads it any more
-                stream.flush()
-        os._exit(STATUS)
+        end_without_threads(STATUS)
+
+
+def end_without_threads(status: int) -> NoReturn:
+    """Ends the process as `sys.exit` does, but waits for no thread: what JAX computes in one cannot be interrupted."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(status)
 
 
 def _interrupt_again() -> None:

@@ -24,6 +24,7 @@ from crowdlearn.settings import (
 from crowdlearn.store import Store, open_store
 from services.cli import loop
 from services.cli.durations import seconds
+from services.cli.interrupts import end_without_threads
 from services.cli.options import LogLevel, MetricsHost, MetricsPort, RedisUrl
 from services.cli.stores import looked_at
 
@@ -110,6 +111,8 @@ def evaluator(
         await service.run(store, settings, stop=stop)
 
     _run(redis, log_level, Metrics(metrics_port, metrics_host), serve)
+    # A scoring that was given up goes on in its thread, for minutes if it takes so long.
+    end_without_threads(0)
 
 
 def checkpoint(

@@ -30,6 +30,7 @@ from services import checkpointer, evaluator
 from services.cli import loop
 from services.cli.browsers import find_chromium, headless_replicas
 from services.cli.drops import TOO_MANY_EXIT, too_many
+from services.cli.interrupts import end_without_threads
 from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile, LastWeights, LogLevel, WeightsFile
 from services.cli.outcome import Outcome
 from services.cli.output import print_json
@@ -39,6 +40,9 @@ from services.embedded import EmbeddedService, embedded
 
 REFRESH_SECONDS = 0.5
 """How often the progress is read: fast enough to look alive, slow enough to cost nothing."""
+
+LAST_SCORING_SECONDS = 10.0
+"""How long the last weights may take to be scored after Ctrl-C."""
 
 LAST_CHECKPOINT_SECONDS = 60.0
 """How long the folder of checkpoints is waited for in the end."""
@@ -99,7 +103,8 @@ def up(
     outcome = loop.run(Session(begins, console, browsers, replicas, port, redis, file, last, checkpoints, stay).run)
     if as_json:
         print_json(outcome.told)
-    raise typer.Exit((TOO_MANY_EXIT if too_many(outcome.status) else 0) if outcome.reached else 3)
+    # A scoring that was given up goes on in its thread, for minutes if it takes so long.
+    end_without_threads((TOO_MANY_EXIT if too_many(outcome.status) else 0) if outcome.reached else 3)
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ class Session:
                     self.console.print("Open it in a browser to take part.")
                 async with self._checkpoints(store):
                     await self._watch(store, service, taking_part, stop)
-                    outcome = await self._finish(store, time.monotonic() - started)
+                    outcome = await self._finish(store, time.monotonic() - started, stop)
                 if self.stay and not stop.is_set():
                     self.console.print("The page stays up until you press Ctrl-C.")
                     await stop.wait()
@@ -231,13 +236,28 @@ class Session:
             f"The replicas in Python left: {state.message}", style="yellow", markup=False, soft_wrap=True
         )
 
-    async def _finish(self, store: Store, seconds: float) -> Outcome:
+    async def _score_last(self, store: Store, stop: asyncio.Event) -> None:
+        """Scores what came of it; who has pressed Ctrl-C does not wait for long."""
+        run = self.begins.compiled.spec.run
+        scoring = asyncio.create_task(evaluator.run(store, EvaluatorSettings(), burst=True, only=run))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({scoring, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        await asyncio.wait({scoring}, timeout=LAST_SCORING_SECONDS)
+        if scoring.cancel():
+            self.console.print(
+                f"The last weights were not scored: that takes over {LAST_SCORING_SECONDS:g} s.", style="yellow"
+            )
+        else:
+            scoring.result()
+
+    async def _finish(self, store: Store, seconds: float, stop: asyncio.Event) -> Outcome:
         """Drains the streams, scores what came of it and writes it."""
         spec = self.begins.compiled.spec
         # The embedded aggregator is at work on it; there is no event for "empty".
         while sum(await store.streams.backlog(spec.run, len(spec.shards))):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        await evaluator.run(store, EvaluatorSettings(), burst=True, only=spec.run)
+        await self._score_last(store, stop)
         status = await read_status(store, spec.name, with_curve=False)
         result = await store.result(spec, newest=self.last)
         # A file of that name may hold better ones than those that a job begins with.
