@@ -140,7 +140,7 @@ def select_case(b: Builder, which: int, cases: Sequence[int]) -> int:
 def _convert(b: Builder, inputs: list[int], params: Params, result: ValueType) -> int:  # noqa: ARG001
     source = b.types[inputs[0]].dtype
     if result.dtype in NARROW and not widens(source, result.dtype) and b.known(inputs[0]) is None:
-        lossy = f"a conversion from {source} to {result.dtype}, which loses values"
+        lossy = f"a conversion from {source} to {result.dtype}, which may lose values"
         raise CannotExecute(lossy, "convert to int32 or float32 instead")
     return b.convert(inputs[0], result.dtype)
 

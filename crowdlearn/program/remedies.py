@@ -54,6 +54,10 @@ BY_WORDS = {
     "unsupported format string": "values are not known while JAX traces: print them with jax.debug.print",
     "Dtype >": BYTE_ORDER,
     "with dtype >": BYTE_ORDER,
+    **dict.fromkeys(
+        ("bounds for int8", "bounds for uint8", "bounds for int16", "bounds for uint16"),
+        "JAX computes in the type of the array: convert it first, x.astype(jnp.int32)",
+    ),
     "as an abstract array": "jax.numpy computes with numbers: take a field of a structured array, x['name'], and write "
     "texts and objects as numbers",
     "JitTracer": NUMPY,

@@ -72,10 +72,16 @@ VALUE_PRESERVING = (
         "reduce_min",
         "argmax",
         "argmin",
+        "rem",
     }
     | {"broadcast_in_dim", "reshape", "transpose", "iota", "concatenate", "slice", "pad", "rev", "patches"}
 )
 """What may be done with integers narrower than 32 bits: their results are the same when held in 32 bits."""
+
+_TO_THE_RIGHT = frozenset({"shift_right_logical"})
+_WITHIN = {"uint8": _TO_THE_RIGHT, "uint16": _TO_THE_RIGHT}
+_WITHIN |= dict.fromkeys(("int8", "int16"), frozenset({"shift_right_arithmetic"}))
+"""The same, of some types only: what is shifted in is 0, or the sign."""
 
 
 def result_type(primitive: str, inputs: Types, options: Options) -> ValueType:
@@ -203,7 +209,7 @@ def require_executable(primitive: str, inputs: Types, result: ValueType) -> None
     """Raises CannotExecute unless browsers can do `primitive` on these element types."""
     source = inputs[0].dtype if inputs else result.dtype
     for each in (*inputs, result):
-        if each.dtype in NARROW and primitive not in VALUE_PRESERVING:
+        if each.dtype in NARROW and primitive not in VALUE_PRESERVING | _WITHIN.get(each.dtype, frozenset()):
             raise CannotExecute(f"{primitive} of {each.dtype}, which may overflow", TO_32_BITS)
     if primitive == "dot_general" and source != "float32":
         raise CannotExecute(f"a matrix product of {source}", TO_FLOAT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from typing import Any, ClassVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import redis.asyncio
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -159,11 +159,14 @@ _TCP_OPTIONS: dict[str, Any] = {
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown; redis-py also reads a password from the query, which goes as well."""
-    credentials, at, rest = url.partition("?")[0].rpartition("@")
+    """The address as it may be shown, and given again; redis-py also reads a password from the query."""
+    address, _, query = url.partition("?")
+    options = [each for each in query.split("&") if each and "password" not in unquote(each.partition("=")[0])]
+    given = f"?{'&'.join(options)}" if options else ""
+    credentials, at, rest = address.rpartition("@")
     if not at:
-        return rest
+        return f"{rest}{given}"
     scheme, _, login = credentials.partition("://")
     user, colon, _ = login.partition(":")
     # The user tells which rules to look at. Without a colon the one word may be a password that was put there.
-    return f"{scheme}://{user}@{rest}" if user and colon else f"{scheme}://{rest}"
+    return f"{scheme}://{user}@{rest}{given}" if user and colon else f"{scheme}://{rest}{given}"

@@ -230,6 +230,7 @@ NARROW_GATHERS = {
     "window": lambda t, i: lax.dynamic_slice_in_dim(t, i[0, 1], 2) * t[:2],
     "beyond": lambda t, i: jnp.take(jnp.concatenate([t] * 21), i, axis=0) + i.astype(jnp.float32)[..., None],
     "counted": lambda t, i: t * jnp.bincount(i[0], length=5),
+    "halved": lambda t, i: t[i >> 1] * (i >> 9)[..., None] + t[lax.rem(i, jnp.array(3, i.dtype))],
 }
 """Indices in the types that they travel in, none of which may overflow when JAX counts from the end."""
 

@@ -97,6 +97,7 @@ LOSSES = {
     "vector": (scores, "got float32[8] from"),
     "conditions": (lambda p, b: jax.lax.cond(b["y"] > 0, lambda: 1.0, lambda: 0.0), "jnp.any(x) or jnp.all(x)"),
     "choose": (lambda p, b: jnp.choose(b["y"], [b["x"][:, 0], p["w"][1]]).mean(), "write mode='clip'"),
+    "narrow": (lambda p, b: plain(p, b) + jnp.arange(300.0)[b["y"].astype(jnp.int8)].mean(), "x.astype(jnp.int32)"),
     "half": (lambda p, b: plain(p, b).astype(jnp.bfloat16), "got bfloat16[] from"),
 }
 

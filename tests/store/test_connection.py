@@ -12,7 +12,7 @@ import pytest
 from benchmarks.processes import RedisServer, free_port
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store import Resync, Store, connect
-from crowdlearn.store.addresses import fake_server
+from crowdlearn.store.addresses import fake_server, without_password
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -28,6 +28,18 @@ async def test_two_stores_of_one_fake_name_share_their_data() -> None:
 async def test_an_address_that_is_none_is_a_setup_error(url: str) -> None:
     with pytest.raises(SetupError, match="a Redis address"):
         await connect(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        ("redis://user:secret@host/0?password=secret", "redis://user@host/0"),
+        ("rediss://secret@host?db=2&pass%77ord=secret&ssl_cert_reqs=none", "rediss://host?db=2&ssl_cert_reqs=none"),
+    ],
+)
+def test_an_address_is_shown_as_it_may_be_given_again_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
 
 
 async def test_an_outage_names_the_address_and_what_to_do_but_no_password() -> None:
