@@ -122,6 +122,8 @@ def read(where: Where) -> Snapshot:
     if data is None:
         newest = latest(folder)
         if newest is None:
+            if folder.read(LATEST) is not None:
+                raise JobError(f"{where}/{LATEST} is damaged; name the folder of one checkpoint instead: {where}/NAME")
             raise JobError(f"{where} expects a checkpoint ({ABOUT}) or a folder of some ({LATEST}), got neither")
         prefix = f"{_there(folder, newest) or newest.checkpoint}/"
         data = folder.read(prefix + ABOUT)

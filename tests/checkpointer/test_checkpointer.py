@@ -130,7 +130,13 @@ async def test_a_checkpoint_with_other_versions_than_shards_is_damaged(store: St
 def test_latest_leads_nowhere_else(tmp_path: Path) -> None:
     latest = {"checkpoint": "../elsewhere", "job": "small", "run": "0123456789ab", "versions": [0]}
     (tmp_path / "latest.json").write_text(json.dumps(latest))
-    with pytest.raises(JobError, match="expects a checkpoint"):
+    with pytest.raises(JobError, match=r"latest\.json is damaged"):
+        checkpoint.read(tmp_path)
+
+
+def test_a_latest_that_is_damaged_is_told_from_one_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "latest.json").write_text("{")
+    with pytest.raises(JobError, match=r"latest.json is damaged; name the folder of one checkpoint instead"):
         checkpoint.read(tmp_path)
 
 
