@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,7 +27,7 @@ from crowdlearn.program.trace import arranged
 from crowdlearn.program.tracing import as_browsers
 from crowdlearn.program.wide import Constant, as_written, require_narrow
 from crowdlearn.protocol import BatchLayout
-from crowdlearn.spec import JobSpec, Target, parse_target
+from crowdlearn.spec import CurvePoint, JobSpec, Target, parse_target
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
@@ -57,6 +57,8 @@ class CompiledJob:
     """What its author should know although it can be trained."""
     draws_anew: bool = False
     """Whether the loss draws in Python: traced again, it would be another than the program."""
+    on_progress: Callable[[CurvePoint], Any] | None = None
+    """The author's: see `Job`."""
 
 
 class _Parts(NamedTuple):
@@ -82,6 +84,7 @@ def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> Com
         held_out=parts.held_out or (),
         warnings=(*_unmeasured(job), *model.warnings, *unreachable(job, spec.until, parts.parameters, parts.held_out)),
         draws_anew=model.draws_anew,
+        on_progress=job.on_progress,
     )
 
 

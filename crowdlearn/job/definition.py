@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer
 from crowdlearn.job.scoring import Metrics
 from crowdlearn.program.onnx_export import Predict
 from crowdlearn.program.signature import Loss
-from crowdlearn.spec import JOB_NAME, parse_target
+from crowdlearn.spec import JOB_NAME, CurvePoint, parse_target
 
 MAX_SEED = 2**32 - 1
 """JAX takes the lower 32 bits of a larger one, or all 64 where x64 is on: replicas could not agree on its keys."""
@@ -66,6 +66,10 @@ class Job:
     """What the parameter service does with gradients: SGD, Momentum, RMSprop, Adagrad or Adam."""
     downpour: Downpour = field(default_factory=Downpour)
     """How replicas and the parameter service work together."""
+    on_progress: Callable[[CurvePoint], Any] | None = None
+    """`on_progress(point)`: called where `crowdlearn up` or `watch` runs, for each point of the curves: `point.kind` is
+    `train` or `held_out`, `point.values` the loss and metrics by name, at so many gradients, `point.version`, and
+    `point.seconds` since the job was created."""
     seed: int = 0
     """Of initial values, of every shuffle and every random key; at most MAX_SEED."""
 
@@ -81,6 +85,8 @@ class Job:
             value = getattr(self, function)
             if not callable(value) and value is not None:
                 raise JobError(f"{function} expects a function of (params, batch), got {value!r:.80}")
+        if not callable(self.on_progress) and self.on_progress is not None:
+            raise JobError(f"on_progress expects a function of one point of a curve, got {self.on_progress!r:.80}")
         if not isinstance(self.model, str | Path | None):
             raise JobError(f"model expects the path of a JavaScript file, got {self.model!r:.80}")
         for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):

@@ -55,6 +55,9 @@ COMMANDS = {
         "Trace a job and put it, its data and its initial weights into Redis. Gateways offer it at once.",
     ),
     "status": Entry("jobs", "Jobs", "Show how jobs are doing."),
+    "watch": Entry(
+        "watch", "Jobs", "Show how a job gets on, until it has ended. Ctrl-C ends the watching, not the job."
+    ),
     "stop": Entry("jobs", "Jobs", "End a job. Its weights stay in Redis for `export`, and all of it for `resume`."),
     "resume": Entry(
         "jobs",

@@ -34,3 +34,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # not built for this platform
         return None
     return uvloop.new_event_loop
+
+
+async def is_set_within(stop: asyncio.Event, seconds: float) -> bool:
+    """Waits so long, or until `stop` is set; whether it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+    return stop.is_set()

@@ -13,6 +13,9 @@ from crowdlearn.spec import JobStatus
 from services.cli.scores import divergence_words, diverges_words, target_words, times_words
 from services.cli.stall import stall_words
 
+REFRESH_SECONDS = 0.5
+"""How often the progress is read: fast enough to look alive, slow enough to cost nothing."""
+
 WIDE = 130
 """Columns that the whole line needs beside the bar."""
 

@@ -34,12 +34,10 @@ from services.cli.interrupts import end_without_threads
 from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile, LastWeights, LogLevel, WeightsFile
 from services.cli.outcome import Outcome
 from services.cli.output import print_json
-from services.cli.progress import TrainingProgress
+from services.cli.progress import REFRESH_SECONDS, TrainingProgress
+from services.cli.reports import Reports
 from services.cli.submission import compiled_job, say_where_it_begins, upload
 from services.embedded import EmbeddedService, embedded
-
-REFRESH_SECONDS = 0.5
-"""How often the progress is read: fast enough to look alive, slow enough to cost nothing."""
 
 LAST_SCORING_SECONDS = 10.0
 """How long the last weights may take to be scored after Ctrl-C."""
@@ -149,9 +147,11 @@ class Session:
                 taking_part = await stack.enter_async_context(fleet) if fleet else None
                 if not self.browsers and not self.replicas and not _open_page(page):
                     self.console.print("Open it in a browser to take part.")
+                reports = Reports(self.begins.compiled.on_progress, self.console, stop)
                 async with self._checkpoints(store):
-                    await self._watch(store, service, taking_part, stop)
+                    await self._watch(store, service, taking_part, reports, stop)
                     outcome = await self._finish(store, time.monotonic() - started, stop)
+                await reports.tell(store, spec.run)
                 if self.stay and not stop.is_set():
                     self.console.print("The page stays up until you press Ctrl-C.")
                     await stop.wait()
@@ -189,7 +189,12 @@ class Session:
                 self.console.print(f"The last checkpoint could not be written to {self.checkpoints}.", style="yellow")
 
     async def _watch(
-        self, store: Store, service: EmbeddedService, taking_part: asyncio.Task[State] | None, stop: asyncio.Event
+        self,
+        store: Store,
+        service: EmbeddedService,
+        taking_part: asyncio.Task[State] | None,
+        reports: Reports,
+        stop: asyncio.Event,
     ) -> None:
         name = self.begins.compiled.spec.name
         with TrainingProgress(self.console, self.begins.compiled.spec.epochs) as progress:
@@ -199,6 +204,7 @@ class Session:
                 try:
                     status = await read_status(store, name, with_curve=False)
                     progress.show(status)
+                    await reports.tell(store, status.run)
                     if taking_part is not None and taking_part.done():
                         self._say_if_failed(taking_part.result(), status)
                         taking_part = None
@@ -215,7 +221,7 @@ class Session:
                     if not away:
                         self.console.print(f"{error}. Training goes on when it is back.", style="yellow")
                     away = True
-                await _sleep_unless(stop, REFRESH_SECONDS)
+                await loop.is_set_within(stop, REFRESH_SECONDS)
 
     def _given_up(self, status: JobStatus) -> bool:
         # Whoever waits for the command would wait for ever. In a terminal someone sees it and can open the page.
@@ -285,11 +291,3 @@ def _open_page(page: str) -> bool:
     """Opens the page where there is a display; returns whether it did."""
     has_display = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(has_display) and webbrowser.open(page)
-
-
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass

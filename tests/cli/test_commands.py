@@ -45,6 +45,7 @@ def test_the_help_loads_nothing_that_only_commands_need() -> None:
     [
         ("replica", {"services.gateway", "services.aggregator", "starlette", "redis", "playwright"}),
         ("status", {"services.gateway", "starlette", "crowdlearn.job", "crowdlearn.replica", "fakeredis", "jax"}),
+        ("watch", {"services.gateway", "starlette", "crowdlearn.job", "crowdlearn.replica", "fakeredis", "jax"}),
         ("fleet", {"services.gateway", "starlette", "crowdlearn.job", "crowdlearn.replica", "fakeredis", "jax"}),
         ("submit", {"services.gateway", "starlette", "crowdlearn.replica", "fakeredis", "playwright"}),
         ("aggregator", {"services.gateway", "starlette", "crowdlearn.job", "fakeredis", "jax"}),
