@@ -55,9 +55,12 @@ class Curve:
 
 
 def _points(raw: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> list[CurvePoint]:
-    return [_point(entry_id, fields[b"p"]) for entry_id, fields in raw]
+    return [point for entry_id, fields in raw if (point := _point(entry_id, fields.get(b"p", b""))) is not None]
 
 
-def _point(entry_id: bytes, data: Any) -> CurvePoint:
-    point = _decode(data)
+def _point(entry_id: bytes, data: Any) -> CurvePoint | None:
+    try:
+        point = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # appended by hand: no service writes such
     return CurvePoint(int(entry_id.partition(b"-")[0]), point.kind, point.seconds, point.version, point.values)

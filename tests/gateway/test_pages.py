@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store
+from crowdlearn.store import Store, keys
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 
@@ -139,6 +139,26 @@ async def test_jobs_are_listed_newest_first(store: Store, job: JobSpec, http: ht
     listed = (await http.get("/jobs")).json()["jobs"]
     assert [status["job"] for status in listed] == ["later", "small"]
     assert listed[0]["curve"] == []
+
+
+async def test_a_point_that_no_service_wrote_is_passed_over(
+    store: Store, job: JobSpec, http: httpx.AsyncClient
+) -> None:
+    for version in (1, 2):
+        await store._connection.call("XADD", keys.curve(RUN), "*", "x", "y")
+        await store._connection.call("XADD", keys.curve(RUN), "*", "p", b"\xff")
+        await store.curve.record(RUN, "train", 0.5, version, {"loss": 1.0})
+    assert [point["version"] for point in (await http.get("/jobs/small")).json()["curve"]] == [1, 2]
+
+
+async def test_a_job_that_has_no_status_hides_no_other(
+    store: Store, job: JobSpec, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await submit(store, make_spec(name="broken", run="000000000001"))
+    await store._connection.call("SET", keys.curve("000000000001"), "no stream")
+    listed = (await http.get("/jobs")).json()["jobs"]
+    assert [status["job"] for status in listed] == ["small"]
+    assert "job=broken has no status and is not listed" in caplog.text
 
 
 async def test_a_gateway_is_alive_and_ready(http: httpx.AsyncClient) -> None:
