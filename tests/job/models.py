@@ -120,6 +120,12 @@ def long_sum(params, batch):
     return jnp.mean((batch["x"] * params["w"] - 1) ** 2)
 
 
+def whole_products(params, batch):
+    """Products of sums of whole numbers, and a sum of their differing bits."""
+    words = batch["words"].astype(jnp.uint32)
+    return jnp.mean((jnp.prod((words & 3) + 1, axis=1) + (words ^ 5).sum(1)) * params["w"][:, 0].sum())
+
+
 def pixels(params, batch):
     """uint8 pixels, scaled."""
     x = batch["pixels"].astype(jnp.float32) / 255
@@ -415,6 +421,7 @@ MODELS = {
     "probits": Model(probits, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "missing_values": Model(missing_values, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "long_sum": Model(long_sum, {"w": normal(1)}, {"x": np.full((1, 400_009), 0.1, np.float32)}),
+    "whole_products": Model(whole_products, REGRESSION, {"words": WORDS}),
     "pixels": Model(pixels, LAYERS, {"pixels": BYTES, "y": labels()}),
     "weight_decay_and_norm": Model(weight_decay_and_norm, LAYERS, ROWS_OF_X),
     "embedding": Model(embedding, {**LAYERS, "table": normal(9, WIDTH)}, {"words": WORDS, "y": labels()}),
