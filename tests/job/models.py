@@ -126,6 +126,12 @@ def whole_products(params, batch):
     return jnp.mean((jnp.prod((words & 3) + 1, axis=1) + (words ^ 5).sum(1)) * params["w"][:, 0].sum())
 
 
+def large_constants(params, batch):
+    """Floats that are whole numbers beyond the integers of a shader: a mask among them."""
+    score = batch["x"] @ params["w"][:, 0] * 3e9 / 1e20
+    return jax.nn.logsumexp(jnp.where(batch["x"][:, 0] > 0, score * 3e10, -1e10))
+
+
 def pixels(params, batch):
     """uint8 pixels, scaled."""
     x = batch["pixels"].astype(jnp.float32) / 255
@@ -422,6 +428,7 @@ MODELS = {
     "missing_values": Model(missing_values, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "long_sum": Model(long_sum, {"w": normal(1)}, {"x": np.full((1, 400_009), 0.1, np.float32)}),
     "whole_products": Model(whole_products, REGRESSION, {"words": WORDS}),
+    "large_constants": Model(large_constants, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "pixels": Model(pixels, LAYERS, {"pixels": BYTES, "y": labels()}),
     "weight_decay_and_norm": Model(weight_decay_and_norm, LAYERS, ROWS_OF_X),
     "embedding": Model(embedding, {**LAYERS, "table": normal(9, WIDTH)}, {"words": WORDS, "y": labels()}),
