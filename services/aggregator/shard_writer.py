@@ -82,7 +82,7 @@ class ShardWriter:
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
         self._book = Book(partial(rows_of, spec), state.ledger)
         self._clips = spec.optimizer.clips
-        self._norms = Norms()
+        self._norms = Norms(spec.initial_norms[shard] if spec.initial_norms else 0.0)
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
         self._aside = aside
         self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
@@ -93,7 +93,8 @@ class ShardWriter:
         self.now_milliseconds = math.inf
         """Redis's time when entries were read; what came with an id that was made up counts as heard then."""
         self.diverged = False
-        """Whether `take` found values that are not finite. From then on only offsets and sequence numbers move."""
+        """Whether `take` found values that are not finite, or nothing but huge gradients comes. From then on only
+        offsets and sequence numbers move."""
 
     def absorb(self, entries: Sequence[StreamEntry]) -> Absorbed:
         """Applies entries that follow `offset` in their order.
@@ -229,6 +230,7 @@ class ShardWriter:
             is_huge = self._norms.is_huge(norm)
             self._norms.note(replica, norm)
             if is_huge:
+                self.diverged = self.diverged or self._norms.are_stuck
                 return Outcome.HUGE
         step = self.version + 1
         norm = self._optimizer.update(
