@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ MIN_CHUNKS = 16
 """Small data is cut finer, so that many replicas find a chunk each."""
 
 BLOCK_BYTES, BLOCKS = 32 << 10, 1024
-"""Rows on disk are read in blocks, in random order, and shuffled with so many other blocks."""
+"""Rows on disk are read in blocks, in random order, and shuffled with so many other blocks: fewer where a single row is
+larger than a block, for such rows are in random order already."""
 
 AT_ONCE_BYTES = 16 << 20
 """Of an array that is a file, so much is looked through at a time."""
@@ -146,7 +147,7 @@ def read(given: Any, what: str, told: Told | None = None) -> Table:
 def layout_of(given: Any, what: str) -> tuple[BatchArray, ...]:
     """The layout of the table that `read` would give; of a source only the first rows are read."""
     source = source_of(given)
-    return read(given, what).layout if source is None else _on_disk(islice(source.batches(), 1), what, None).layout
+    return read(given, what).layout if source is None else _on_disk(source.batches(), what, None, enough=1).layout
 
 
 def _mapped(given: Any) -> Source | None:
@@ -156,7 +157,9 @@ def _mapped(given: Any) -> Source | None:
         for array in given.values()
     ):
         return None
-    return Batches(partial(_stretches, given))
+    # What has no rows is refused as it is among arrays in memory.
+    have_rows = all(hasattr(array, "__len__") and getattr(array, "shape", None) != () for array in given.values())
+    return Batches(partial(_stretches, given)) if have_rows else None
 
 
 def _stretches(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -173,7 +176,8 @@ def _in_memory(given: Any, what: str) -> Table:
     return Table(dict(arrays))
 
 
-def _on_disk(batches: Iterator[Mapping[str, Any]], what: str, told: Told | None) -> Table:
+def _on_disk(batches: Iterator[Mapping[str, Any]], what: str, told: Told | None, enough: float = math.inf) -> Table:
+    """All rows, or the batches until there are `enough`."""
     spool, first, rows = Spool(), dict[str, Array](), 0
     for batch in batches:
         _require_names(batch, what)
@@ -184,6 +188,8 @@ def _on_disk(batches: Iterator[Mapping[str, Any]], what: str, told: Told | None)
         rows += len(next(iter(arrays.values())))
         if told is not None:
             told(rows, sum(column.nbytes for column in spool.columns.values()))
+        if rows >= enough:
+            break
     if not rows:
         raise JobError(f"{what} data expects at least 1 row, got 0")
     return Table(dict(spool.columns))
@@ -233,6 +239,10 @@ def _kind(given: Any) -> str:
     fields = getattr(getattr(given, "dtype", None), "names", None)
     if fields:
         return f"a structured array: write {{name: x[name] for name in x.dtype.names}}, of {', '.join(fields)}"
+    if callable(given):
+        return f"the function {getattr(given, '__name__', name)}: write Rows(function), or Batches(function)"
+    if isinstance(given, Iterator):
+        return f"a {name}: write Rows(function) of the function that makes it, or Batches(function)"
     if hasattr(given, "__iter__") and not hasattr(given, "shape"):
         return f"a {name}: give each array a name"
     return "one array: give it a name" if hasattr(given, "shape") else f"a {name}"
@@ -325,9 +335,10 @@ def _permuted(table: Table, rows: int, order: NDArray[np.intp]) -> Iterator[dict
 def _mixed(table: Table, rows: int, seed: int) -> Iterator[dict[str, Array]]:
     draws, block_rows = np.random.default_rng(seed), max(1, BLOCK_BYTES // table.row_bytes)
     blocks = draws.permutation(-(-table.rows // block_rows)) * block_rows
+    at_once = min(BLOCKS, max(1, BLOCKS * BLOCK_BYTES // (block_rows * table.row_bytes)))
     rest = {name: array[0:0] for name, array in table.arrays.items()}
-    for at in range(0, len(blocks), BLOCKS):
-        starts = sorted(blocks[at : at + BLOCKS].tolist())
+    for at in range(0, len(blocks), at_once):
+        starts = sorted(blocks[at : at + at_once].tolist())
         count = sum(min(block_rows, table.rows - start) for start in starts)
         places = draws.permutation(count)
         buffer = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import weakref
@@ -39,9 +40,12 @@ class Spool:
                     self._columns[name] = Spooled(array.dtype, array.shape[1:])
                 self._columns[name].append(array)
         except OSError as error:
+            remedy = "make room there, or name another folder in TMPDIR"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                remedy = "each array is a file: make one of several columns, or allow more files, ulimit -n"
             raise SetupError(
                 f"rows are kept in {tempfile.gettempdir()} until they are submitted, which failed: "
-                f"{error.strerror or error}; make room there, or name another folder in TMPDIR"
+                f"{error.strerror or error}; {remedy}"
             ) from error
 
 

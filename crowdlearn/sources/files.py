@@ -40,6 +40,20 @@ class File:
     arrays: Mapping[str, str | Sequence[str]] | None = None
     types: Mapping[str, str] | None = None
 
+    def __post_init__(self) -> None:
+        paths = [self.path] if isinstance(self.path, str | Path) else self.path
+        if not isinstance(paths, Sequence) or not paths or not all(isinstance(each, str | Path) for each in paths):
+            raise JobError(f"File expects a path, or a sequence of them, got {self.path!r:.80}")
+        for field, given, example in (
+            ("arrays", self.arrays, "'x': 'pixel*'"),
+            ("types", self.types, "'x': 'float32'"),
+        ):
+            if given is not None and not isinstance(given, Mapping):
+                raise JobError(f"`{field}` expects a mapping such as {{{example}}}, got {given!r:.80}")
+        for name, columns in (self.arrays or {}).items():
+            if not isinstance(columns, str) and not (isinstance(columns, Sequence) and all(map(_is_text, columns))):
+                raise JobError(f"array {name} expects a column, or a sequence of them, got {columns!r:.80}")
+
     def batches(self) -> Iterator[Batch]:
         """See `Source`."""
         files = [file for path in self._paths for file in _matching(path)]
@@ -47,6 +61,8 @@ class File:
         if len(endings) > 1:
             raise JobError(f"files of one source expect one kind, got {', '.join(sorted(endings))}")
         (ending,) = endings
+        if ending == ".parquet" and self.types:
+            raise JobError(f"`types` are of CSV, got {files[0].name}, which holds its own")
         if ending in TABLES:
             yield from tables.read(files, ending, self.arrays, self.types)
             return
@@ -64,10 +80,17 @@ class File:
         return [Path(self.path)] if isinstance(self.path, str | Path) else [Path(path) for path in self.path]
 
 
+def _is_text(given: object) -> bool:
+    return isinstance(given, str)
+
+
 def _matching(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    found = sorted(Path(name) for name in glob.glob(str(path)) if Path(name).is_file())
+    # A folder that is there is meant as it is called, with brackets too.
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    names = glob.glob(str(path.relative_to(folder)), root_dir=folder)
+    found = sorted(folder / name for name in names if (folder / name).is_file())
     if not found:
         raise JobError(f"a file of rows is not there: {path}")
     return found

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from crowdlearn.arrays import to_array
 from crowdlearn.errors import JobError
 from crowdlearn.program.origin import blamed_on
@@ -58,7 +60,8 @@ class Rows:
             _named(row, f"{name} expects to yield one row's values by name, such as {{'x': image, 'y': 3}}")
             if rows and row.keys() != rows[0].keys():
                 raise JobError(f"{name} expects each row to have {_names(rows[0])}, got one of {_names(row)}")
-            rows.append(row)
+            # Copied: whoever yields may write the next row over this one.
+            rows.append({key: value.copy() if isinstance(value, np.ndarray) else value for key, value in row.items()})
             if len(rows) == 1:
                 size = sum(getattr(value, "nbytes", 8) for value in row.values())
                 enough = min(ENOUGH_ROWS, max(1, BATCH_BYTES // max(1, size)))

@@ -26,11 +26,14 @@ def read(files: Sequence[Path], ending: str, arrays: Arrays | None, types: Mappi
         raise SetupError(
             f"{files[0].name} needs pyarrow, which is not installed: pip install crowdlearn[tables]"
         ) from error
+    first: dict[str, list[str]] = {}
     for file in files:
         try:
             found = _parquet(file, arrays) if ending == ".parquet" else _csv(file, ending, types)
             for batch in found:
-                yield _batch(file, batch, arrays)
+                columns = _columns(file, batch.schema.names, arrays)
+                first = first or columns
+                yield _batch(file, batch, arrays, _like_first(file, columns, first))
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise JobError(f"{file} cannot be read: {_told(error)}") from error
 
@@ -45,7 +48,8 @@ def _told(error: Exception) -> str:
 def _parquet(file: Path, arrays: Arrays | None) -> Iterator[Any]:
     from pyarrow import parquet
 
-    with parquet.ParquetFile(file) as table:
+    # Otherwise a group of rows is read whole, and a file may be of one.
+    with parquet.ParquetFile(file, pre_buffer=False, buffer_size=BATCH_BYTES) as table:
         wanted = _columns(file, table.schema_arrow.names, arrays)
         columns = list(dict.fromkeys(name for names in wanted.values() for name in names))
         about = table.metadata
@@ -70,14 +74,28 @@ def _csv(file: Path, ending: str, types: Mapping[str, str] | None) -> Iterator[A
         csv.ConvertOptions(column_types=known),
     )
     with stream:
+        _require_names(file, stream.schema.names)
         missing = known.keys() - set(stream.schema.names)
         if missing:
             raise JobError(f"{file.name} has no column {min(missing)!r} for `types`: {_some(stream.schema.names)}")
         yield from stream
 
 
-def _batch(file: Path, batch: Any, arrays: Arrays | None) -> Batch:
-    wanted = _columns(file, batch.schema.names, arrays)
+def _require_names(file: Path, names: Sequence[str]) -> None:
+    """Raises JobError if the first line looks like a row: it would be lost."""
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return
+    counts_up = all(number.is_integer() for number in numbers) and numbers == sorted(set(numbers))
+    if not counts_up:  # as the columns of a pandas.DataFrame without names do, or years
+        shown = ", ".join(names[:3])
+        raise JobError(
+            f"{file.name} expects the names of its columns in the first line, got {shown}: write such a line"
+        )
+
+
+def _batch(file: Path, batch: Any, arrays: Arrays | None, wanted: Mapping[str, Sequence[str]]) -> Batch:
     return {
         name: _array(file, columns[0], batch)
         if arrays is None or (isinstance(arrays[name], str) and "*" not in arrays[name])
@@ -98,6 +116,14 @@ def _columns(file: Path, names: Sequence[str], arrays: Arrays | None) -> dict[st
         if not columns or not set(columns) <= set(names):
             raise JobError(f"{file.name} has no column {arrays[name]!r} for array {name}: {_some(names)}")
     return found
+
+
+def _like_first(file: Path, columns: Mapping[str, list[str]], first: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The columns of each array in the order of the first file: the same ones may lie otherwise in another."""
+    for name, found in columns.items():
+        if sorted(found) != sorted(first.get(name, found)):
+            raise JobError(f"{file.name} has other columns for array {name} than the first file: {_some(found)}")
+    return {name: first.get(name, found) for name, found in columns.items()}
 
 
 def _chosen(names: Sequence[str], given: str | Sequence[str]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -184,6 +186,77 @@ print(sum(map(len, chunks)) >> 20)
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_larger_than_a_block_fill_no_larger_buffer() -> None:
+    # Sixteen rows of 8 MB in a buffer of four: one of all of them would be 128 MB.
+    wide = BLOCKS * BLOCK_BYTES // 4
+
+    def wide_rows() -> Iterator[dict[str, Any]]:
+        for number in range(16):
+            yield {"x": np.full((1, wide), number, np.uint8)}
+
+    table = read(Batches(wide_rows), "training")
+    tracemalloc.start()
+    numbers = [body[0] for body in shuffled(table, 1, seed=1)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sorted(numbers) == list(range(16))
+    assert numbers != sorted(numbers)
+    assert most < 64 << 20
+
+
+def test_a_parquet_file_of_one_group_of_rows_is_read_some_at_a_time(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).normal(size=4 << 20)
+    parquet.write_table(pa.table({"x": drawn}), tmp_path / "x.parquet", row_group_size=len(drawn), use_dictionary=False)
+    code = """
+import sys
+import pyarrow
+from crowdlearn.dataset import read
+print(read(sys.argv[1], "training").rows, pyarrow.default_memory_pool().max_memory() >> 20)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "x.parquet")]
+    rows, most = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert int(rows) == len(drawn)
+    assert int(most) < 16, "the file is 32 MB"
+
+
+def test_a_row_may_be_written_over_the_last_one() -> None:
+    def overwritten() -> Iterator[dict[str, Any]]:
+        row: dict[str, Any] = {"x": np.zeros(2, np.int32)}
+        for number in range(3):
+            row["x"][:] = row["y"] = number
+            yield row
+
+    columns = read(Rows(overwritten), "training").arrays
+    assert columns["x"][:].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert columns["y"][:].tolist() == [0, 1, 2]
+
+
+def test_columns_in_another_order_make_the_same_array(tmp_path: Path) -> None:
+    written(tmp_path, "1.csv", b"a,b\n1,2\n")
+    written(tmp_path, "2.csv", b"b,a\n4,3\n")
+    assert read(File(tmp_path / "?.csv", arrays={"x": "*"}), "training").arrays["x"][:].tolist() == [[1, 2], [3, 4]]
+    written(tmp_path, "3.csv", b"b,c\n4,3\n")
+    assert "3.csv has other columns for array x than the first file: it has b, c" in refusal(
+        File(tmp_path / "?.csv", arrays={"x": "*"})
+    )
+
+
+def test_a_pattern_of_files_is_found_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "[1]").mkdir()
+    written(tmp_path / "[1]", "a.csv", b"x\n1\n")
+    assert read(File("*.csv").beside(tmp_path / "[1]"), "training").rows == 1
+
+
+def test_the_layout_is_that_of_the_first_batch_with_rows() -> None:
+    assert layout_of(yields({"x": X[:0]}, {"x": X}), "training") == read({"x": X}, "training").layout
+
+
+def test_a_scalar_beside_a_mapped_array_is_told_by_its_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones(4))
+    given = {"x": np.load(tmp_path / "x.npy", mmap_mode="r"), "y": 3}
+    assert "training array y expects rows as its first axis, got a scalar" in refusal(given)
+
+
 def test_mapped_arrays_of_other_types_become_what_browsers_have(tmp_path: Path) -> None:
     wide = {"x": ARRAYS["weight"].astype(">f8"), "y": ARRAYS["label"].astype(np.int64)}
     for name, array in wide.items():
@@ -242,6 +315,8 @@ BAD = [
     (Rows(lambda: [{"x": [1, 2]}, {"x": [1]}]), "got rows of unequal length, (1,) to (2,)"),
     (Rows(lambda: [{"x": "a"}]), "got strings ('a')"),
     ("nowhere.npz", "a file of rows is not there: nowhere.npz"),
+    (raising, "got the function raising: write Rows(function), or Batches(function)"),
+    (iter([{"x": X}]), "write Rows(function) of the function that makes it"),
 ]
 
 
@@ -304,7 +379,34 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     assert read(File(late, types={"x": "float32"}), "training").rows == 600_001
     assert "has no column 'y' for `types`: it has x" in refusal(File(late, types={"y": "float32"}))
     assert "types expects NumPy's names of types" in refusal(File(late, types={"x": "number"}))
+    assert "`types` are of CSV, got rows.parquet, which holds its own" in refusal(File(some, types={"a": "uint8"}))
+    for lost in (b"5,0,0\n", b"0.5,1.5,-1\n"):
+        assert "rows.csv expects the names of its columns in the first line, got" in refusal(
+            written(tmp_path, "rows.csv", lost + b"1,2,3\n")
+        )
+    assert read(written(tmp_path, "pandas.csv", b"0,1,2\n1,2,3\n"), "training").rows == 1
     assert "`arrays` and `types` are of tables" in refusal(File(npz(tmp_path), arrays={"x": "y"}))
+
+
+@pytest.mark.parametrize("path", [[], 3, [3], None])
+def test_what_is_no_path_is_told(path: Any) -> None:
+    with pytest.raises(JobError, match="File expects a path, or a sequence of them, got"):
+        File(path)
+
+
+@pytest.mark.parametrize("given", [{"arrays": ["x"]}, {"arrays": {"x": 3}}, {"arrays": {"x": [3]}}, {"types": ["x"]}])
+def test_what_are_no_columns_is_told(given: Any) -> None:
+    with pytest.raises(JobError, match=r"expects a (mapping such as|column, or a sequence of them)"):
+        File("x.csv", **given)
+
+
+def test_too_many_open_files_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("crowdlearn.spool.Spooled.__init__", full)
+    message = refusal(yields({"x": X}), SetupError)
+    assert "Too many open files; each array is a file: make one of several columns" in message
 
 
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
