@@ -23,6 +23,10 @@ MAX_FRAGMENTS = 1024
 """A message may come in so many pieces: empty ones count nothing against the size limit, and would pile up."""
 
 
+MESSAGE_SECONDS = 60.0
+"""How long a message may take to come whole: 256 KiB at 35 kbit/s."""
+
+
 class Wire(Protocol):
     """The sending side of one websocket, below ASGI."""
 
@@ -80,6 +84,9 @@ class WireProtocol(WebSocketsSansIOProtocol):
 
     transport: asyncio.Transport
     _quiet_timer: asyncio.TimerHandle | None = None
+    _began: float | None = None
+    """When the message began that has not come whole yet."""
+    _whole_timer: asyncio.TimerHandle | None = None
     _heed: Callable[[str | bytes], bool] = staticmethod(_leave_it_queued)
 
     def handle_connect(self, event: Request) -> None:
@@ -120,6 +127,7 @@ class WireProtocol(WebSocketsSansIOProtocol):
         _forget_payload(event)
 
     def _is_next(self, event: Frame) -> bool:
+        self._began = None
         # Reading is paused from when a message is queued until the last one is taken.
         return event.fin and not self.read_paused and not self.close_sent
 
@@ -147,6 +155,8 @@ class WireProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+        if event.fin:
+            self._began = None
         _forget_payload(event)
 
     def handle_ping(self) -> None:
@@ -179,13 +189,33 @@ class WireProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if self._quiet_timer is None:
             super().data_received(data)
+            if self._began is None and (self.frames or self.conn.reader.buffer):
+                self._began = self.loop.time()
+                if self._whole_timer is None:
+                    self._whole_timer = self.loop.call_later(MESSAGE_SECONDS, self._require_whole)
         else:
             self._quiet_timer.cancel()
             self._quiet_timer = self.loop.call_later(QUIET_SECONDS, self.transport.close)
 
+    def _require_whole(self) -> None:
+        """Ends a connection of half a message: it would be kept for as long as its sender answers pings."""
+        self._whole_timer = None
+        if self._began is None or self.close_sent:
+            return
+        # What is not read because others are queued is not late.
+        left = MESSAGE_SECONDS if self.read_paused else self._began + MESSAGE_SECONDS - self.loop.time()
+        if left > 0:
+            self._whole_timer = self.loop.call_later(left, self._require_whole)
+            return
+        self.frames = []
+        self.conn.fail(1008, f"a message has to come whole within {MESSAGE_SECONDS:g} s")
+        self.handle_parser_exception()
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
+        if self._whole_timer is not None:
+            self._whole_timer.cancel()
         super().connection_lost(exc)
 
     def keepalive_timeout(self) -> None:

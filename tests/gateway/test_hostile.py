@@ -25,7 +25,7 @@ from services.gateway import wire
 from services.gateway.bundle import Bundle
 from tests.gateway.gateway_harness import Service, make_spec, serve, submit
 from tests.gateway.raw_reader import opened
-from tests.patience import PATIENCE_SECONDS
+from tests.patience import PATIENCE_SECONDS, until
 from tests.scripted_replica import ScriptedReplica, open_socket, until_closed
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -128,6 +128,42 @@ async def test_a_message_in_endless_fragments_is_too_big(unharmed: Service) -> N
         sending = asyncio.create_task(replica.socket.send(fragments()))
         assert (await replica.closed())[0] == 1009
         assert isinstance((await asyncio.gather(sending, return_exceptions=True))[0], Exception)
+
+
+# A header that announces more than comes, and a fragment that is not the last; after a message that came whole.
+HALVES = [b"\x82\xfe\x40\x00" + bytes(104), b"\x02\x84" + bytes(8)]
+
+
+@pytest.mark.parametrize("half", HALVES, ids=["frame", "fragment"])
+async def test_half_a_message_ends_a_socket_in_the_end(
+    unharmed: Service, monkeypatch: pytest.MonkeyPatch, half: bytes
+) -> None:
+    monkeypatch.setattr(wire, "MESSAGE_SECONDS", 0.05)
+    async with ScriptedReplica("small", unharmed.url) as replica:
+        await replica.say(Fetch(have=[-1, -1]))
+        replica.socket.transport.write(half)
+        assert (await replica.closed())[0] == 1008
+
+
+async def test_a_message_that_has_come_whole_is_not_waited_for(
+    unharmed: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[bool] = []
+    data_received = wire.WireProtocol.data_received
+
+    def received(self: wire.WireProtocol, data: bytes) -> None:
+        data_received(self, data)
+        waited.append(self._began is not None)
+
+    async with ScriptedReplica("small", unharmed.url) as replica:
+        monkeypatch.setattr(wire.WireProtocol, "data_received", received)
+        said = b'{"type":"fetch","have":[-1,-1]}'
+        whole = masked(0x1, len(said)) + said
+        for part, waits in ((whole[:9], True), (whole[9:] + whole[:3], True), (whole[3:], False)):
+            count = len(waited)
+            replica.socket.transport.write(part)
+            await until(lambda count=count: asyncio.sleep(0, len(waited) > count))
+            assert waited[-1] is waits
 
 
 async def test_a_silent_socket_is_closed(store: Store, job: JobSpec, bundle: Bundle) -> None:
