@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,7 +18,7 @@ from crowdlearn.store import Store
 OnProgress = Callable[[CurvePoint], Any]
 
 LAST_SECONDS = 3.0
-"""How long a call may take after Ctrl-C."""
+"""How long calls may take together after Ctrl-C."""
 
 
 class Reports:
@@ -25,22 +26,20 @@ class Reports:
 
     def __init__(self, function: OnProgress | None, console: Console, stop: asyncio.Event) -> None:
         """When `stop` is set, a call is waited for no longer; it goes on in a thread, which may outlast the command."""
-        self._function, self._console, self._stop, self._after = function, console, stop, 0
+        self._function, self._console, self._stop = function, console, stop
+        self._run, self._after, self._left_seconds = "", 0, LAST_SECONDS
         self._thread = ThreadPoolExecutor(1, "on_progress")
 
     async def tell(self, store: Store, run: str) -> None:
         """Calls the function with the points that are new, in a thread: it may take its time."""
         if self._function is None:
             return
+        if run != self._run:  # another run has taken the job's name
+            self._run, self._after = run, 0
         for point in await store.curve.points(run, self._after):
             self._after = point.index
             call = asyncio.get_running_loop().run_in_executor(self._thread, self._call, self._function, point)
-            stopping = asyncio.create_task(self._stop.wait())
-            first: set[asyncio.Future[Any]] = {call, stopping}
-            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
-            await asyncio.wait({call}, timeout=LAST_SECONDS)
-            if not call.done():
+            if not await self._returns(call):
                 self._say("on_progress has not returned, and is not waited for")
                 return
             error = call.exception()
@@ -48,6 +47,17 @@ class Reports:
                 self._say(f"{error}. It is not called any more; the training goes on")
                 return
             call.result()
+
+    async def _returns(self, call: asyncio.Future[None]) -> bool:
+        stopping = asyncio.create_task(self._stop.wait())
+        first: set[asyncio.Future[Any]] = {call, stopping}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not call.done():
+            began = time.monotonic()
+            await asyncio.wait({call}, timeout=max(0.0, self._left_seconds))
+            self._left_seconds -= time.monotonic() - began
+        return call.done()
 
     def _say(self, words: str) -> None:
         self._function = None

@@ -48,8 +48,9 @@ def watch(
 
     async def main(stop: asyncio.Event) -> JobStatus | None:
         async with opened(redis) as store:
-            told = [Reports(function, console, stop) for function in (on_progress, _print if as_json else None)]
-            return await _watched(store, name, told, None if as_json else console, stop)
+            functions = (on_progress, _printing(stop) if as_json else None)
+            told = [Reports(function, console, stop) for function in functions]
+            return await _watched(store, name, told, console, stop, with_bar=not as_json)
 
     last = loop.run(main)
     if not as_json:
@@ -76,17 +77,26 @@ def _meant(job: str) -> tuple[str, OnProgress | None]:
     return written.name, written.on_progress
 
 
-def _print(point: CurvePoint) -> None:
-    sys.stdout.write(msgspec.json.encode(point).decode() + "\n")
-    sys.stdout.flush()
+def _printing(stop: asyncio.Event) -> OnProgress:
+    """Prints points; sets `stop` when nobody reads them any more."""
+    running = asyncio.get_running_loop()
+
+    def write(point: CurvePoint) -> None:
+        try:
+            sys.stdout.write(msgspec.json.encode(point).decode() + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            running.call_soon_threadsafe(stop.set)
+
+    return write
 
 
 async def _watched(
-    store: Store, name: str, told: list[Reports], console: Console | None, stop: asyncio.Event
+    store: Store, name: str, told: list[Reports], console: Console, stop: asyncio.Event, *, with_bar: bool
 ) -> JobStatus | None:
     """Returns how the job ended; None if `stop` was set before. An outage of Redis is waited for."""
     spec, away = await store.jobs.spec(name), False
-    with nullcontext() if console is None else TrainingProgress(console, spec.epochs) as shown:
+    with TrainingProgress(console, spec.epochs) if with_bar else nullcontext() as shown:
         while True:
             try:
                 # Before the points: what was recorded until the job ended is told.
@@ -99,7 +109,7 @@ async def _watched(
                     return status
                 away = False
             except StoreUnavailableError as error:
-                if console is not None and not away:
+                if not away:
                     console.print(f"{error}. Watching goes on when it is back.", style="yellow")
                 away = True
             if await loop.is_set_within(stop, REFRESH_SECONDS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -95,6 +96,25 @@ async def test_ctrl_c_ends_the_watching_while_on_progress_does_not_return(
     async with asyncio.timeout(PATIENCE_SECONDS):
         await watcher.communicate()
     assert watcher.returncode == 0
+
+
+@pytest.mark.redis
+async def test_a_watch_whose_lines_nobody_reads_ends(redis_server: RedisServer, tmp_path: Path) -> None:
+    store, run = await running(redis_server.url, variant(tmp_path, "digits", "unread"), "unread")
+    reading, writing = os.pipe()
+    command = [*COMMAND, "watch", "unread", "--redis", redis_server.url, "--json"]
+    watcher = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    os.close(reading)
+    await store.curve.record(run, "train", 1.0, 7, {"loss": 2.5})
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, errors = await watcher.communicate()
+    finally:
+        if watcher.returncode is None:
+            watcher.kill()
+    assert (watcher.returncode, errors) == (0, b"")
+    await store.close()
 
 
 async def watching(job: str, redis: str, *options: str) -> asyncio.subprocess.Process:
