@@ -22,8 +22,9 @@ diverge grow by less from one to the next."""
 FEW = 3
 """Of fewer replicas the first gradient of the job tells what is usual as well: one or two could say it alone."""
 
-STUCK = 128
-"""So many huge gradients in a row, and no other replica: it is the model that diverges."""
+STUCK, STUCK_MILLISECONDS = 128, 60_000
+"""So many huge gradients in a row, over so long, and no other replica: it is the model that diverges. One that pushes
+fast sends as many between two gradients of the others."""
 
 
 class Norms:
@@ -34,7 +35,7 @@ class Norms:
 
     def __init__(self, first: float = 0.0) -> None:
         """`first` is the norm of the first minibatch's gradient at the initial parameters; 0 if it is not known."""
-        self._first, self._huge = first, 0
+        self._first, self._huge, self._huge_milliseconds = first, 0, 0
         # Each with the number of the gradient. Ordered by when a replica was heard of: the longest silent is the first.
         self._norms: dict[str, tuple[float, int]] = {}
         self._seen = 0
@@ -47,18 +48,21 @@ class Norms:
         if len(self._norms) > REPLICAS:
             del self._norms[next(iter(self._norms))]
 
-    def is_huge(self, norm: float) -> bool:
-        """Whether a gradient of this norm is to be dropped."""
+    def is_huge(self, norm: float, milliseconds: int = 0) -> bool:
+        """Whether a gradient of this norm, heard of then, is to be dropped."""
         usual = self._usual()
         # Where most are zero, nobody knows what is usual.
         huge = 0 < FACTOR * usual < norm
+        if huge and not self._huge:
+            self._huge_milliseconds = milliseconds
         self._huge = self._huge + 1 if huge else 0
         return huge
 
-    @property
-    def are_stuck(self) -> bool:
+    def are_stuck(self, milliseconds: int) -> bool:
         """Whether nothing but huge gradients has come for long, of each replica that is there."""
-        return self._huge >= STUCK and min(self._recent()) > FACTOR * self._first > 0
+        if self._huge < STUCK or milliseconds - self._huge_milliseconds < STUCK_MILLISECONDS:
+            return False
+        return min(self._recent()) > FACTOR * self._first > 0
 
     def _usual(self) -> float:
         if self._first and len(self._recent()) < FEW:

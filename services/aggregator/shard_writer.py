@@ -227,10 +227,10 @@ class ShardWriter:
         bound = self._norms.bound / root if self._clips else math.inf
         if not self._clips:
             norm = transforms.norm(self._gradient) / root
-            is_huge = self._norms.is_huge(norm)
+            is_huge = self._norms.is_huge(norm, self._now)
             self._norms.note(replica, norm)
             if is_huge:
-                self.diverged = self.diverged or self._norms.are_stuck
+                self.diverged = self.diverged or self._norms.are_stuck(self._now)
                 return Outcome.HUGE
         step = self.version + 1
         norm = self._optimizer.update(

@@ -73,11 +73,18 @@ def test_a_model_near_its_end_does_not_make_an_ordinary_gradient_huge() -> None:
 
 
 def test_nothing_but_huge_gradients_for_long_is_a_model_that_diverges() -> None:
-    assert not known(*[("a", 1e4)] * (STUCK - 1)).are_stuck
-    assert known(*[("a", 1e4)] * STUCK).are_stuck
+    # All came at 0 ms.
+    assert not known(*[("a", 1e4)] * (STUCK - 1)).are_stuck(60_000)
+    assert known(*[("a", 1e4)] * STUCK).are_stuck(60_000)
     # Others are there, whose gradients are not.
-    assert not known(*[("b", 1.0), *[("a", 1e4)] * 60] * 5).are_stuck
-    assert not known(*[("a", 1e4)] * STUCK, ("a", 1.0)).are_stuck
+    assert not known(*[("b", 1.0), *[("a", 1e4)] * 60] * 5).are_stuck(60_000)
+    assert not known(*[("a", 1e4)] * STUCK, ("a", 1.0)).are_stuck(60_000)
+
+
+def test_many_huge_gradients_at_once_are_no_model_that_diverges() -> None:
+    # Others train: none of theirs came within this second.
+    others = [(f"{number}", 1.0) for number in range(8)] * 4
+    assert not known(*others, *[("a", 1e4)] * 1000).are_stuck(1_000)
 
 
 def of(*norms: float) -> list[tuple[str, float]]:

@@ -344,7 +344,8 @@ def test_where_nothing_but_huge_gradients_come_the_job_diverges_with_what_it_had
     assert outcome(shard, gradient(ones(1024))) == Outcome.APPLIED
     assert shard.take().version == 1
     for sequence in range(2, STUCK + 2):
-        assert outcome(shard, gradient(ones(1024, 1e4), sequence=sequence, version=1)) == Outcome.HUGE
+        frame = gradient(ones(1024, 1e4), sequence=sequence, version=1)
+        assert outcome(shard, frame, milliseconds=200_000 + 500 * sequence) == Outcome.HUGE
     assert shard.diverged
     commit = shard.take()
     assert (commit.version, commit.parameters[0]) == (1, -1.0)
