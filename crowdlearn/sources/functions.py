@@ -63,7 +63,8 @@ class Rows:
             # Copied: whoever yields may write the next row over this one.
             rows.append({key: value.copy() if isinstance(value, np.ndarray) else value for key, value in row.items()})
             if len(rows) == 1:
-                size = sum(getattr(value, "nbytes", 8) for value in row.values())
+                # Of a list as of an array: it has as many values.
+                size = sum(array.nbytes for array in _stacked(name, rows).values())
                 enough = min(ENOUGH_ROWS, max(1, BATCH_BYTES // max(1, size)))
             if len(rows) == enough:
                 yield _stacked(name, rows)

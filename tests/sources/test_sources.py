@@ -231,6 +231,11 @@ def test_a_row_may_be_written_over_the_last_one() -> None:
     assert columns["y"][:].tolist() == [0, 1, 2]
 
 
+def test_few_rows_of_long_lists_are_held_at_a_time() -> None:
+    long = Rows(lambda: ({"x": [0.5] * (1 << 16)} for _ in range(5)))
+    assert [len(batch["x"]) for batch in long.batches()] == [2, 2, 1]
+
+
 def test_columns_in_another_order_make_the_same_array(tmp_path: Path) -> None:
     written(tmp_path, "1.csv", b"a,b\n1,2\n")
     written(tmp_path, "2.csv", b"b,a\n4,3\n")
