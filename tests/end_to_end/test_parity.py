@@ -30,7 +30,7 @@ TYPICAL = 1e-5
 GPU_BACKENDS: tuple[Backend, ...] = ("webgpu", "webgl")
 GPU_MODELS = (
     *("relu", "gelu", "embedding", "gru", "transformer", "convolutional", "picked_cross_entropy"),
-    *("probits", "missing_values", "long_sum", "whole_products", "large_constants"),
+    *("probits", "missing_values", "undefined", "long_sum", "whole_products", "large_constants"),
 )
 GPU_EQUATIONS = tuple({each.primitive: name for name, each in reversed(EQUATIONS.items())}.values())
 """The first of each primitive: GPUs need not know NaN and infinity, which the later ones try."""

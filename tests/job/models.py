@@ -115,6 +115,22 @@ def missing_values(params, batch):
     return (jnp.nanmean(x, axis=0) ** 2).sum() + jnp.where(jnp.isnan(jnp.sqrt(x)), 0.0, x).mean()
 
 
+def undefined(params, batch):
+    """Counts what no number is: shading languages leave open what logarithms and powers of negative numbers are."""
+    x = batch["x"]
+    logs = jnp.log(x)
+    tried = (
+        logs,
+        jnp.log1p(2 * x),
+        jnp.arctanh(3 * x),
+        jnp.abs(x - 1) * x**0.7,
+        jax.nn.sigmoid(logs),
+        jax.lax.erf(logs),
+    )
+    share = sum((jnp.isnan(each).mean(axis=0) for each in tried), start=jnp.zeros(WIDTH))
+    return jnp.mean((share @ params["w"] - 1) ** 2)
+
+
 def long_sum(params, batch):
     """A mean of more elements than float32 can add up one after the other, in one row of a prime length."""
     return jnp.mean((batch["x"] * params["w"] - 1) ** 2)
@@ -426,6 +442,7 @@ MODELS = {
     "logistic_regression": Model(logistic_regression, REGRESSION, {"x": normal(ROWS, WIDTH), "positive": labels() > 1}),
     "probits": Model(probits, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "missing_values": Model(missing_values, REGRESSION, {"x": normal(ROWS, WIDTH)}),
+    "undefined": Model(undefined, REGRESSION, {"x": normal(ROWS, WIDTH)}),
     "long_sum": Model(long_sum, {"w": normal(1)}, {"x": np.full((1, 400_009), 0.1, np.float32)}),
     "whole_products": Model(whole_products, REGRESSION, {"words": WORDS}),
     "large_constants": Model(large_constants, REGRESSION, {"x": normal(ROWS, WIDTH)}),
