@@ -10,6 +10,9 @@ from services.cli.program_page import Answer, Backend, Case, Failure, ProgramPag
 LOAD = 600
 """Programs in one page load: kernels that a page has compiled stay in its memory."""
 
+GPU_ENDED = "Instance dropped"
+"""What Chromium says of all that a tab asks of a GPU whose process has ended: the next tab gets a new one."""
+
 Answers = dict[str, Answer | Failure]
 
 
@@ -27,7 +30,7 @@ class Tabs:
             return {}
         page = self._tab(len(cases))
         answers = page.run_all(cases, self.backend)
-        if not page.crashed:
+        if not page.crashed and not any(map(_has_lost_its_gpu, answers.values())):
             return answers
         self._close()
         if len(cases) == 1:
@@ -48,6 +51,10 @@ class Tabs:
         if self._page is not None:
             self._page.page.close()
         self._page = None
+
+
+def _has_lost_its_gpu(answer: Answer | Failure) -> bool:
+    return isinstance(answer, Failure) and GPU_ENDED in answer.reason
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tests.fuzz.operations import FAMILIES, OPERATIONS
 from tests.fuzz.oracle import EXACTLY, ROUNDED, Doubled
 from tests.fuzz.reference import prepare
 from tests.fuzz.shrinking import shrunk
-from tests.fuzz.tabs import Answers, Tabs
+from tests.fuzz.tabs import GPU_ENDED, Answers, Tabs
 from tests.fuzz.verdict import Verdict, judge
 
 LOSS = RandomLoss(
@@ -70,23 +70,24 @@ class Crashing:
 
     opened = 0
 
-    def __init__(self, bad: bytes) -> None:
+    def __init__(self, bad: bytes, reason: str) -> None:
         Crashing.opened += 1
-        self.crashed, self.page, self._bad = False, self, bad
+        self.crashed, self.page, self._bad, self._reason = False, self, bad, reason
 
     def close(self) -> None:
         pass
 
     def run_all(self, cases: Mapping[str, Case], backend: str) -> Answers:
-        self.crashed = any(case.program == self._bad for case in cases.values())
-        if self.crashed:
-            return dict.fromkeys(cases, Failure("Page crashed"))
+        if any(case.program == self._bad for case in cases.values()):
+            self.crashed = "Page" in self._reason
+            return dict.fromkeys(cases, Failure(self._reason))
         return dict.fromkeys(cases, Answer(1.0, np.zeros(0, np.float32), 0.0, ()))
 
 
-def test_a_tab_that_crashes_costs_only_its_program() -> None:
+@pytest.mark.parametrize("reason", ["Page crashed", f"OperationError: {GPU_ENDED} in popErrorScope"])
+def test_a_tab_that_crashes_costs_only_its_program(reason: str) -> None:
     cases = {str(i): Case(b"%d" % i, np.zeros(0, np.float32), ()) for i in range(8)}
-    answers = Tabs(cast(Any, lambda: Crashing(b"5")), "wasm").run(cases)
+    answers = Tabs(cast(Any, lambda: Crashing(b"5", reason)), "wasm").run(cases)
     assert [name for name, answer in answers.items() if isinstance(answer, Failure)] == ["5"]
     assert list(answers) == list(cases)
 
