@@ -39,8 +39,8 @@ WRONG = (
     + """
 class Wrong(Job):
     # What browsers are given is not what JAX computes: a thousandth too much in c.
-    def compile(self, *given):
-        return replace(super().compile(*given), program=of('other', 1.001).compile().program)
+    def compile(self, *given, **named):
+        return replace(super().compile(*given, **named), program=of('other', 1.001).compile().program)
 
 job = Wrong(name="wrong", params=of("x").params, loss=of("x").loss, data=of("x").data, batch_size=8)
 """

@@ -112,7 +112,7 @@ async def test_a_submission_that_is_cancelled_leaves_nothing_behind(store_url: s
     spec, stored = many_rows(), asyncio.Event()
     submission = asyncio.create_task(
         store.jobs.submit(
-            spec, b"{}", None, np.zeros(spec.size, "f4"), chunks(spec), [b"held"], lambda done, total: stored.set()
+            spec, b"{}", None, np.zeros(spec.size, "f4"), chunks(spec), [b"held"], lambda *_: stored.set()
         )
     )
     await stored.wait()
@@ -178,7 +178,7 @@ async def test_a_chunk_that_was_evicted_during_the_upload_is_missed(store_url: s
     with pytest.raises(SetupError, match="has lost 1 of 4 chunks while they were uploaded"):
         await store.jobs.submit(
             spec, b"{}", None, np.zeros(spec.size, "f4"), evicting(), [b"held out"],
-            lambda done, total: done == total and other.delete(keys.train_chunk(spec.run, 1)),
+            lambda done, total, _: done == total and other.delete(keys.train_chunk(spec.run, 1)),
         )  # fmt: skip
     assert other.keys() == []
     other.close()
