@@ -34,6 +34,9 @@ Command = Sequence[Any]
 COMMAND_TIMEOUT_SECONDS = 5.0
 """A healthy Redis answers in milliseconds; after this long it is as good as away."""
 
+CLOSED = "the handler is closed"
+"""How uvloop says that a connection was closed before something was written to it; redis-py hands that on."""
+
 UNAVAILABLE = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -273,6 +276,10 @@ class Connection:
                 f"{self.address} is a node of a cluster: name it redis+cluster://, or rediss+cluster://"
             ) from error
         except UNAVAILABLE as error:
+            raise self.unavailable(error) from error
+        except RuntimeError as error:
+            if CLOSED not in str(error):
+                raise
             raise self.unavailable(error) from error
         except exceptions.ResponseError as error:
             if not (str(error).startswith(UNAVAILABLE_CODES) or is_refusal(error) or is_elsewhere(error)):

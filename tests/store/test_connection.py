@@ -8,11 +8,14 @@ import uuid
 from pathlib import Path
 
 import pytest
+import redis.asyncio
+import uvloop
 
 from benchmarks.processes import RedisServer, free_port
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.store import Resync, Store, connect
 from crowdlearn.store.addresses import fake_server, without_password
+from crowdlearn.store.connection import Connection
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -40,6 +43,28 @@ async def test_an_address_that_is_none_is_a_setup_error(url: str) -> None:
 )
 def test_an_address_is_shown_as_it_may_be_given_again_without_its_password(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+def test_a_write_to_what_uvloop_has_closed_is_an_outage() -> None:
+    async def written() -> Exception:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.transport.abort()
+        await writer.wait_closed()
+        server.close()
+        try:
+            writer.transport.writelines([b"PING"])
+        except Exception as error:
+            return error
+        raise AssertionError("uvloop takes what nobody will get")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        error = runner.run(written())
+    connection = Connection(redis.asyncio.Redis(), redis.asyncio.Redis(), "redis://closed")
+    with pytest.raises(StoreUnavailableError, match="does not answer"), connection.answering():
+        raise error
+    with pytest.raises(RuntimeError, match="a mistake"), connection.answering():
+        raise RuntimeError("a mistake")
 
 
 async def test_an_outage_names_the_address_and_what_to_do_but_no_password() -> None:
