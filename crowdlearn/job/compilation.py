@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
@@ -28,7 +26,7 @@ from crowdlearn.program.signature import call_of
 from crowdlearn.program.trace import arranged
 from crowdlearn.program.tracing import as_browsers
 from crowdlearn.program.wide import Constant, as_written, require_narrow
-from crowdlearn.protocol import BatchLayout, Shard
+from crowdlearn.protocol import BatchLayout
 from crowdlearn.spec import CurvePoint, JobSpec, Target, parse_target
 
 if TYPE_CHECKING:
@@ -102,7 +100,6 @@ def _parts(job: Job, told: Told | None) -> _Parts:
 
 def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
     parameters, train, held_out, model = parts
-    shards = sharding.cut(parameters.flat.size, job.downpour.shard_size)
     return JobSpec(
         name=job.name,
         run=run,
@@ -110,7 +107,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         created_seconds=now,
         model=model.kind,
         parameters=parameters.arrays,
-        shards=shards,
+        shards=sharding.cut(parameters.flat.size, job.downpour.shard_size),
         batch=BatchLayout(job.batch_size, train.table.layout),
         training=job.downpour.training(job.optimizer, job.seed),
         optimizer=job.optimizer.spec(),
@@ -127,14 +124,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         patience=job.patience,
         min_improvement=job.min_improvement,
         initial_loss=model.initial_loss,
-        initial_norms=_norms(model, shards),
     )
-
-
-def _norms(model: CompiledModel, shards: Sequence[Shard]) -> tuple[float, ...]:
-    if model.first_gradient is None or not np.isfinite(model.first_gradient).all():
-        return ()
-    return tuple(float(np.linalg.norm(model.first_gradient[shard.slice].astype(np.float64))) for shard in shards)
 
 
 def _unmeasured(job: Job) -> tuple[str, ...]:
@@ -175,12 +165,11 @@ def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | N
     except JobError as error:
         # A notebook keeps an error's frames, and so what JAX made of arrays: `as_written` would find int32 in them.
         raise error.with_traceback(None)  # noqa: B904  # the same error
-    gradient = None if job.optimizer.spec().clips else _first_gradient(job, parameters, train.table)
     scored = _scoring(job, parameters, held_out) if held_out else None
     names = [array.name for array in parameters.arrays]
     notes = (*call_of(job.loss).notes, *idle_notes(program, names, origin.line_of_function(job.loss)))
     notes += (drawn,) if drawn else ()
-    return CompiledModel("program", encode(program), scored, notes, loss, gradient, drawn is not None)
+    return CompiledModel("program", encode(program), scored, notes, loss, draws_anew=drawn is not None)
 
 
 def _traced(job: Job, parameters: Parameters, train: Table) -> tuple[Program, float, str | None]:
@@ -234,17 +223,6 @@ def _first_loss(job: Job, parameters: Parameters, train: Table, written: list[Co
         line = line or origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}: {LOOK_FOR}")
     return loss, quiet.closed
-
-
-def _first_gradient(job: Job, parameters: Parameters, train: Table) -> Vector:
-    """float32, flat: of the first minibatch. By it the service knows what is huge where nothing is clipped."""
-    jax = import_jax()
-    assert job.loss is not None
-    with as_browsers(jax), origin.blamed_on("the gradient of the first minibatch", function=job.loss):
-        inputs = _inputs(job, parameters, train)
-        quiet = Quiet(arranged(call_of(job.loss), parameters.tree), *inputs)
-        slopes = jax.jit(jax.grad(quiet.run))(*inputs)
-    return np.concatenate([np.ravel(np.asarray(slope, np.float32)) for slope in slopes])
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:

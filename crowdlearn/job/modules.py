@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crowdlearn import module
-from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Chunks
 from crowdlearn.job import scoring
 from crowdlearn.job.parameters import Parameters
@@ -27,8 +26,6 @@ class CompiledModel:
     scored: Scoring | None
     warnings: tuple[str, ...] = ()
     initial_loss: float | None = None
-    first_gradient: Vector | None = None
-    """float32, flat: of the first minibatch; None where gradients are clipped, or Node would have to compute it."""
     draws_anew: bool = False
 
 

@@ -19,23 +19,13 @@ FACTOR = 1000.0
 diverge grow by less from one to the next."""
 
 
-FEW = 3
-"""Of fewer replicas the first gradient of the job tells what is usual as well: one or two could say it alone."""
-
-STUCK, STUCK_MILLISECONDS = 128, 60_000
-"""So many huge gradients in a row, over so long, and no other replica: it is the model that diverges. One that pushes
-fast sends as many between two gradients of the others."""
-
-
 class Norms:
     """The norms of the last gradients of a shard's replicas, each over the square root of how many minibatches it sums.
 
     Of minibatches that have nothing in common but noise this is the norm of one.
     """
 
-    def __init__(self, first: float = 0.0) -> None:
-        """`first` is the norm of the first minibatch's gradient at the initial parameters; 0 if it is not known."""
-        self._first, self._huge, self._huge_milliseconds = first, 0, 0
+    def __init__(self) -> None:
         # Each with the number of the gradient. Ordered by when a replica was heard of: the longest silent is the first.
         self._norms: dict[str, tuple[float, int]] = {}
         self._seen = 0
@@ -48,26 +38,10 @@ class Norms:
         if len(self._norms) > REPLICAS:
             del self._norms[next(iter(self._norms))]
 
-    def is_huge(self, norm: float, milliseconds: int = 0) -> bool:
-        """Whether a gradient of this norm, heard of then, is to be dropped."""
-        usual = self._usual()
+    def is_huge(self, norm: float) -> bool:
+        """Whether a gradient of this norm is to be dropped."""
         # Where most are zero, nobody knows what is usual.
-        huge = 0 < FACTOR * usual < norm
-        if huge and not self._huge:
-            self._huge_milliseconds = milliseconds
-        self._huge = self._huge + 1 if huge else 0
-        return huge
-
-    def are_stuck(self, milliseconds: int) -> bool:
-        """Whether nothing but huge gradients has come for long, of each replica that is there."""
-        if self._huge < STUCK or milliseconds - self._huge_milliseconds < STUCK_MILLISECONDS:
-            return False
-        return min(self._recent()) > FACTOR * self._first > 0
-
-    def _usual(self) -> float:
-        if self._first and len(self._recent()) < FEW:
-            return max(self._first, statistics.median_low([self._first, *self._recent()]))
-        return self._median() if self._seen >= ENOUGH else self._first
+        return self._seen >= ENOUGH and 0 < FACTOR * self._median() < norm
 
     @property
     def bound(self) -> float:
@@ -81,10 +55,7 @@ class Norms:
     def _median(self) -> float:
         """Of the replicas of the last gradients, if these are a crowd: names that one has had before and left would
         outvote those who train, zeros stop the training, or let pass what is huge."""
-        recent = self._recent()
+        recent = [norm for norm, number in self._norms.values() if number > self._seen - REPLICAS]
         norms = recent if len(recent) >= CROWD else [norm for norm, _ in self._norms.values()]
         # The lower of two in the middle: of two replicas one does not outvote the other.
         return statistics.median_low(norms) if norms else 0.0
-
-    def _recent(self) -> list[float]:
-        return [norm for norm, number in self._norms.values() if number > self._seen - REPLICAS]

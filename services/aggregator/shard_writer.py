@@ -82,7 +82,7 @@ class ShardWriter:
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
         self._book = Book(partial(rows_of, spec), state.ledger)
         self._clips = spec.optimizer.clips
-        self._norms = Norms(spec.initial_norms[shard] if spec.initial_norms else 0.0)
+        self._norms = Norms()
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
         self._aside = aside
         self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
@@ -93,8 +93,7 @@ class ShardWriter:
         self.now_milliseconds = math.inf
         """Redis's time when entries were read; what came with an id that was made up counts as heard then."""
         self.diverged = False
-        """Whether `take` found values that are not finite, or nothing but huge gradients comes. From then on only
-        offsets and sequence numbers move."""
+        """Whether `take` found values that are not finite. From then on only offsets and sequence numbers move."""
 
     def absorb(self, entries: Sequence[StreamEntry]) -> Absorbed:
         """Applies entries that follow `offset` in their order.
@@ -227,10 +226,9 @@ class ShardWriter:
         bound = self._norms.bound / root if self._clips else math.inf
         if not self._clips:
             norm = transforms.norm(self._gradient) / root
-            is_huge = self._norms.is_huge(norm, self._now)
+            is_huge = self._norms.is_huge(norm)
             self._norms.note(replica, norm)
             if is_huge:
-                self.diverged = self.diverged or self._norms.are_stuck(self._now)
                 return Outcome.HUGE
         step = self.version + 1
         norm = self._optimizer.update(

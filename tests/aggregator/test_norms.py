@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from crowdlearn.spec import CROWD
-from services.aggregator.norms import ENOUGH, REPLICAS, STUCK, Norms
+from services.aggregator.norms import ENOUGH, REPLICAS, Norms
 
 
 def after(*norms: tuple[str, float]) -> Norms:
@@ -45,46 +45,6 @@ def test_beside_gradients_of_zeros_nobody_knows_what_is_usual() -> None:
 def test_who_was_silent_for_longest_is_forgotten() -> None:
     crowd = [(f"{n}", 1e30) for n in range(REPLICAS)]
     assert not after(*[("a", 1.0)] * ENOUGH, *crowd).is_huge(1e30)
-
-
-def known(*norms: tuple[str, float], first: float = 1.0) -> Norms:
-    """The same, of a job whose first gradient has this norm, as the writer asks and notes."""
-    seen = Norms(first)
-    for replica, norm in norms:
-        seen.is_huge(norm)
-        seen.note(replica, norm)
-    return seen
-
-
-def test_the_first_gradient_of_a_job_tells_what_is_huge_before_any_other() -> None:
-    assert known().is_huge(1001.0)
-    assert not known().is_huge(999.0)
-    assert not known(first=0.0).is_huge(1e30)
-
-
-def test_one_replica_alone_does_not_make_the_huge_usual() -> None:
-    assert known(*[("a", 1e30)] * 100).is_huge(1e30)
-    assert known(*[("a", 1.0)] * 9, *[("b", 1e30)] * 100).is_huge(1e30)
-    assert not known(("a", 1e6), ("b", 1e6)).is_huge(1e6)
-
-
-def test_a_model_near_its_end_does_not_make_an_ordinary_gradient_huge() -> None:
-    assert not known(*[("a", 1e-6)] * 20).is_huge(1.0)
-
-
-def test_nothing_but_huge_gradients_for_long_is_a_model_that_diverges() -> None:
-    # All came at 0 ms.
-    assert not known(*[("a", 1e4)] * (STUCK - 1)).are_stuck(60_000)
-    assert known(*[("a", 1e4)] * STUCK).are_stuck(60_000)
-    # Others are there, whose gradients are not.
-    assert not known(*[("b", 1.0), *[("a", 1e4)] * 60] * 5).are_stuck(60_000)
-    assert not known(*[("a", 1e4)] * STUCK, ("a", 1.0)).are_stuck(60_000)
-
-
-def test_many_huge_gradients_at_once_are_no_model_that_diverges() -> None:
-    # Others train: none of theirs came within this second.
-    others = [(f"{number}", 1.0) for number in range(8)] * 4
-    assert not known(*others, *[("a", 1e4)] * 1000).are_stuck(1_000)
 
 
 def of(*norms: float) -> list[tuple[str, float]]:

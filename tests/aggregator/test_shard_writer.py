@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from crowdlearn import codecs
 from crowdlearn.frames import HEADER_BYTES, Frame, Kind, pack
 from crowdlearn.spec import OptimizerSpec
 from crowdlearn.store import Applied, StreamEntry
-from services.aggregator.norms import STUCK
 from services.aggregator.shard_writer import Outcome, ShardWriter
 from tests.aggregator.conftest import OTHER, PLAIN_SGD, REPLICA, entry, fresh, gradient, job, ones
 
@@ -322,33 +320,6 @@ def test_three_huge_gradients_do_not_end_a_job_that_clips_nothing() -> None:
     commit = shard.take()
     assert (shard.diverged, commit.version, commit.parameters[0]) == (False, 9, -9.0)
     assert outcome(shard, gradient(ones(1024), sequence=13, version=9), milliseconds=200_100) == Outcome.APPLIED
-
-
-def unclipped() -> ShardWriter:
-    """Shard 0 of a job that clips nothing, and whose first gradient is of norm 32, as ones are."""
-    spec = msgspec.structs.replace(job(), initial_norms=(32.0, 32.0, 32.0))
-    return ShardWriter(spec, 0, fresh(spec), REMEMBER_SECONDS)
-
-
-def test_the_first_gradients_of_all_may_be_huge_and_end_nothing() -> None:
-    shard = unclipped()
-    for sequence in (1, 2, 3):
-        assert outcome(shard, gradient(ones(1024, 1e30), sequence=sequence)) == Outcome.HUGE
-    assert outcome(shard, gradient(ones(1024)), OTHER) == Outcome.APPLIED
-    commit = shard.take()
-    assert (shard.diverged, commit.version, commit.parameters[0]) == (False, 1, -1.0)
-
-
-def test_where_nothing_but_huge_gradients_come_the_job_diverges_with_what_it_had() -> None:
-    shard = unclipped()
-    assert outcome(shard, gradient(ones(1024))) == Outcome.APPLIED
-    assert shard.take().version == 1
-    for sequence in range(2, STUCK + 2):
-        frame = gradient(ones(1024, 1e4), sequence=sequence, version=1)
-        assert outcome(shard, frame, milliseconds=200_000 + 500 * sequence) == Outcome.HUGE
-    assert shard.diverged
-    commit = shard.take()
-    assert (commit.version, commit.parameters[0]) == (1, -1.0)
 
 
 def test_in_a_crowd_a_gradient_at_the_clip_bound_weighs_no_more_than_others() -> None:
