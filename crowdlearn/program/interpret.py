@@ -94,9 +94,13 @@ def _inside(shift: Array) -> Any:
     return shift.astype("uint32") < 32
 
 
+def _bits(x: Array) -> Array:
+    return x.view(f"uint{8 * x.itemsize}").astype("uint32")
+
+
 def _shift_right_arithmetic(x: Array, y: Array) -> Array:
-    signed = x.view("int32") >> np.where(_inside(y), y, 31).astype("int32")
-    return np.asarray(signed).view(x.dtype)
+    signed = x.view(f"int{8 * x.itemsize}").astype("int32") >> np.where(_inside(y), y, 31).astype("int32")
+    return np.asarray(signed).astype(x.dtype)
 
 
 def _broadcast_in_dim(x: Array, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...]) -> Array:
@@ -208,11 +212,9 @@ MEANINGS: dict[str, Meaning] = {
     "xor": np.bitwise_xor,
     "not": np.invert,
     "shift_left": lambda x, y: np.where(_inside(y), x << (y & 31), 0).astype(x.dtype),
-    "shift_right_logical": lambda x, y: np.where(_inside(y), x.view("uint32") >> (y & 31).astype("uint32"), 0).astype(
-        x.dtype
-    ),
+    "shift_right_logical": lambda x, y: np.where(_inside(y), _bits(x) >> (y & 31).astype("uint32"), 0).astype(x.dtype),
     "shift_right_arithmetic": _shift_right_arithmetic,
-    "population_count": lambda x: np.bitwise_count(x.view("uint32")).astype(x.dtype),
+    "population_count": lambda x: np.bitwise_count(_bits(x)).astype(x.dtype),
     "bitcast_convert_type": lambda x, *, dtype: x.view(dtype),
     "neg": np.negative,
     "abs": np.abs,
