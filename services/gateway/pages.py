@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections import OrderedDict
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from crowdlearn.errors import StoreUnavailableError, UnknownJobError
+from crowdlearn.errors import UnknownJobError
 from crowdlearn.protocol import RUN_ID
 from crowdlearn.spec import JOB_NAME, JobStatus
 from crowdlearn.store import Store, status
+from crowdlearn.store.faults import Faults
 from services.gateway.bodies import Body, StatusBody, encoded
 from services.gateway.bundle import MEDIA_TYPES, Asset, Bundle, asset
 from services.gateway.door import Door
 from services.gateway.recent import Recent
 from services.gateway.responses import IMMUTABLE, REVALIDATED, body, error, served
-
-log = logging.getLogger(__name__)
 
 STATUS_SECONDS = 1.0
 """How old a status may be: a crowd of viewers costs one read a second."""
@@ -52,8 +51,7 @@ class Pages:
         self._door = Door(READS_AT_ONCE)
         self._statuses: Recent[str, StatusBody] = Recent(STATUS_SECONDS)
         self._lists: Recent[None, Body] = Recent(STATUS_SECONDS)
-        self._unlisted: set[str] = set()
-        """Those that the log has named."""
+        self._faults = Faults()
         self._programs: OrderedDict[str, Asset] = OrderedDict()
         self._reading: Recent[str, Asset] = Recent(STATUS_SECONDS)
 
@@ -125,17 +123,9 @@ class Pages:
         statuses: list[JobStatus] = []
         async with self._door.enter():
             for name in (await self._store.jobs.names())[:MAX_LISTED]:
-                try:
+                # What is in Redis of one job is no reason to show none; nor is one that went since it was listed.
+                with self._faults.contained(f"the status of job={name}"), suppress(UnknownJobError):
                     statuses.append(await status(self._store, name, with_curve=False))
-                except UnknownJobError:
-                    continue  # replaced or expired since it was listed
-                except StoreUnavailableError:
-                    raise
-                except Exception as failure:
-                    # What is in Redis of one job is no reason to show none.
-                    if name not in self._unlisted:
-                        log.exception("job=%s has no status and is not listed: %s", name, failure)
-                    self._unlisted.add(name)
         return encoded({"jobs": statuses})
 
     def _file(self, request: Request, name: str, folder: str) -> Response:

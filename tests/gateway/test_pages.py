@@ -158,7 +158,7 @@ async def test_a_job_that_has_no_status_hides_no_other(
     await store._connection.call("SET", keys.curve("000000000001"), "no stream")
     listed = (await http.get("/jobs")).json()["jobs"]
     assert [status["job"] for status in listed] == ["small"]
-    assert "job=broken has no status and is not listed" in caplog.text
+    assert "failed, and will be tried again: the status of job=broken" in caplog.text
 
 
 async def test_a_gateway_is_alive_and_ready(http: httpx.AsyncClient) -> None:
