@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crowdlearn import module
-from crowdlearn.dataset import Chunks
+from crowdlearn.chunks import Chunks
 from crowdlearn.job import scoring
 from crowdlearn.job.parameters import Parameters
 from crowdlearn.job.scoring import Scoring
