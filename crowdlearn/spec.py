@@ -153,6 +153,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a scoring has to be better by, for `patience`."""
     initial_loss: float | None = None
     """The training loss of an untrained model; None if nobody has computed it."""
+    initial_norms: tuple[float, ...] = ()
+    """Where nothing clips: of each shard the norm of the first minibatch's gradient, before the training; or none."""
     resumed: int = 0
     """How often the run went on after its end."""
     paused_seconds: float = 0.0

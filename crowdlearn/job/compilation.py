@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from crowdlearn import chunks, dataset, sharding
-from crowdlearn.chunks import Chunks
+import numpy as np
+
+from crowdlearn import dataset, sharding
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import Table, Told
+from crowdlearn.dataset import Chunks, Table, Told
 from crowdlearn.errors import JobError
 from crowdlearn.job import modules, prediction, scoring
 from crowdlearn.job.idle import idle_notes
@@ -27,7 +28,7 @@ from crowdlearn.program.signature import call_of
 from crowdlearn.program.trace import arranged
 from crowdlearn.program.tracing import as_browsers
 from crowdlearn.program.wide import Constant, as_written, require_narrow
-from crowdlearn.protocol import BatchLayout
+from crowdlearn.protocol import BatchLayout, Shard
 from crowdlearn.spec import CurvePoint, JobSpec, Target, parse_target
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _parts(job: Job, told: Told | None) -> _Parts:
 
 def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
     parameters, train, held_out, model = parts
+    shards = sharding.cut(parameters.flat.size, job.downpour.shard_size)
     return JobSpec(
         name=job.name,
         run=run,
@@ -108,7 +110,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         created_seconds=now,
         model=model.kind,
         parameters=parameters.arrays,
-        shards=sharding.cut(parameters.flat.size, job.downpour.shard_size),
+        shards=shards,
         batch=BatchLayout(job.batch_size, train.table.layout),
         training=job.downpour.training(job.optimizer, job.seed),
         optimizer=job.optimizer.spec(),
@@ -125,7 +127,14 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         patience=job.patience,
         min_improvement=job.min_improvement,
         initial_loss=model.initial_loss,
+        initial_norms=_norms(model, shards),
     )
+
+
+def _norms(model: CompiledModel, shards: Sequence[Shard]) -> tuple[float, ...]:
+    if model.first_gradient is None or not np.isfinite(model.first_gradient).all():
+        return ()
+    return tuple(float(np.linalg.norm(model.first_gradient[shard.slice].astype(np.float64))) for shard in shards)
 
 
 def _unmeasured(job: Job) -> tuple[str, ...]:
@@ -141,7 +150,7 @@ def _train(job: Job, told: Told | None) -> Chunks:
     table = dataset.read(job.data.train, "training", told)
     if table.rows < job.batch_size:
         raise JobError(f"batch_size expects at most {table.rows:,}, the training rows, got {job.batch_size:,}")
-    return chunks.shuffled(table, chunks.train_chunk_rows(table, job.batch_size), job.seed)
+    return dataset.shuffled(table, dataset.train_chunk_rows(table, job.batch_size), job.seed)
 
 
 def _held_out(job: Job, train: Table, told: Told | None) -> Chunks | None:
@@ -156,7 +165,7 @@ def _held_out(job: Job, train: Table, told: Told | None) -> Chunks | None:
             raise JobError(
                 f"held-out array {expected.name} expects {what}, got {got.shape if got else 'no such array'}"
             )
-    return chunks.in_order(table, chunks.held_out_chunk_rows(table))
+    return dataset.in_order(table, dataset.held_out_chunk_rows(table))
 
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
@@ -166,11 +175,12 @@ def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | N
     except JobError as error:
         # A notebook keeps an error's frames, and so what JAX made of arrays: `as_written` would find int32 in them.
         raise error.with_traceback(None)  # noqa: B904  # the same error
+    gradient = None if job.optimizer.spec().clips else _first_gradient(job, parameters, train.table)
     scored = _scoring(job, parameters, held_out) if held_out else None
     names = [array.name for array in parameters.arrays]
     notes = (*call_of(job.loss).notes, *idle_notes(program, names, origin.line_of_function(job.loss)))
     notes += (drawn,) if drawn else ()
-    return CompiledModel("program", encode(program), scored, notes, loss, draws_anew=drawn is not None)
+    return CompiledModel("program", encode(program), scored, notes, loss, gradient, drawn is not None)
 
 
 def _traced(job: Job, parameters: Parameters, train: Table) -> tuple[Program, float, str | None]:
@@ -224,6 +234,17 @@ def _first_loss(job: Job, parameters: Parameters, train: Table, written: list[Co
         line = line or origin.line_of_function(job.loss)
         raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}: {LOOK_FOR}")
     return loss, quiet.closed
+
+
+def _first_gradient(job: Job, parameters: Parameters, train: Table) -> Vector:
+    """float32, flat: of the first minibatch. By it the service knows what is huge where nothing is clipped."""
+    jax = import_jax()
+    assert job.loss is not None
+    with as_browsers(jax), origin.blamed_on("the gradient of the first minibatch", function=job.loss):
+        inputs = _inputs(job, parameters, train)
+        quiet = Quiet(arranged(call_of(job.loss), parameters.tree), *inputs)
+        slopes = jax.jit(jax.grad(quiet.run))(*inputs)
+    return np.concatenate([np.ravel(np.asarray(slope, np.float32)) for slope in slopes])
 
 
 def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crowdlearn import module
-from crowdlearn.chunks import Chunks
+from crowdlearn.codecs import Vector
+from crowdlearn.dataset import Chunks
 from crowdlearn.job import scoring
 from crowdlearn.job.parameters import Parameters
 from crowdlearn.job.scoring import Scoring
@@ -26,6 +27,8 @@ class CompiledModel:
     scored: Scoring | None
     warnings: tuple[str, ...] = ()
     initial_loss: float | None = None
+    first_gradient: Vector | None = None
+    """float32, flat: of the first minibatch; None where gradients are clipped, or Node would have to compute it."""
     draws_anew: bool = False
 
 

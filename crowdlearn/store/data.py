@@ -14,12 +14,16 @@ from crowdlearn.store.faults import answer
 from crowdlearn.store.shard_state import read_applied
 from crowdlearn.store.streams import milliseconds_of
 
-FIRST_WARMUP_SECONDS = 30.0
-"""The right to warm a run up lasts so long before the first gradient: a phone loads and compiles the model first."""
+BEGIN_SECONDS = 5.0
+"""Each time that no gradient has come for so long, one more replica may begin to warm a run up: who began may be a
+phone that compiles the model first, or may never push."""
 
 WARMUP_SECONDS = 10.0
-"""And so long after each gradient: a replica that hangs, or died with its gateway, holds the others up no longer."""
+"""The right to warm a run up lasts so long after each gradient that follows one which was applied: a replica that
+hangs, died with its gateway, or sends what nobody can apply, holds the others up no longer."""
 
+REMEMBER_WARMUP_SECONDS = 60.0
+"""And so long it is remembered who had it."""
 
 MOST_HELD = 64
 """Leases of one replica that are not trained, unless its gateway says otherwise."""
@@ -159,16 +163,17 @@ class Data:
         has wanted it for `lease_seconds` since it expired. It gets none over `most` that are not trained, and no more
         than `turns` say, but for those that are leased a second time.
 
-        While a run is `warming`, the holder gets leases only if nobody else has the right to warm the run up, which it
-        then has for FIRST_WARMUP_SECONDS.
+        While a run is `warming`, the holder gets leases only if it has the right to warm the run up, or if nobody has,
+        and no other began to BEGIN_SECONDS ago: after each wait of that one more may begin.
         """
         run, total = spec.run, spec.epochs * spec.train_chunks
         names = (keys.work(run), keys.leases(run), keys.warmup(run), keys.state(run), keys.grants(run))
         first_expiry, *found = await self._connection.run(
             scripts.LEASE_CHUNKS, (*names, keys.held(run, holder.replica)), count, total,
-            _milliseconds(lease_seconds), holder.replica, int(warming), _milliseconds(FIRST_WARMUP_SECONDS),
+            _milliseconds(lease_seconds), holder.replica, int(warming), _milliseconds(BEGIN_SECONDS),
             _milliseconds(HELD_SECONDS), holder.socket, most,
             turns.costs, turns.saves, turns.first, _milliseconds(turns.stall_seconds),
+            _milliseconds(REMEMBER_WARMUP_SECONDS),
         )  # fmt: skip
         if found:
             return [Granted(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
@@ -212,13 +217,17 @@ class Data:
         scores = await self._connection.batch([("ZSCORE", keys.leases(run), ordinal) for ordinal in ordinals])
         return {ordinal for ordinal, score in zip(ordinals, scores, strict=True) if score is not None}
 
-    async def warm_up(self, run: str, replica: str) -> bool:
-        """Takes or extends the right to warm a run up, for a replica that has a gradient; False if another has it."""
-        right = round(WARMUP_SECONDS * 1000)
-        return bool(await self._connection.run(scripts.WARM_UP, (keys.warmup(run),), replica, right))
+    async def warm_up(self, run: str, replica: str, progress: int) -> bool:
+        """Takes or extends the right to warm a run up, for a replica that has a gradient; False if it has none.
+
+        `progress` are the run's versions so far: the right is only extended where gradients were applied since.
+        """
+        times = (_milliseconds(REMEMBER_WARMUP_SECONDS),)
+        right = _milliseconds(WARMUP_SECONDS)
+        return bool(await self._connection.run(scripts.WARM_UP, (keys.warmup(run),), replica, right, progress, *times))
 
     async def end_warm_up(self, run: str, replica: str) -> bool:
-        """Gives the right to warm a run up back; False if the replica did not have it."""
+        """Gives the right to warm a run up back, or the turn to begin with it; False if the replica had neither."""
         return bool(await self._connection.run(scripts.END_WARM_UP, (keys.warmup(run),), replica))
 
     async def extend(self, run: str, ordinals: Sequence[int], lease_seconds: float) -> None:

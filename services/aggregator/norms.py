@@ -19,13 +19,19 @@ FACTOR = 1000.0
 diverge grow by less from one to the next."""
 
 
+FEW = 3
+"""Of fewer replicas the job's first gradient tells what is usual as well: one or two could say it alone."""
+
+
 class Norms:
     """The norms of the last gradients of a shard's replicas, each over the square root of how many minibatches it sums.
 
     Of minibatches that have nothing in common but noise this is the norm of one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: float = 0.0) -> None:
+        """`first` is the norm of the first minibatch's gradient at the initial parameters; 0 if it is not known."""
+        self._first = first
         # Each with the number of the gradient. Ordered by when a replica was heard of: the longest silent is the first.
         self._norms: dict[str, tuple[float, int]] = {}
         self._seen = 0
@@ -38,10 +44,19 @@ class Norms:
         if len(self._norms) > REPLICAS:
             del self._norms[next(iter(self._norms))]
 
-    def is_huge(self, norm: float) -> bool:
-        """Whether a gradient of this norm is to be dropped."""
+    def is_huge(self, norm: float, *, alone: bool = False) -> bool:
+        """Whether a gradient of this norm is to be dropped.
+
+        Of a replica that trains `alone` it is not the first gradient that tells: its model may diverge.
+        """
+        usual = self._median() if self._seen >= ENOUGH else 0.0
+        if self._first and not alone:
+            recent = self._recent()
+            if self._seen < ENOUGH or len(recent) < FEW:
+                # At least the first: gradients of a model near its end are small.
+                usual = max(self._first, statistics.median_low([self._first, *recent]))
         # Where most are zero, nobody knows what is usual.
-        return self._seen >= ENOUGH and 0 < FACTOR * self._median() < norm
+        return 0 < FACTOR * usual < norm
 
     @property
     def bound(self) -> float:
@@ -55,7 +70,10 @@ class Norms:
     def _median(self) -> float:
         """Of the replicas of the last gradients, if these are a crowd: names that one has had before and left would
         outvote those who train, zeros stop the training, or let pass what is huge."""
-        recent = [norm for norm, number in self._norms.values() if number > self._seen - REPLICAS]
+        recent = self._recent()
         norms = recent if len(recent) >= CROWD else [norm for norm, _ in self._norms.values()]
         # The lower of two in the middle: of two replicas one does not outvote the other.
         return statistics.median_low(norms) if norms else 0.0
+
+    def _recent(self) -> list[float]:
+        return [norm for norm, number in self._norms.values() if number > self._seen - REPLICAS]

@@ -51,6 +51,13 @@ class Remembered:
         self._applied[replica] = self._changed[replica] = Applied(max(known, sequence), milliseconds)
         return sequence > known
 
+    def is_alone(self, milliseconds: int) -> bool:
+        """Whether nobody but who was heard last was heard since stream time `milliseconds`."""
+        latest = reversed(self._applied.values())
+        next(latest, None)
+        other = next(latest, None)
+        return other is None or other.milliseconds < milliseconds
+
     def take_changes(self) -> tuple[dict[str, Applied], list[str]]:
         """What changed since the last call: replicas heard of, and replicas forgotten."""
         changes = self._changed, self._dropped

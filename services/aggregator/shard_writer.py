@@ -25,6 +25,9 @@ from services.aggregator.remembered import Remembered
 FUTURE_MILLISECONDS = 86_400_000
 """An id so far ahead of the clock was not made by Redis; clocks of two machines may differ by hours."""
 
+ALONE_MILLISECONDS = 60_000
+"""A replica trains alone if no other was heard for so long."""
+
 
 class Outcome(StrEnum):
     """What became of an entry; the label of crowdlearn_gradients_total."""
@@ -82,7 +85,7 @@ class ShardWriter:
         self._remembered = Remembered(state.applied, state.manifest.forgotten, round(remember_seconds * 1000))
         self._book = Book(partial(rows_of, spec), state.ledger)
         self._clips = spec.optimizer.clips
-        self._norms = Norms()
+        self._norms = Norms(spec.initial_norms[shard] if spec.initial_norms else 0.0)
         # Every gradient is decoded into the same buffer: it stays in cache, and nothing is allocated.
         self._aside = aside
         self._now = max((applied.milliseconds for applied in state.applied.values()), default=0)
@@ -226,7 +229,9 @@ class ShardWriter:
         bound = self._norms.bound / root if self._clips else math.inf
         if not self._clips:
             norm = transforms.norm(self._gradient) / root
-            is_huge = self._norms.is_huge(norm)
+            # Nobody's first gradient is of a model that diverges.
+            alone = self.version > 0 and self._remembered.is_alone(self._now - ALONE_MILLISECONDS)
+            is_huge = self._norms.is_huge(norm, alone=alone)
             self._norms.note(replica, norm)
             if is_huge:
                 return Outcome.HUGE

@@ -59,8 +59,11 @@ class TrainingCurve:
 
 
 def _inside(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which lie within the fences; where the quartiles are equal, those of a wider range that is none."""
-    for share in (25, 10, 5, 0):
+    """Which lie within the fences; where the quartiles are equal, those of a wider range.
+
+    Where nine of ten are equal nothing tells how far another may be from them: it is left out.
+    """
+    for share in (25, 10, 5):
         # Values that somebody said, rather than means of two: of three or four, too, one is far out.
         low, high = np.percentile(values, [share, 100 - share], method="closest_observation")
         if low < high:

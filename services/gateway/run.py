@@ -273,6 +273,11 @@ class Run:
         for member in list(self.members):
             member.hang_up(Close.UNKNOWN_JOB, f"job {self.spec.name} is no longer there")
 
+    @property
+    def warmup_progress(self) -> int:
+        """How many versions of the warm-up there have been, of all shards."""
+        return sum(min(shard.newest, self.spec.warmup) for shard in self._shards)
+
     def _is_warming(self) -> bool:
         return any(shard.newest < self.spec.warmup for shard in self._shards)
 

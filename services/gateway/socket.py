@@ -251,9 +251,10 @@ class ReplicaSocket:
             self._session.vouch(shard, now())
         if self._leases.allotment is not None and shard in self._leases.allotment.unknown:
             await self._account(self._run, shard)
-        warms = self._run.warming and self._session.may_warm_up(data, now())
-        if warms and await self._gateway.store.data.warm_up(self._run.spec.run, self._session.replica):
-            self._session.warm(now())
+        if self._run.warming and self._session.may_warm_up(data, now()):
+            spec, progress = self._run.spec, self._run.warmup_progress
+            if await self._gateway.store.data.warm_up(spec.run, self._session.replica, progress):
+                self._session.warm(now())
         action = self._session.frame(data, now(), asked=True)
         if not self._performed(action):
             await self._perform(action, data)

@@ -47,6 +47,38 @@ def test_who_was_silent_for_longest_is_forgotten() -> None:
     assert not after(*[("a", 1.0)] * ENOUGH, *crowd).is_huge(1e30)
 
 
+def known(*norms: tuple[str, float], first: float = 1.0) -> Norms:
+    """After gradients of these replicas and norms, in a job whose first gradient has the norm `first`."""
+    seen = Norms(first)
+    for replica, norm in norms:
+        seen.note(replica, norm)
+    return seen
+
+
+def test_the_first_gradient_of_a_job_tells_what_is_huge_before_any_other() -> None:
+    assert known().is_huge(1001.0)
+    assert not known().is_huge(999.0)
+    assert not known(first=0.0).is_huge(1e30)
+
+
+def test_one_or_two_replicas_alone_do_not_make_the_huge_usual() -> None:
+    assert known(*[("a", 1e30)] * 100).is_huge(1e30)
+    assert known(*[("a", 1.0)] * 9, *[("b", 1e30)] * 60).is_huge(1e30)
+
+
+def test_gradients_of_two_that_have_grown_are_usual() -> None:
+    assert not known(("a", 1e6), ("b", 1e6)).is_huge(1e6)
+
+
+def test_a_model_near_its_end_does_not_make_an_ordinary_gradient_huge() -> None:
+    assert not known(*[("a", 1e-6)] * 20).is_huge(1.0)
+
+
+def test_one_who_trains_alone_may_diverge() -> None:
+    assert not known(*[("a", 1e6)] * 9).is_huge(1e8, alone=True)
+    assert known(*[("a", 1e6)] * 9).is_huge(1e10, alone=True)
+
+
 def of(*norms: float) -> list[tuple[str, float]]:
     """Gradients of these norms, twice, each of a replica of its own."""
     return [(f"{number}", norm) for number, norm in enumerate(norms)] * 2

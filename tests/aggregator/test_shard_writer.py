@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -320,6 +321,40 @@ def test_three_huge_gradients_do_not_end_a_job_that_clips_nothing() -> None:
     commit = shard.take()
     assert (shard.diverged, commit.version, commit.parameters[0]) == (False, 9, -9.0)
     assert outcome(shard, gradient(ones(1024), sequence=13, version=9), milliseconds=200_100) == Outcome.APPLIED
+
+
+def unclipped() -> ShardWriter:
+    """Shard 0 of a job that clips nothing, and whose first gradient is of norm 32, as ones are."""
+    spec = msgspec.structs.replace(job(), initial_norms=(32.0, 32.0, 32.0))
+    return ShardWriter(spec, 0, fresh(spec), REMEMBER_SECONDS)
+
+
+def test_the_first_gradients_of_all_may_be_huge_and_end_nothing() -> None:
+    shard = unclipped()
+    for sequence in range(1, 31):
+        assert outcome(shard, gradient(ones(1024, 1e30), sequence=sequence)) == Outcome.HUGE
+    assert outcome(shard, gradient(ones(1024)), OTHER) == Outcome.APPLIED
+    assert outcome(shard, gradient(ones(1024, 1e30), sequence=31)) == Outcome.HUGE
+    commit = shard.take()
+    assert (shard.diverged, commit.version, commit.parameters[0]) == (False, 1, -1.0)
+
+
+def test_a_model_that_one_replica_trains_alone_diverges_at_once() -> None:
+    shard = unclipped()
+    assert outcome(shard, gradient(ones(1024))) == Outcome.APPLIED
+    for step in range(1, 16):
+        frame = gradient(ones(1024, min(800.0**step, 3e38)), sequence=step + 1, version=step)
+        assert outcome(shard, frame) == Outcome.APPLIED
+    shard.take()
+    assert shard.diverged
+
+
+def test_one_whom_the_others_have_left_trains_alone_after_a_minute() -> None:
+    shard = unclipped()
+    assert outcome(shard, gradient(ones(1024)), OTHER, milliseconds=200_000) == Outcome.APPLIED
+    huge = [gradient(ones(1024, 1e6), sequence=sequence) for sequence in (1, 2)]
+    assert outcome(shard, huge[0], milliseconds=259_000) == Outcome.HUGE
+    assert outcome(shard, huge[1], milliseconds=261_000) == Outcome.APPLIED
 
 
 def test_in_a_crowd_a_gradient_at_the_clip_bound_weighs_no_more_than_others() -> None:

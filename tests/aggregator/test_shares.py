@@ -110,3 +110,9 @@ def test_rare_losses_count_where_most_are_equal() -> None:
     curve = TrainingCurve()
     curve.add([(0.0 if step % 10 else 5.0, 1) for step in range(64)])
     assert curve.point(0.0) == pytest.approx(0.5, rel=0.3)
+
+
+def test_one_who_says_what_he_likes_is_left_out_where_all_others_say_exactly_the_same() -> None:
+    curve = TrainingCurve()
+    curve.add([(0.25, 1) if step % 25 else (1e30, 1) for step in range(100)])
+    assert curve.point(0.0) == 0.25

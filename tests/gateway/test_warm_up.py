@@ -118,7 +118,7 @@ async def test_a_replica_whose_gateway_died_goes_on_at_another_one(
             await ask(first)
         await first.push(ONES)
         await first.settle()
-        await store.data.warm_up(job.run, bare(first.replica or ""))
+        await store.data.warm_up(job.run, bare(first.replica or ""), 0)
         # As after a kill: the right is still the replica's, and no gateway has given it back.
         await first.connect()
         async with ScriptedReplica("small", other.url) as second:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from crowdlearn import SGD, Adagrad, Adam, Data, Downpour, Job, Momentum, Normal, RMSprop
-from crowdlearn.chunks import read_chunk
+from crowdlearn.dataset import read_chunk
 from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job.scoring import Scorer
 from crowdlearn.program import decode, evaluate
@@ -26,6 +26,10 @@ Y = (np.arange(40) % 2).astype(np.int64)
 
 def loss(params, batch):
     return jnp.mean((batch["x"] @ params["w"] + params["b"] - batch["y"].astype(jnp.float32)) ** 2)
+
+
+def square(params, batch):
+    return jnp.mean((batch["x"] @ params["w"]) ** 2)
 
 
 def metrics(params, batch):
@@ -133,7 +137,7 @@ def test_metrics_may_measure_the_loss_without_the_noise():
 
 
 def test_a_last_chunk_of_fewer_rows_is_scored_too(monkeypatch):
-    monkeypatch.setattr("crowdlearn.chunks.CHUNK_BYTES", 16 * 4)
+    monkeypatch.setattr("crowdlearn.dataset.CHUNK_BYTES", 16 * 4)
     compiled = JOB.compile()
     assert [len(chunk) // 16 for chunk in compiled.held_out] == [4, 4]
     job = replace(JOB, data=Data(JOB.data.train, {"x": X[33:], "y": Y[33:]}))
@@ -247,6 +251,17 @@ def test_patience_is_stored_in_epochs_with_the_loss_of_the_untrained_model():
     params = named(spec.parameters, JOB.compile().parameters)
     assert spec.initial_loss == pytest.approx(float(loss(params, {"x": X[:4], "y": Y[:4]})), rel=1e-5)
     assert (JOB.compile().spec.patience, JOB.compile().spec.min_improvement) == (None, 0.0)
+
+
+def test_the_norms_of_the_first_gradient_are_known_where_nothing_is_clipped():
+    wide = replace(JOB, params={"w": Normal((3, 700))}, loss=square, metrics=None, downpour=Downpour(shard_size=1024))
+    compiled = replace(wide, optimizer=SGD(learning_rate=0.1, clip_norm=None)).compile()
+    spec = compiled.spec
+    slope = np.ravel(jax.grad(square)(named(spec.parameters, compiled.parameters), {"x": jnp.float32(X[:4])})["w"])
+    norms = [np.linalg.norm(slope[shard.slice]) for shard in spec.shards]
+    assert len(norms) == 3
+    assert spec.initial_norms == pytest.approx(norms, rel=1e-5)
+    assert wide.compile().spec.initial_norms == ()
 
 
 def test_the_headline_is_the_metric_of_the_target_or_else_the_loss():

@@ -227,7 +227,7 @@ class Operations:
         await store.stalls.report(name, 0, {"stale": 2}, 1000.0)
         await store.fleet.report_replicas(name, gateway.member, 2)
         await store.curve.record(name, "train", 1.0, 1, {"loss": 1.0})
-        await store.data.warm_up(name, run.replicas[0].id)
+        await store.data.warm_up(name, run.replicas[0].id, 0)
         await store.data.end_warm_up(name, run.replicas[0].id)
 
     async def disturb(self, run: Run, index: int, ahead_milliseconds: int) -> None:

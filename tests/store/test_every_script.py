@@ -191,7 +191,7 @@ def booked(store: Store, spec: JobSpec) -> Awaitable[Any]:
 
 
 def warm_up(store: Store, spec: JobSpec) -> Awaitable[Any]:
-    return store.data.warm_up(spec.run, REPLICA)
+    return store.data.warm_up(spec.run, REPLICA, 0)
 
 
 async def work(store: Store, spec: JobSpec) -> Any:
@@ -225,7 +225,7 @@ def read_only(act: Act) -> Scenario:
 
 owner_of = read("GET", of_shard(keys.lease))
 stream = of_shard(keys.stream)
-warming = read("GET", keys.warmup)
+warming = read("HGET", keys.warmup, "pusher")
 
 SCENARIOS = {
     "COMMIT": Scenario(commit, seen, at_once=True),

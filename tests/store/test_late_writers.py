@@ -25,7 +25,7 @@ async def write_late(store: Store, spec: JobSpec) -> None:
     await store.stalls.report(spec.run, 0, {"stale": 2}, 1000.0)
     await store.fleet.report_replicas(spec.run, "a gateway", 4)
     await lease(store, spec, 1, 60, REPLICA)
-    await store.data.warm_up(spec.run, REPLICA)
+    await store.data.warm_up(spec.run, REPLICA, 0)
     entries = [Entry(spec.run, shard, REPLICA, b"a gradient") for shard in range(3)]
     assert [type(outcome).__name__ for outcome in await store.streams.append(entries)] == ["Appended"] * 3
 

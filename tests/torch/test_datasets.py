@@ -6,8 +6,7 @@ import datasets
 import numpy as np
 import pytest
 
-from crowdlearn.chunks import in_order, read_chunk
-from crowdlearn.dataset import layout_of, read
+from crowdlearn.dataset import in_order, layout_of, read, read_chunk
 from crowdlearn.errors import JobError
 
 IMAGES = np.arange(600 * 12).reshape(600, 3, 4) % 251

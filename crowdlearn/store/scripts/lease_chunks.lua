@@ -3,10 +3,11 @@
 -- somebody has had for longest, a second time; and last its own that nobody else wanted for a lease after they expired.
 -- What it has held is not leased to it otherwise: one whose rows never count must not keep them from others.
 -- KEYS: work, leases, warmup, state, grants, held
--- ARGV: count, total, lease (ms), replica, whether it has to warm the run up (1 or 0), right (ms), how long it is
---       remembered what a replica holds (ms), its socket, how many it may have that are not trained, its turns: how many
+-- ARGV: count, total, lease (ms), replica, whether the run is warmed up (1 or 0), after how long without any gradient
+--       one more may begin to warm it up (ms), how long it is remembered what a replica holds (ms), its socket, how many it may have that are not trained, its turns: how many
 --       leases of the run one of its own costs (0 where it may have all), how many it may save, how many it has at once
---       if it is new, and after how long without any lease each may have one all the same (ms)
+--       if it is new, after how long without any lease each may have one all the same (ms), and how long it is
+--       remembered who warms the run up (ms)
 -- Returns, after a first number, each ordinal and its attempt: ms until the next lease expires, -1 when none is
 -- outstanding, -2 when another replica warms the run up, or -3 when it is the turn of others.
 -- Redis's clock and not the callers': gateways need not agree on the time.
@@ -16,9 +17,27 @@ local left = redis.call('PTTL', KEYS[4])
 if left == -2 then
   return {-1}
 end
-local owner = ARGV[5] == '1' and redis.call('GET', KEYS[3])
-if owner and owner ~= ARGV[4] and owner ~= ARGV[4] .. ' pushes' then
-  return {-2}
+-- One replica that pushes warms the run up. Until there is one, one begins, and another after each wait: who begins
+-- may be slow, or may never push.
+local begins, since = false, nil
+if ARGV[5] == '1' then
+  local warmup = redis.call('HMGET', KEYS[3], 'pusher', 'until', 'since', 'begins:' .. ARGV[4])
+  if warmup[1] and warmup[1] ~= ARGV[4] and now < tonumber(warmup[2]) then
+    return {-2}
+  end
+  since = tonumber(warmup[3] or '') or now
+  if warmup[1] ~= ARGV[4] and warmup[4] ~= '1' then
+    local others, pairs_of = 0, redis.call('HGETALL', KEYS[3])
+    for i = 1, #pairs_of, 2 do
+      if string.find(pairs_of[i], 'begins:', 1, true) == 1 and pairs_of[i + 1] == '1' then
+        others = others + 1
+      end
+    end
+    if others > math.floor((now - since) / tonumber(ARGV[6])) then
+      return {-2}
+    end
+    begins = not warmup[4]
+  end
 end
 local mine, holds = {}, 0
 for _, field in ipairs(redis.call('HKEYS', KEYS[6])) do
@@ -92,8 +111,9 @@ if #ordinals == 0 then
   end
   again = #ordinals
 end
-if ARGV[5] == '1' and not owner then
-  redis.call('SET', KEYS[3], ARGV[4], 'PX', ARGV[6])
+if begins and #ordinals > 0 then
+  redis.call('HSET', KEYS[3], 'begins:' .. ARGV[4], '1', 'since', string.format('%.0f', since))
+  redis.call('PEXPIRE', KEYS[3], ARGV[14])
 end
 local expiry, since = string.format('%.0f', now + lease), string.format('%.0f', now)
 local attempts = {}
