@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ("crowdlearn.protocol", "crowdlearn.errors", "crowdlearn.settings", "crowdlearn.metrics", "crowdlearn.logs"),
     1: (
-        "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.weights", "crowdlearn.program",
-        "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.precision", "crowdlearn.frames",
-        "crowdlearn.spec",
+        "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.chunks", "crowdlearn.weights",
+        "crowdlearn.program", "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.precision",
+        "crowdlearn.frames", "crowdlearn.spec",
         "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
         "crowdlearn.checkpoint", "crowdlearn.divergence", "crowdlearn.module", "crowdlearn.torch", "crowdlearn.arrays",
         "crowdlearn.fields", "crowdlearn.ledger", "crowdlearn.sources", "crowdlearn.spool",

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crowdlearn import dataset, sharding
+from crowdlearn import chunks, dataset, sharding
+from crowdlearn.chunks import Chunks
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import Chunks, Table, Told
+from crowdlearn.dataset import Table, Told
 from crowdlearn.errors import JobError
 from crowdlearn.job import modules, prediction, scoring
 from crowdlearn.job.idle import idle_notes
@@ -150,7 +151,7 @@ def _train(job: Job, told: Told | None) -> Chunks:
     table = dataset.read(job.data.train, "training", told)
     if table.rows < job.batch_size:
         raise JobError(f"batch_size expects at most {table.rows:,}, the training rows, got {job.batch_size:,}")
-    return dataset.shuffled(table, dataset.train_chunk_rows(table, job.batch_size), job.seed)
+    return chunks.shuffled(table, chunks.train_chunk_rows(table, job.batch_size), job.seed)
 
 
 def _held_out(job: Job, train: Table, told: Told | None) -> Chunks | None:
@@ -165,7 +166,7 @@ def _held_out(job: Job, train: Table, told: Told | None) -> Chunks | None:
             raise JobError(
                 f"held-out array {expected.name} expects {what}, got {got.shape if got else 'no such array'}"
             )
-    return dataset.in_order(table, dataset.held_out_chunk_rows(table))
+    return chunks.in_order(table, chunks.held_out_chunk_rows(table))
 
 
 def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:

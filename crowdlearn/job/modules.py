@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crowdlearn import module
+from crowdlearn.chunks import Chunks
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import Chunks
 from crowdlearn.job import scoring
 from crowdlearn.job.parameters import Parameters
 from crowdlearn.job.scoring import Scoring

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crowdlearn.chunks import read_chunk
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import read_chunk
 from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.parameters import initialise
 from crowdlearn.job.scoring import without_key

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crowdlearn.dataset import Chunks, read_chunk
+from crowdlearn.chunks import Chunks, read_chunk
 from crowdlearn.job import scoring
 from crowdlearn.job.bounds import Bounds, bounds_of
 from crowdlearn.job.parameters import Parameters

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from crowdlearn.chunks import read_chunk
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import read_chunk
 from crowdlearn.errors import JobError
 from crowdlearn.job.parameters import Parameters
 from crowdlearn.module import ModuleScorer, Source

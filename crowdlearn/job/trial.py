@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn import optim
+from crowdlearn.chunks import read_chunk
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import read_chunk
 from crowdlearn.job.compilation import CompiledJob
 from crowdlearn.job.native import Differentiated
 from crowdlearn.job.parameters import initialise

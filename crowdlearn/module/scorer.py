@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crowdlearn.chunks import rows_of
 from crowdlearn.codecs import Vector
-from crowdlearn.dataset import rows_of
 from crowdlearn.module.process import ModuleProcess
 from crowdlearn.module.source import Source
 from crowdlearn.protocol import BatchArray, ParameterArray

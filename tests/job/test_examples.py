@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from crowdlearn import optim
+from crowdlearn.chunks import read_chunk
 from crowdlearn.codecs import BY_NAME
-from crowdlearn.dataset import read_chunk
 from crowdlearn.job import CompiledJob
 from crowdlearn.job.scoring import Scorer
 from crowdlearn.job_file import load

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from crowdlearn import SGD, Adagrad, Adam, Data, Downpour, Job, Momentum, Normal, RMSprop
-from crowdlearn.dataset import read_chunk
+from crowdlearn.chunks import read_chunk
 from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job.scoring import Scorer
 from crowdlearn.program import decode, evaluate
@@ -137,7 +137,7 @@ def test_metrics_may_measure_the_loss_without_the_noise():
 
 
 def test_a_last_chunk_of_fewer_rows_is_scored_too(monkeypatch):
-    monkeypatch.setattr("crowdlearn.dataset.CHUNK_BYTES", 16 * 4)
+    monkeypatch.setattr("crowdlearn.chunks.CHUNK_BYTES", 16 * 4)
     compiled = JOB.compile()
     assert [len(chunk) // 16 for chunk in compiled.held_out] == [4, 4]
     job = replace(JOB, data=Data(JOB.data.train, {"x": X[33:], "y": Y[33:]}))

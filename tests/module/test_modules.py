@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from crowdlearn import Data, Job, Normal
-from crowdlearn.dataset import in_order, read
+from crowdlearn.chunks import in_order
+from crowdlearn.dataset import read
 from crowdlearn.errors import JobError
 from crowdlearn.job import scoring
 from crowdlearn.job.parameters import initialise

@@ -23,7 +23,8 @@ from pyarrow import csv, parquet
 from safetensors.numpy import save_file
 
 from crowdlearn import Batches, Data, File, Job, Rows
-from crowdlearn.dataset import BLOCK_BYTES, BLOCKS, Chunks, in_order, layout_of, read, read_chunk, shuffled
+from crowdlearn.chunks import BLOCK_BYTES, BLOCKS, Chunks, in_order, read_chunk, shuffled
+from crowdlearn.dataset import layout_of, read
 from crowdlearn.errors import JobError, SetupError
 from crowdlearn.job_file import load
 
@@ -163,7 +164,8 @@ def test_more_rows_than_memory_holds_are_read_and_cut_within_a_buffer(tmp_path: 
     code = """
 import resource
 import numpy as np
-from crowdlearn.dataset import read, shuffled
+from crowdlearn.chunks import shuffled
+from crowdlearn.dataset import read
 from crowdlearn.sources import Batches
 from pathlib import Path
 

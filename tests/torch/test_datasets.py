@@ -6,7 +6,8 @@ import datasets
 import numpy as np
 import pytest
 
-from crowdlearn.dataset import in_order, layout_of, read, read_chunk
+from crowdlearn.chunks import in_order, read_chunk
+from crowdlearn.dataset import layout_of, read
 from crowdlearn.errors import JobError
 
 IMAGES = np.arange(600 * 12).reshape(600, 3, 4) % 251
