@@ -265,6 +265,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Minibatches whose loss or gradient was not finite, going by what replicas say."""
     backlog: int
     epoch: float
+    leased_again: int = 0
+    """Leases given to another, because they ran out or were given back, or a second time at the end."""
     loss: float | None
     metrics: dict[str, float] | None
     scorings: int = 0

@@ -120,7 +120,8 @@ class WarmingUp:
 class Progress:
     """How far the training is: rows and leases trained, of `leases` in all epochs.
 
-    `dropped` minibatches of these rows are in no gradient, because they gave no finite numbers.
+    `dropped` minibatches of these rows are in no gradient, because they gave no finite numbers. `leased_again` counts
+    leases that ran out or were given back, and went to another; and those leased a second time at the end.
     """
 
     rows_trained: int
@@ -128,6 +129,7 @@ class Progress:
     leases: int
     dropped: int = 0
 
+    leased_again: int = 0
 
 class Data:
     """The chunks of all runs."""
@@ -279,8 +281,10 @@ class Data:
 
     async def progress(self, spec: JobSpec) -> Progress:
         """How much of the job is trained."""
-        rows, done, dropped = await self._connection.call("HMGET", keys.work(spec.run), "rows", "done", "dropped")
-        return Progress(int(rows or 0), int(done or 0), spec.epochs * spec.train_chunks, int(dropped or 0))
+        names = ("rows", "done", "dropped", "again")
+        found = await self._connection.call("HMGET", keys.work(spec.run), *names)
+        rows, done, dropped, again = (int(each or 0) for each in found)
+        return Progress(rows, done, spec.epochs * spec.train_chunks, dropped, again)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -67,6 +67,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         gateways=len(found.replicas),
         minibatches=minibatches(spec, found.progress, found.version),
         dropped=found.progress.dropped,
+        leased_again=found.progress.leased_again,
         scorings=found.scores.scorings,
         best=found.scores.best,
         met=found.scores.met,

@@ -49,6 +49,8 @@ def details(one: JobStatus) -> Table:
     table.add_row("epoch", f"{one.epoch:.1f} of {one.epochs}, of {one.rows:,} rows")
     if one.dropped:
         table.add_row("dropped", f"{one.dropped:,} of {one.minibatches:,} minibatches: not finite")
+    if one.leased_again:
+        table.add_row("leased again", f"{_many(one.leased_again, 'chunk')}: their replicas left, or took too long")
     table.add_row("training loss", "not known yet" if one.loss is None else f"{one.loss:.4g}")
     for name, value in (one.metrics or {}).items():
         table.add_row(f"held-out {name}", f"{value:.4g}")

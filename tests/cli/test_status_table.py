@@ -39,6 +39,12 @@ def test_jobs_are_a_line_each_of_80_columns() -> None:
     ]
 
 
+def test_chunks_that_were_leased_again_are_told() -> None:
+    told = [" ".join(line.split()) for line in lines(details(a_status(leased_again=3)))]
+    assert "leased again 3 chunks: their replicas left, or took too long" in told
+    assert not any("leased again" in line for line in lines(details(a_status())))
+
+
 def test_a_long_name_folds_and_no_number_is_cut() -> None:
     shown = lines(overview([LONG]))
     assert max(map(len, shown)) <= 80

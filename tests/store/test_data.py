@@ -56,7 +56,7 @@ async def test_a_lease_is_counted_once_however_often_it_was_given(store: Store, 
     await lease(store, spec, 1, 60)
     assert await train(store, spec, [0]) == [0]
     assert await train(store, spec, [0]) == [0]
-    assert await store.data.progress(spec) == Progress(rows_trained=5, leases_done=1, leases=6)
+    assert await store.data.progress(spec) == Progress(rows_trained=5, leases_done=1, leases=6, leased_again=1)
 
 
 async def test_dropped_minibatches_add_up(store: Store, spec: JobSpec) -> None:
