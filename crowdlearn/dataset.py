@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +50,20 @@ class Data:
             a `File`; a `File`; `Rows` or `Batches` of a function; or a dataset of Hugging Face. Rows are shuffled
             once, from the job's seed.
         held_out: what the evaluator scores, likewise; at least the arrays of `train`. None: nothing is scored.
+        chunk_url: where replicas find the training rows before they ask the gateway: the address of a folder that holds
+            what `crowdlearn submit --export-chunks` has written, such as https://cdn.example/digits/.
+
+    Raises:
+        JobError: `chunk_url` is no such address.
     """
 
     train: Any
     held_out: Any = None
+    chunk_url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk_url is not None:
+            object.__setattr__(self, "chunk_url", _folder_url(self.chunk_url))
 
     def beside(self, folder: Path) -> Data:
         """The same data, if its paths were relative to `folder`."""
@@ -60,6 +72,18 @@ class Data:
             for given in (self.train, self.held_out)
         )
         return replace(self, train=train, held_out=held_out)
+
+
+def _folder_url(given: Any) -> str:
+    """The address of a folder, with a slash at its end."""
+    with suppress(ValueError):
+        parts = urlsplit(given if isinstance(given, str) and given.isprintable() and " " not in given else "")
+        more = parts.username or parts.query or parts.fragment
+        if parts.scheme in ("http", "https") and parts.hostname and not more:
+            return f"{given.rstrip('/')}/"
+    raise JobError(
+        f"chunk_url expects the public address of a folder, such as https://cdn.example/digits/, got {given!r:.80}"
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ FRAMES = Counter("crowdlearn_frames_total", "Gradient frames by the gateway's an
 FRAME_BYTES = Counter("crowdlearn_frame_bytes_total", "Bytes of gradient frames received")
 PARAMETER_FRAMES = Counter("crowdlearn_parameter_frames_total", "Parameter frames sent to replicas")
 PARAMETER_BYTES = Counter("crowdlearn_parameter_bytes_total", "Bytes of parameter frames sent to replicas")
+CHUNKS = Counter("crowdlearn_chunks_total", "Requests for training chunks, by HTTP status", ["status"])
+CHUNK_BYTES = Counter("crowdlearn_chunk_bytes_total", "Bytes of training chunks sent to replicas")
 WIDENED = Counter(
     "crowdlearn_widened_total", "Shards that went as f32 because the job's codec cannot hold their values", ["kind"]
 )

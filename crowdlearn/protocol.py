@@ -17,6 +17,9 @@ REPLICA_ID = r"^([0-9a-f]{16}|[0-9a-f]{32})$"
 """As gateways give it: an id, signed unless its run was submitted before ids were."""
 RUN_ID = r"^[0-9a-f]{12}$"
 
+CHUNK_NAME = r"^[0-9a-f]{64}$"
+"""What names a chunk, and a run's contents: a SHA-256."""
+
 Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 FEATURES = ("dropped", "wide")
 """What a gateway of this version understands beyond the first edition of protocol 1, as `welcome` lists it: the message
@@ -166,6 +169,10 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     applied: list[int]
     credit: int
     max_frame_bytes: int
+    contents: Annotated[str, Meta(pattern=CHUNK_NAME)] | None = None
+    """The name of the list of the chunks' names; None in a run that has none."""
+    chunk_url: str | None = None
+    """Where the chunks are by their names, before the gateway is asked; ends with a slash."""
     features: list[str] = []
     """What the gateway understands beyond the first edition of protocol 1 (see FEATURES); others are ignored."""
 
@@ -193,6 +200,8 @@ class Grant(msgspec.Struct, frozen=True):
     chunk: int
     rows: int
     seconds: float
+    sha256: Annotated[str, Meta(pattern=CHUNK_NAME)] | None = None
+    """The chunk's name: what its bytes hash to. None in a run that was submitted before chunks had names."""
 
 
 class Leased(Message, frozen=True, kw_only=True, tag="leased"):

@@ -141,6 +141,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     train_rows: int
     chunk_rows: int
     """Rows of a training chunk; the last may have fewer."""
+    chunk_url: str | None = None
+    """Where replicas find the training chunks by their names before they ask the gateway; ends with a slash."""
     held_out_rows: int
     held_out_chunk_rows: int
     """Rows of a held-out chunk; the evaluator scores one at a time and weighs by rows."""
@@ -263,10 +265,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Trained so far, the dropped ones included; more than those when gradients sum several and leases are open."""
     dropped: int = 0
     """Minibatches whose loss or gradient was not finite, going by what replicas say."""
-    backlog: int
-    epoch: float
     leased_again: int = 0
     """Leases given to another, because they ran out or were given back, or a second time at the end."""
+    backlog: int
+    epoch: float
     loss: float | None
     metrics: dict[str, float] | None
     scorings: int = 0

@@ -18,7 +18,7 @@ FLOORS = {
     1: (
         "crowdlearn.job", "crowdlearn.job_file", "crowdlearn.dataset", "crowdlearn.chunks", "crowdlearn.weights",
         "crowdlearn.program", "crowdlearn.optim", "crowdlearn.sharding", "crowdlearn.codecs", "crowdlearn.precision",
-        "crowdlearn.frames", "crowdlearn.spec",
+        "crowdlearn.frames", "crowdlearn.spec", "crowdlearn.contents",
         "crowdlearn.schedule", "crowdlearn.identity", "crowdlearn.files", "crowdlearn.snapshot",
         "crowdlearn.checkpoint", "crowdlearn.divergence", "crowdlearn.module", "crowdlearn.torch", "crowdlearn.arrays",
         "crowdlearn.fields", "crowdlearn.ledger", "crowdlearn.sources", "crowdlearn.spool",

@@ -120,6 +120,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         epochs=job.epochs,
         train_rows=train.table.rows,
         chunk_rows=train.chunk_rows,
+        chunk_url=job.data.chunk_url,
         held_out_rows=held_out.table.rows if held_out else 0,
         held_out_chunk_rows=held_out.chunk_rows if held_out else 1,
         held_out_arrays=tuple(held_out.table.arrays) if held_out else (),

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 
+from crowdlearn.contents import name_of
 from crowdlearn.errors import CrowdLearnError, SetupError, UnknownJobError
-from crowdlearn.protocol import BatchLayout, Grant
-from crowdlearn.replica.batches import Chunk, read_chunk
+from crowdlearn.protocol import Grant
 
 TIMEOUT_SECONDS = 30.0
 """How long a gateway may be silent in the middle of an answer."""
@@ -32,6 +32,10 @@ class NoAnswerError(UnreachableError):
 
 class RefusedError(CrowdLearnError):
     """The gateway answers, but will not give what was asked for."""
+
+
+class DamagedError(CrowdLearnError):
+    """A chunk's bytes are not those that its name says."""
 
 
 class _JobState(msgspec.Struct):
@@ -91,12 +95,26 @@ class Gateway:
             raise RefusedError(f"a welcome names its program by a path of {self.base}, got {path!r}")
         return await self._get(path)
 
-    async def chunk(self, job: str, run: str, grant: Grant, layout: BatchLayout) -> Chunk:
-        """A leased chunk; raises UnreachableError, RefusedError or FrameError."""
-        return read_chunk(await self._get(f"/jobs/{job}/{run}/chunks/{grant.chunk}"), grant.rows, layout)
+    async def chunk(self, job: str, run: str, grant: Grant) -> bytes:
+        """A leased chunk; raises UnreachableError, RefusedError or DamagedError."""
+        name = grant.chunk if grant.sha256 is None else grant.sha256
+        return verified(await self._get(f"/jobs/{job}/{run}/chunks/{name}"), grant, self.base)
 
     async def _get(self, path: str) -> bytes:
-        return await asyncio.to_thread(_download, f"{self.base}{path}")
+        return await download(f"{self.base}{path}")
+
+
+def verified(body: bytes, grant: Grant, place: str) -> bytes:
+    """The bytes of a chunk that came from `place`; raises DamagedError unless they are what its name says."""
+    got = name_of(body) if grant.sha256 is not None else None
+    if got != grant.sha256:
+        raise DamagedError(f"chunk {grant.chunk} of {place} expects the SHA-256 {grant.sha256}, got {got}")
+    return body
+
+
+async def download(address: str) -> bytes:
+    """What is at an address; raises UnreachableError, or RefusedError when trying again is no use."""
+    return await asyncio.to_thread(_download, address)
 
 
 def _download(address: str) -> bytes:

@@ -12,8 +12,9 @@ from crowdlearn.codecs import Vector
 from crowdlearn.program import decode
 from crowdlearn.program.execution import Executor
 from crowdlearn.protocol import Grant, Welcome
-from crowdlearn.replica.batches import Batch, Chunk
+from crowdlearn.replica.batches import Batch, Chunk, read_chunk
 from crowdlearn.replica.gateway import Gateway
+from crowdlearn.replica.mirror import Mirror
 from crowdlearn.replica.shelf import Shelf
 
 Result = TypeVar("Result")
@@ -24,6 +25,7 @@ class Workshop:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway, self._shelf = gateway, Shelf()
+        self._mirror: Mirror | None = None
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gradient")
         self._executors: dict[str, Executor] = {}
         self._compiling = asyncio.Lock()
@@ -47,13 +49,22 @@ class Workshop:
         return await self._in_thread(lambda: executor.step(parameters, batch.arrays, batch.key))
 
     async def chunk(self, welcome: Welcome, grant: Grant) -> Chunk:
-        """A chunk of a run; raises what Gateway.chunk raises."""
+        """A chunk of a run; raises FrameError, and what Gateway.chunk raises."""
         name = f"{welcome.run}/{grant.chunk}"
         chunk = self._shelf.take(name)
         if chunk is None:
-            chunk = await self._gateway.chunk(welcome.job, welcome.run, grant, welcome.batch)
+            chunk = read_chunk(await self._fetch(welcome, grant), grant.rows, welcome.batch)
             self._shelf.put(name, chunk)
         return chunk
+
+    async def _fetch(self, welcome: Welcome, grant: Grant) -> bytes:
+        if welcome.chunk_url is not None:
+            if self._mirror is None or self._mirror.url != welcome.chunk_url:
+                self._mirror = Mirror(welcome.chunk_url)
+            body = await self._mirror.chunk(grant)
+            if body is not None:
+                return body
+        return await self._gateway.chunk(welcome.job, welcome.run, grant)
 
     def close(self) -> None:
         """Ends the threads, after what they compute now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crowdlearn.contents import Contents
 from crowdlearn.schedule import rows_of
 from crowdlearn.snapshot import Work
 from crowdlearn.spec import JobSpec
@@ -128,8 +129,8 @@ class Progress:
     leases_done: int
     leases: int
     dropped: int = 0
-
     leased_again: int = 0
+
 
 class Data:
     """The chunks of all runs."""
@@ -141,6 +142,11 @@ class Data:
         """Training chunk `index`, as docs/protocol.md lays it out; None if there is none."""
         chunk: bytes | None = await self._connection.call("GET", keys.train_chunk(run, index))
         return chunk
+
+    async def contents(self, run: str) -> Contents | None:
+        """The names of the training chunks; None in a run that has none, or was submitted before they had names."""
+        names: bytes | None = await self._connection.call("GET", keys.contents(run))
+        return None if names is None else Contents(names)
 
     async def held_out_chunk(self, run: str, index: int) -> bytes | None:
         """Held-out chunk `index`; None if there is none."""

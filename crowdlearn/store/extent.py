@@ -44,7 +44,8 @@ class Extent:
                 keys.slots(self.run, shard, FIRST_BLOB),
             )
         ]
-        return [keys.spec(self.run), keys.state(self.run), keys.program(self.run), *self.chunks(), *first]
+        names = [keys.contents(self.run)] if self.train_chunks else []
+        return [keys.spec(self.run), keys.state(self.run), keys.program(self.run), *names, *self.chunks(), *first]
 
     def optional(self) -> list[str]:
         """What is uploaded of some runs: a scoring function, and where a checkpoint goes on from."""
@@ -61,7 +62,7 @@ class Extent:
 
     def following(self, blobs: Sequence[str]) -> list[str]:
         """All other keys of a run that was trained; `blobs` are the names of the shards' newest values."""
-        of_run = (keys.spec, keys.program, keys.metrics, keys.curve, keys.work, keys.leases)
+        of_run = (keys.spec, keys.program, keys.contents, keys.metrics, keys.curve, keys.work, keys.leases)
         of_training = (keys.grants, keys.booked, keys.replicas, keys.training, keys.refusals, keys.scorings, keys.best)
         names = [key(self.run) for key in (*of_run, *of_training)] + self.chunks()
         names += self.values(blobs)

@@ -27,6 +27,10 @@ def program(run: str) -> str:
     return f"crowdlearn:{{{run}}}:program"
 
 
+def contents(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:contents"
+
+
 def metrics(run: str) -> str:
     return f"crowdlearn:{{{run}}}:metrics"
 

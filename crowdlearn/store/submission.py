@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from hashlib import sha256
 
 import numpy as np
 
@@ -48,7 +49,8 @@ async def upload(
     if parameters.size != spec.size:
         raise JobError(f"job {spec.name} has {spec.size:,} parameters, got {parameters.size:,} initial values")
     stored, sent, total = 0, 0, spec.train_chunks + spec.held_out_chunks
-    async for count, size in _upload_chunks(connection, spec, train, held_out):
+    contents = bytearray()
+    async for count, size in _upload_chunks(connection, spec, _noted(train, contents), held_out):
         stored, sent = stored + count, sent + size
         if progress is not None:
             progress(stored, total, sent)
@@ -59,6 +61,8 @@ async def upload(
         if past is not None:
             slots, version = [slot[shard.slice] for slot in past.slots], past.versions[index]
         await connection.batch(first_commands(spec.run, index, values, slots, UPLOAD_TTL_SECONDS, version))
+    if names := bytes(contents):
+        await connection.call("SET", keys.contents(spec.run), names, "EX", UPLOAD_TTL_SECONDS)
     await connection.batch([*_descriptions(spec, program, metrics), *_work_commands(spec.run, past)])
 
 
@@ -110,6 +114,13 @@ async def _upload_chunks(
         if batch:
             await connection.batch(batch)
             yield len(batch), size
+
+
+def _noted(chunks: Chunks, contents: bytearray) -> Iterator[bytes]:
+    """The chunks, whose names are added to `contents` as they pass."""
+    for chunk in chunks:
+        contents += sha256(chunk).digest()
+        yield chunk
 
 
 def _named(what: str, expected: int, chunks: Chunks) -> Iterator[tuple[int, bytes]]:

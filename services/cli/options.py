@@ -25,6 +25,14 @@ CheckpointAddress = Annotated[
         metavar="PATH",
     ),
 ]
+ExportChunks = Annotated[
+    str | None,
+    typer.Option(
+        "--export-chunks",
+        help="Also write the training chunks as files into this folder or bucket, for Data(chunk_url=...).",
+        metavar="DIR",
+    ),
+]
 LastWeights = Annotated[
     bool, typer.Option("--last", help="Write the newest weights instead of those that scored best.")
 ]

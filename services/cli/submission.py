@@ -24,9 +24,10 @@ from crowdlearn.store import Store
 from crowdlearn.store.addresses import without_password
 from crowdlearn.weights import load as load_weights
 from services.cli import loop
+from services.cli.chunk_files import Exported, chunk_folder, exported_words
 from services.cli.first_check import check_first_gradient
 from services.cli.interrupts import STATUS, ended_by_ctrl_c
-from services.cli.options import AsJson, CheckFirst, CheckpointAddress, JobFile, RedisUrl, WeightsFile
+from services.cli.options import AsJson, CheckFirst, CheckpointAddress, ExportChunks, JobFile, RedisUrl, WeightsFile
 from services.cli.output import in_words, print_json
 from services.cli.stores import opened
 
@@ -36,6 +37,7 @@ def submit(
     weights: WeightsFile = None,
     checkpoint: CheckpointAddress = None,
     redis: RedisUrl = DEFAULT_REDIS_URL,
+    export_chunks: ExportChunks = None,
     check: CheckFirst = True,
     as_json: AsJson = False,
 ) -> None:
@@ -44,7 +46,10 @@ def submit(
     Exits with 3, and stores nothing, when a browser computes another first gradient than JAX.
     """
     console = Console(stderr=True)
+    place = chunk_folder(export_chunks) if export_chunks is not None else None
     compiled, past = compiled_job(job_file, weights, checkpoint, console, check=check)
+    if place is not None:
+        compiled = replace(compiled, train=Exported(compiled.train, place))
 
     async def main(stop: asyncio.Event) -> bool:
         async with opened(redis) as store:
@@ -54,6 +59,8 @@ def submit(
         console.print(f"Job {compiled.spec.name} was not submitted. Nothing of it was left in Redis.", highlight=False)
         raise typer.Exit(STATUS)
     say_where_it_begins(console, past, checkpoint)
+    if export_chunks is not None:
+        console.print(exported_words(compiled.spec, export_chunks), highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:

@@ -248,11 +248,12 @@ class Leases:
         for granted in taken:
             self.allotment.grant(granted)
         self._droppable += sum(_minibatches(spec, granted.lease) for granted in taken)
-        return Leased(leases=[self._grant(spec, granted.lease) for granted in taken])
+        return Leased(leases=[self._grant(run, granted.lease) for granted in taken])
 
-    def _grant(self, spec: JobSpec, ordinal: int) -> Grant:
-        epoch, chunk = chunk_of(spec, ordinal)
-        return Grant(ordinal, epoch, chunk, spec.rows_of_chunk(chunk), self._settings.lease_seconds)
+    def _grant(self, run: Run, ordinal: int) -> Grant:
+        epoch, chunk = chunk_of(run.spec, ordinal)
+        name = run.contents.name(chunk) if run.contents is not None else None
+        return Grant(ordinal, epoch, chunk, run.spec.rows_of_chunk(chunk), self._settings.lease_seconds, name)
 
 
 def _minibatches(spec: JobSpec, ordinal: int) -> int:

@@ -15,7 +15,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
         # A model may be an ES module that arrives as text; kernels are WebAssembly that is made in the browser.
         "script-src 'self' blob: 'wasm-unsafe-eval'",
         "worker-src 'self' blob:",
-        "connect-src 'self' ws: wss: blob: data:",
+        # A job's chunks may be on any server.
+        "connect-src 'self' https: http: ws: wss: blob: data:",
         "img-src 'self' data: blob:",
         "style-src 'self' 'unsafe-inline'",
         "object-src 'none'",

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from crowdlearn import metrics
+from crowdlearn.contents import Contents
 from crowdlearn.errors import UnknownJobError
-from crowdlearn.protocol import RUN_ID
+from crowdlearn.protocol import CHUNK_NAME, RUN_ID
 from crowdlearn.spec import JOB_NAME, JobStatus
 from crowdlearn.store import Store, status
 from crowdlearn.store.faults import Faults
 from services.gateway.bodies import Body, StatusBody, encoded
 from services.gateway.bundle import MEDIA_TYPES, Asset, Bundle, asset
 from services.gateway.door import Door
+from services.gateway.kept import Kept
 from services.gateway.recent import Recent
-from services.gateway.responses import IMMUTABLE, REVALIDATED, body, error, served
+from services.gateway.responses import IMMUTABLE, REVALIDATED, blob, body, error, served
 
 STATUS_SECONDS = 1.0
 """How old a status may be: a crowd of viewers costs one read a second."""
@@ -30,11 +32,14 @@ READS_AT_ONCE = 16
 MAX_LISTED = 50
 """Jobs in the list: the newest ones."""
 
-CHUNK_INDEX = r"\d{1,9}"
+CHUNK_INDEX = r"[0-9]{1,9}"
 """More digits are no chunk of anybody's, and Python refuses to read thousands of them."""
 
 MAX_PROGRAM_BYTES = 64 << 20
 """Programs kept in memory, before compression: those of all jobs that are listed. A program is some hundred KB."""
+
+MAX_CONTENTS_BYTES = 64 << 20
+"""Contents of runs kept in memory: 32 bytes a chunk, and 16 more for those by whose names somebody asks."""
 
 NO_BUNDLE = """<!doctype html><meta charset="utf-8"><title>CrowdLearn</title>
 <body style="font: 1.1rem system-ui; margin: 15vh auto; max-width: 36em; padding: 0 1em">
@@ -52,8 +57,8 @@ class Pages:
         self._statuses: Recent[str, StatusBody] = Recent(STATUS_SECONDS)
         self._lists: Recent[None, Body] = Recent(STATUS_SECONDS)
         self._faults = Faults()
-        self._programs: OrderedDict[str, Asset] = OrderedDict()
-        self._reading: Recent[str, Asset] = Recent(STATUS_SECONDS)
+        self._programs: Kept[Asset] = Kept(MAX_PROGRAM_BYTES, lambda asset: len(asset.body), self._read_program)
+        self._contents: Kept[Contents] = Kept(MAX_CONTENTS_BYTES, lambda found: len(found.data), self._read_contents)
 
     async def page(self, request: Request) -> Response:
         """`GET /`"""
@@ -88,24 +93,44 @@ class Pages:
         """`GET /jobs/JOB/RUN/program`"""
         run = request.path_params["run"]
         _require(RUN_ID, run, f"there is no run {run!r}")
-        found = self._programs.get(run)
-        if found is None:
-            found = self._programs[run] = await self._reading.get(run, lambda: self._read_program(run))
-        self._programs.move_to_end(run)
-        while len(self._programs) > 1 and sum(len(each.body) for each in self._programs.values()) > MAX_PROGRAM_BYTES:
-            self._programs.popitem(last=False)
-        return served(request, found, IMMUTABLE)
+        return served(request, await self._programs.get(run), IMMUTABLE)
+
+    async def contents(self, request: Request) -> Response:
+        """`GET /jobs/JOB/RUN/contents`"""
+        run = request.path_params["run"]
+        _require(RUN_ID, run, f"there is no run {run!r}")
+        found = await self._contents.get(run)
+        return blob(request, found.data, f'"{found.own_name}"')
 
     async def chunk(self, request: Request) -> Response:
-        """`GET /jobs/JOB/RUN/chunks/INDEX`"""
-        run, index = request.path_params["run"], request.path_params["index"]
+        """`GET /jobs/JOB/RUN/chunks/NAME`, or `INDEX` instead of the name"""
+        response = await self._chunk(request, request.path_params["run"], request.path_params["chunk"])
+        metrics.CHUNKS.labels(response.status_code).inc()
+        metrics.CHUNK_BYTES.inc(len(response.body) if response.status_code == 200 else 0)
+        return response
+
+    async def _chunk(self, request: Request, run: str, chunk: str) -> Response:
         _require(RUN_ID, run, f"there is no run {run!r}")
-        _require(CHUNK_INDEX, index, "a chunk's index has one to nine digits")
+        etag = None
+        if re.fullmatch(CHUNK_NAME, chunk):
+            index, etag = (await self._contents.get(run)).index(chunk), f'"{chunk}"'
+        else:
+            _require(CHUNK_INDEX, chunk, "a chunk is named by 64 hex digits, or by an index of one to nine digits")
+            index = int(chunk)
+        if index is None:
+            return error(request, 404, f"run {run} has no chunk {chunk}")
+        if etag is not None and etag in request.headers.get("if-none-match", ""):
+            return blob(request, b"", etag)
         async with self._door.enter():
-            rows = await self._store.data.train_chunk(run, int(index))
-        if rows is None:
-            return error(request, 404, f"run {run} has no chunk {index}")
-        return Response(rows, headers={"Cache-Control": IMMUTABLE}, media_type="application/octet-stream")
+            rows = await self._store.data.train_chunk(run, index)
+        return error(request, 404, f"run {run} has no chunk {chunk}") if rows is None else blob(request, rows, etag)
+
+    async def _read_contents(self, run: str) -> Contents:
+        async with self._door.enter():
+            found = await self._store.data.contents(run)
+        if found is None:
+            raise UnknownJobError(f"run {run} has no chunks with names")
+        return found
 
     async def _read_program(self, run: str) -> Asset:
         async with self._door.enter():

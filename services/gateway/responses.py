@@ -24,6 +24,14 @@ def served(request: Request, asset: Asset, caching: str) -> Response:
     return Response(asset.gzipped, headers={**headers, "Content-Encoding": "gzip"}, media_type=asset.media_type)
 
 
+def blob(request: Request, data: bytes, etag: str | None) -> Response:
+    """Bytes that never change, or 304 if the browser has those of the `etag`. They are not compressed."""
+    headers = {"Cache-Control": IMMUTABLE} | ({"ETag": etag} if etag else {})
+    if etag is not None and etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(data, headers=headers, media_type="application/octet-stream")
+
+
 def body(request: Request, found: Body, *, status_code: int = 200, caching: str = "no-store") -> Response:
     """What is JSON already."""
     headers = {"Cache-Control": caching, "Vary": "Accept-Encoding"}

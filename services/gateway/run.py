@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crowdlearn.codecs import BY_NAME
+from crowdlearn.contents import Contents
 from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import Close, RejectReason
 from crowdlearn.settings import GatewaySettings
@@ -107,6 +108,8 @@ class Run:
 
     def __init__(self, spec: JobSpec, manifests: Sequence[Manifest], settings: GatewaySettings, intake: Intake) -> None:
         self.spec = spec
+        self.contents: Contents | None = None
+        """The names of its training chunks; None where they have none."""
         self.reason: str | None = None
         self.members: set[Member] = set()
         self._networks: dict[str, set[Member]] = {}

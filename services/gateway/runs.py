@@ -6,7 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
+from typing import NamedTuple
 
+from crowdlearn.contents import Contents
 from crowdlearn.errors import UnknownJobError
 from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Hello
@@ -36,6 +38,15 @@ LEASE_EXTENSIONS = 3
 """A lease is extended so often within its time: two extensions may fail."""
 
 
+class _Found(NamedTuple):
+    """What opens a run: `counts` are its replicas on all gateways, and those of them that train."""
+
+    manifests: list[Manifest]
+    contents: Contents | None
+    state: State
+    counts: tuple[int, int]
+
+
 class Runs:
     """The runs that sockets of this gateway are on. `tasks` is where their followers live."""
 
@@ -46,7 +57,7 @@ class Runs:
         self._tasks = tasks
         self._runs: dict[str, Run] = {}
         self._specs: Recent[str, JobSpec] = Recent(SPEC_SECONDS)
-        self._opening: Recent[str, tuple[list[Manifest], State, tuple[int, int]]] = Recent(SPEC_SECONDS)
+        self._opening: Recent[str, _Found] = Recent(SPEC_SECONDS)
         self._looking: Recent[tuple[str, str], None] = Recent(self._settings.busy_retry_seconds / 2)
         self._faults = Faults()
         self._gateway = secrets.token_hex(8)
@@ -58,10 +69,10 @@ class Runs:
         """Puts a socket on the newest run of a job; raises UnknownJobError or StoreUnavailableError."""
         spec = await self._specs.get(job, lambda: self._store.jobs.spec(job))
         if spec.run not in self._runs:
-            manifests, state, counts = await self._opening.get(spec.run, lambda: self._read(spec))
+            found = await self._opening.get(spec.run, lambda: self._read(spec))
             # Somebody else may have opened it meanwhile.
             if spec.run not in self._runs:
-                self._open(spec, manifests, state, counts)
+                self._open(spec, found)
         run = self._runs[spec.run]
         if spec.resumed > run.spec.resumed:
             # Sockets of before its end still linger.
@@ -170,18 +181,21 @@ class Runs:
         with self._faults.contained(f"to look at {run}"):
             await self._look(run)
 
-    async def _read(self, spec: JobSpec) -> tuple[list[Manifest], State, tuple[int, int]]:
+    async def _read(self, spec: JobSpec) -> _Found:
         manifests = await self._store.shards.manifests(spec.run, len(spec.shards))
+        contents = await self._store.data.contents(spec.run)
         state = await self._store.jobs.state(spec.run)
         counts = 0, 0
         with self._outage.survived(), self._faults.contained(f"to count the replicas of run={spec.run}"):
             # Who is the first here may be one of a crowd.
             counts = await self._store.fleet.report_replicas(spec.run, self._gateway, 0)
-        return manifests, state, counts
+        return _Found(manifests, contents, state, counts)
 
-    def _open(self, spec: JobSpec, manifests: list[Manifest], state: State, counts: tuple[int, int]) -> None:
-        run = Run(spec, manifests, self._settings, self._intake)
-        run.crowd, run.training = counts
+    def _open(self, spec: JobSpec, found: _Found) -> None:
+        run = Run(spec, found.manifests, self._settings, self._intake)
+        run.contents = found.contents
+        run.crowd, run.training = found.counts
+        state = found.state
         if state.state == "finished":
             run.reason = state.reason or "stopped"
         self._runs[spec.run] = run

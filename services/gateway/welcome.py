@@ -24,5 +24,7 @@ def welcome(run: Run, signed: str, applied: list[int], settings: GatewaySettings
         applied=applied,
         credit=settings.credit,
         max_frame_bytes=settings.max_frame_bytes,
+        contents=run.contents.own_name if run.contents is not None else None,
+        chunk_url=spec.chunk_url,
         features=list(FEATURES),
     )

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from benchmarks.processes import RedisServer, free_port
+from crowdlearn.contents import name_of
 from tests.end_to_end.commands import COMMAND, ROOT, said
 from tests.patience import PATIENCE_SECONDS
 
@@ -111,6 +112,28 @@ def test_a_job_is_submitted_shown_exported_and_stopped(
     resumed = json.loads(said("resume", "ordered", *redis).stdout)
     assert (resumed["versions"], resumed["epochs"]) == ([0], 10)
     assert said("stop", "ordered", *redis).returncode == 0
+
+
+def test_chunks_are_exported_under_their_names(redis_server: RedisServer, job_file: str, tmp_path: Path) -> None:
+    folder, redis = tmp_path / "chunks", ("--redis", redis_server.url)
+    done = said("submit", job_file, "--no-check", "--export-chunks", str(folder), *redis)
+    # Four numbers of four bytes in each of 64 rows, in chunks of a minibatch.
+    assert f"{folder} holds the 8 chunks. Nobody looks for them: name the address" in done.stderr
+    names = sorted(file.name for file in folder.iterdir())
+    # All rows are ones, so that all chunks are one file; the other is the list of their names.
+    assert [name_of((folder / name).read_bytes()) for name in names] == names
+    rows = np.ones((8, 4), "<f4").tobytes()
+    contents = bytes.fromhex(name_of(rows)) * 8
+    assert set(names) == {name_of(rows), name_of(contents)}
+    assert (folder / name_of(rows)).read_bytes() == rows
+
+
+def test_what_could_not_be_exported_is_said_before_anything_is_submitted(
+    redis_server: RedisServer, job_file: str
+) -> None:
+    done = said("submit", job_file, "--no-check", "--export-chunks", "/dev/null/chunks", "--redis", redis_server.url)
+    assert (done.returncode, "/dev/null/chunks expects a folder that can be written" in done.stderr) == (1, True)
+    assert said("status", "ordered", "--redis", redis_server.url).returncode == 1
 
 
 def test_a_job_starts_from_a_file_of_weights(redis_server: RedisServer, job_file: str, tmp_path: Path) -> None:

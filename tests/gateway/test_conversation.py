@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from crowdlearn import metrics
+from crowdlearn.contents import name_of
 from crowdlearn.frames import Frame, Kind, pack, unpack
 from crowdlearn.protocol import Ack, Dropped, Fetch, Finished, Lease, Leased, Release, Useless, Wait
 from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Applied, Commit, Store, resume
+from crowdlearn.store import Applied, Commit, Store, keys, resume
 from services import aggregator
 from services.gateway.bundle import Bundle
 from services.gateway.identity import bare, issue
@@ -260,6 +261,24 @@ async def test_a_forgotten_replica_gets_a_new_identity_and_is_refused_under_the_
         assert (await replica.connect()).replica != old
 
 
+async def test_a_run_without_names_is_leased_by_index(store: Store, data_job: JobSpec, service: Service) -> None:
+    # As a version before stored it.
+    await store._connection.call("DEL", keys.contents(data_job.run))
+    async with ScriptedReplica("small", service.url) as replica:
+        assert replica.welcome.contents is None
+        await replica.say(Lease(count=2))
+        assert [grant.sha256 for grant in (await replica.expect(Leased)).leases] == [None, None]
+
+
+async def test_a_welcome_says_where_the_chunks_are(store: Store, service: Service) -> None:
+    await submit(store, make_spec(train_rows=8, chunk_url="https://cdn.example/small/"))
+    async with ScriptedReplica("small", service.url) as replica:
+        assert replica.welcome.chunk_url == "https://cdn.example/small/"
+        contents = await store.data.contents(replica.welcome.run)
+        assert contents is not None
+        assert replica.welcome.contents == contents.own_name
+
+
 async def test_chunks_are_leased_trained_and_given_back(store: Store, data_job: JobSpec, service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         await replica.say(Lease(count=3))
@@ -267,6 +286,7 @@ async def test_chunks_are_leased_trained_and_given_back(store: Store, data_job: 
         assert [lease.lease for lease in leases] == [0, 1, 2]
         assert [lease.rows for lease in leases] == [2, 2, 2]
         assert [lease.epoch for lease in leases] == [0, 0, 0]
+        assert [lease.sha256 for lease in leases] == [name_of(bytes([lease.chunk] * 6)) for lease in leases]
         await replica.push(ONES)
         await replica.settle()
         await replica.say(Release(leases=[1]))

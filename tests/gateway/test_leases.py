@@ -22,7 +22,7 @@ REPLICA = "67414f80a1b2c3d4"
 
 def a_run(spec: JobSpec) -> Run:
     """A run as leases see it."""
-    fields = {"spec": spec, "running": True, "warming": False, "fair_share": 8}
+    fields = {"spec": spec, "running": True, "warming": False, "fair_share": 8, "contents": None}
     methods = {"neighbours_may_lease": lambda *_: 32, "turns": lambda *_, **__: Turns(), "came": lambda *_: None}
     return cast(Run, cast(Any, type("One", (), fields | methods)()))
 

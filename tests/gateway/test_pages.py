@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from crowdlearn import metrics
+from crowdlearn.contents import name_of
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, keys
 from services.gateway.bundle import Bundle
@@ -27,7 +29,7 @@ async def test_the_page_may_use_what_a_replica_needs(http: httpx.AsyncClient) ->
     assert page.text == "<h1>page</h1>"
     policy = page.headers["content-security-policy"]
     assert "script-src 'self' blob: 'wasm-unsafe-eval'" in policy
-    assert "connect-src 'self' ws: wss:" in policy
+    assert "connect-src 'self' https: http: ws: wss:" in policy
     assert page.headers["cross-origin-opener-policy"] == "same-origin"
     assert page.headers["cross-origin-embedder-policy"] == "require-corp"
     assert page.headers["x-content-type-options"] == "nosniff"
@@ -79,6 +81,47 @@ async def test_a_program_and_its_chunks_never_change(data_job: JobSpec, http: ht
     assert chunk.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
+async def test_a_chunk_is_served_under_its_name(data_job: JobSpec, http: httpx.AsyncClient) -> None:
+    name = name_of(bytes([3] * 6))
+    chunk = await http.get(f"/jobs/small/{RUN}/chunks/{name}")
+    assert chunk.content == bytes([3] * 6)
+    assert chunk.headers["content-type"] == "application/octet-stream"
+    assert chunk.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert chunk.headers["etag"] == f'"{name}"'
+    again = await http.get(f"/jobs/small/{RUN}/chunks/{name}", headers={"If-None-Match": f'"{name}"'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", f'"{name}"')
+
+
+async def test_a_runs_contents_name_its_chunks_in_order(data_job: JobSpec, http: httpx.AsyncClient) -> None:
+    contents = await http.get(f"/jobs/small/{RUN}/contents")
+    names = [contents.content[start : start + 32].hex() for start in range(0, 128, 32)]
+    assert names == [name_of(bytes([index] * 6)) for index in range(4)]
+    assert contents.headers["etag"] == f'"{name_of(contents.content)}"'
+    assert contents.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+async def test_chunks_are_counted_with_their_bytes(data_job: JobSpec, http: httpx.AsyncClient) -> None:
+    def counted() -> list[float]:
+        return [
+            *(metrics.CHUNKS.labels(status)._value.get() for status in (200, 304, 404)),
+            metrics.CHUNK_BYTES._value.get(),
+        ]
+
+    before, name = counted(), name_of(bytes([2] * 6))
+    await http.get(f"/jobs/small/{RUN}/chunks/2")
+    await http.get(f"/jobs/small/{RUN}/chunks/{name}")
+    await http.get(f"/jobs/small/{RUN}/chunks/{name}", headers={"If-None-Match": f'"{name}"'})
+    await http.get(f"/jobs/small/{RUN}/chunks/4")
+    assert [after - then for after, then in zip(counted(), before, strict=True)] == [2, 1, 1, 12]
+
+
+async def test_a_name_of_another_run_is_not_found(store: Store, data_job: JobSpec, http: httpx.AsyncClient) -> None:
+    await submit(store, make_spec(name="other", run="000000000001", train_rows=4))
+    name = name_of(bytes([3] * 6))
+    assert (await http.get(f"/jobs/other/000000000001/chunks/{name}")).status_code == 404
+    assert (await http.get(f"/jobs/small/{RUN}/chunks/{name}")).status_code == 200
+
+
 async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncClient) -> None:
     await submit(store, make_spec(model="module"))
     module = await http.get(f"/jobs/small/{RUN}/program")
@@ -92,6 +135,10 @@ async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncCli
     [
         f"/jobs/small/{RUN}/chunks/4",
         f"/jobs/small/{RUN}/chunks/-1",
+        f"/jobs/small/{RUN}/chunks/{'0' * 64}",
+        f"/jobs/small/000000000000/chunks/{'0' * 64}",
+        "/jobs/small/000000000000/contents",
+        "/jobs/small/spec/contents",
         "/jobs/small/000000000000/program",
         "/jobs/small/spec/program",
         "/jobs/other",

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays_of
 from jax.experimental import sparse
 
 from crowdlearn.chunks import CHUNK_BYTES, held_out_chunk_rows, in_order, read_chunk, train_chunk_rows
-from crowdlearn.dataset import Table, read
+from crowdlearn.dataset import Data, Table, read
 from crowdlearn.errors import JobError
 
 SPARSE = (sparse.BCOO, sparse.BCSR, sparse.COO, sparse.CSR)
@@ -214,6 +214,27 @@ def test_floats_beyond_float32_are_told_from_infinite_ones():
         read({"x": np.array([1e39])}, "training")
     with pytest.raises(JobError, match="1 that are not: leave those rows out"):
         read({"x": np.array([np.inf])}, "training")
+
+
+def test_the_address_of_chunks_ends_with_a_slash():
+    for url in ("https://cdn.example/digits", "https://cdn.example/digits/"):
+        assert Data({"x": np.ones(2)}, chunk_url=url).chunk_url == "https://cdn.example/digits/"
+    assert Data({"x": np.ones(2)}, chunk_url="http://localhost:9000").chunk_url == "http://localhost:9000/"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "cdn.example/digits", "s3://bucket/digits", "https:///digits", "https://me:secret@cdn.example/", "https://[/",
+        "https://cdn.example/?key=1", "https://cdn.example/#a", "https://cdn.example/a b/", 7, "",
+    ],
+)  # fmt: skip
+def test_another_address_of_chunks_is_refused(url):
+    with pytest.raises(JobError) as caught:
+        Data({"x": np.ones(2)}, chunk_url=url)
+    assert str(caught.value) == (
+        f"chunk_url expects the public address of a folder, such as https://cdn.example/digits/, got {url!r}"
+    )
 
 
 def test_half_a_row_is_no_chunk():

@@ -13,6 +13,7 @@ import pytest
 
 from crowdlearn import codecs, frames, precision, protocol
 from crowdlearn.errors import FrameError, MessageError, NotFiniteError
+from crowdlearn.replica.gateway import DamagedError, verified
 from crowdlearn.replica.local_step import local_step
 from crowdlearn.replica.parameters import Parameters
 from crowdlearn.sharding import Shard
@@ -52,6 +53,16 @@ def test_malformed_text_is_refused(row: dict[str, Any]) -> None:
         return
     with pytest.raises(MessageError, match=r"docs/protocol\.md"):
         protocol.decode_from_replica(row["text"])
+
+
+@pytest.mark.parametrize("row", rows("chunks.json"))
+def test_a_chunk_is_taken_if_it_is_what_its_name_says(row: dict[str, Any]) -> None:
+    body, grant = bytes.fromhex(row["hex"]), protocol.Grant(0, 0, 7, 1, 60.0, row["sha256"])
+    if row["is_whole"]:
+        assert verified(body, grant, "http://here") == body
+        return
+    with pytest.raises(DamagedError, match=f"chunk 7 of http://here expects the SHA-256 {row['sha256']}, got "):
+        verified(body, grant, "http://here")
 
 
 @pytest.mark.parametrize("row", rows("frames.json"))

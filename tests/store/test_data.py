@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crowdlearn.contents import name_of
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Applied, Commit, Entry, Exhausted, Granted, Holder, NoneFree, Progress, Store, keys
 from tests.leasing import give_back, lease, train
@@ -11,6 +12,14 @@ async def test_chunks_come_back_as_submitted(store: Store, spec: JobSpec) -> Non
     assert await store.data.train_chunk(spec.run, 2) == b"train 2"
     assert await store.data.held_out_chunk(spec.run, 0) == b"held out 0"
     assert await store.data.train_chunk(spec.run, 3) is None
+
+
+async def test_a_submission_names_its_chunks_by_their_bytes(store: Store, spec: JobSpec) -> None:
+    contents = await store.data.contents(spec.run)
+    assert contents is not None
+    assert [contents.name(index) for index in range(3)] == [name_of(f"train {index}".encode()) for index in range(3)]
+    assert contents.own_name == name_of(contents.data)
+    assert await store.data.contents("000000000000") is None
 
 
 async def test_ordinals_are_leased_in_order_over_all_epochs(store: Store, spec: JobSpec) -> None:

@@ -188,7 +188,7 @@ async def test_a_run_of_which_something_was_lost_before_it_stays_is_not_register
         await persist(self, spec)
 
     monkeypatch.setattr(Leaving, "persist", after_a_failover)
-    with pytest.raises(SetupError, match="has lost 1 of 16 keys of job small"):
+    with pytest.raises(SetupError, match="has lost 1 of 17 keys of job small"):
         await submit(store, small_spec(run=NEW))
     assert await lives(store) == {}
 

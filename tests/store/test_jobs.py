@@ -64,11 +64,11 @@ async def test_every_key_of_a_replaced_run_expires(store: Store, spec: JobSpec) 
     await submit(store, small_spec(run="00000000000a"))
     names = await everywhere(store, "KEYS", f"*{spec.run}*")
     ages = await store._connection.batch([("TTL", name) for name in names])
-    # spec, state, program, metrics, curve, work, leases, grants, replicas, training; 4 chunks; 3 shards: manifest, two
-    # blobs.
-    assert len(ages) == 10 + 4 + 9 + 1
+    # spec, state, program, contents, metrics, curve, work, leases, grants, replicas, training; 4 chunks; 3 shards:
+    # manifest, two blobs.
+    assert len(ages) == 11 + 4 + 9 + 1
     # One of them what a replica holds, which is remembered for ten minutes.
-    assert sorted(age >= 3000 for age in ages) == [False] + [True] * 23
+    assert sorted(age >= 3000 for age in ages) == [False] + [True] * 24
     assert all(500 <= age <= 3600 for age in ages)
 
 
@@ -108,9 +108,9 @@ async def test_every_key_of_a_refused_submission_expires(store: Store, monkeypat
     winner = await store.jobs.run_of("small")
     (loser,) = set(runs) - {winner}
     assert set(await ages_of(store, winner)) == {-1}
-    # spec, state, program, metrics; 4 chunks; 3 shards of manifest and two blobs.
+    # spec, state, program, contents, metrics; 4 chunks; 3 shards of manifest and two blobs.
     ages = await ages_of(store, loser)
-    assert len(ages) == 4 + 4 + 9
+    assert len(ages) == 5 + 4 + 9
     assert all(3000 <= age <= 3600 for age in ages)
 
 

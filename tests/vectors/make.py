@@ -5,6 +5,7 @@ frames.json      [{"name", "hex", "frame": {..., "payload_hex"}}]
 malformed.json   [{"name", "of": "text" | "frame" | "gradient", "text" | "hex", "close"}]
                  a frame that cannot be unpacked, or a gradient that does not fit int8 shards of 2,048 and 1,000 values
 codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "payload_hex", "decoded_hex" (f32)}]
+chunks.json      [{"name", "hex", "sha256", "is_whole": bool}]: whether a chunk of that name is taken
 random.json      [{"name", "seeds", "bits" (the first 8), "order" (a permutation)}]
 refused.json     [{"name", "codec", "count", "payload_hex", "error": "length" | "not-finite"}]
 precision.json   [{"name", "values_hex" (f32), "arrays": [[start, end], ...], "holds": {codec: bool}}]
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from crowdlearn.replica.random import Random
 from crowdlearn.sharding import Shard
 
 FOLDER = Path(__file__).parent
+
+NAME = sha256(b"abc").hexdigest()
 
 
 class FixedUniforms:
@@ -77,6 +81,8 @@ def messages() -> list[dict[str, Any]]:
         ("as many minibatches as one message may drop", "replica", p.Dropped(minibatches=1000)),
         ("a welcome", "gateway", welcome),
         ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
+        ("a welcome that says where the chunks are", "gateway", msgspec.structs.replace(
+            welcome, contents=NAME, chunk_url="https://cdn.example/mnist/")),
         ("a welcome to a job that clips every element", "gateway", msgspec.structs.replace(
             welcome, training=msgspec.structs.replace(welcome.training, clip_value=0.5, clip_norm=None))),
         ("accepted", "gateway", p.Ack(shard=0, sequence=7, status="accepted", version=812)),
@@ -85,6 +91,8 @@ def messages() -> list[dict[str, Any]]:
         *((f"rejected: {reason}", "gateway", p.Ack(shard=0, sequence=9, status="rejected", reason=reason))
           for reason in ("not-finite", "future-version", "not-running", "expired", "unleased")),
         ("leased", "gateway", p.Leased(leases=[p.Grant(3, 1, 0, 512, 60.0), p.Grant(4, 1, 2, 100, 60.0)])),
+        ("leased with the chunks' names", "gateway", p.Leased(leases=[
+            p.Grant(3, 1, 0, 512, 60.0, NAME), p.Grant(4, 1, 2, 100, 60.0, "0" * 64)])),
         ("wait", "gateway", p.Wait(seconds=1.0)),
         ("wait for the warm-up", "gateway", p.Wait(seconds=1.5, reason="warmup")),
         ("finished", "gateway", p.Finished(reason="until")),
@@ -352,11 +360,26 @@ def random_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def chunk_rows() -> list[dict[str, Any]]:
+    """Chunks that are what their names say, of lengths that SHA-256 pads in other ways, and some that are not."""
+    rng = np.random.default_rng(256)
+    rows = []
+    for length in (0, 1, 3, 55, 56, 63, 64, 65, 119, 120, 1000):
+        body = rng.bytes(length)
+        rows.append(
+            {"name": f"{length} bytes", "hex": body.hex(), "sha256": sha256(body).hexdigest(), "is_whole": True}
+        )
+    name = sha256(bytes(100)).hexdigest()
+    broken = {"another bit": bytes(99) + b"\x01", "a byte less": bytes(99), "a byte more": bytes(101), "nothing": b""}
+    rows += [{"name": what, "hex": body.hex(), "sha256": name, "is_whole": False} for what, body in broken.items()]
+    return rows
+
+
 def build() -> dict[str, str]:
     """Every vector file's name and text."""
     content = {
         "messages": messages(), "frames": frame_rows(), "malformed": malformed(),
-        "codecs": codec_rows(), "refused": refused(), "random": random_rows(),
+        "codecs": codec_rows(), "refused": refused(), "random": random_rows(), "chunks": chunk_rows(),
         "precision": precision_rows(), "wide": wide_rows(), "local-steps": local_step_rows(),
     }  # fmt: skip
     return {

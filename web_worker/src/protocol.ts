@@ -24,6 +24,8 @@ export const Close = {
 
 const replicaId = text({ pattern: /^([0-9a-f]{16}|[0-9a-f]{32})$/ });
 const runId = text({ pattern: /^[0-9a-f]{12}$/ });
+/** A SHA-256: what names a chunk, and the list of a run's chunks. */
+const chunkName = text({ pattern: /^[0-9a-f]{64}$/ });
 const natural = integer(0);
 const codec = oneOf("f32", "f16", "int8");
 const state = oneOf("running", "finished");
@@ -45,7 +47,11 @@ const training = object({
   clip_value: optional(nullable(number), null),
   clip_norm: optional(nullable(number), null),
 });
-const grant = object({ lease: natural, epoch: natural, chunk: natural, rows: natural, seconds: number });
+const grant = object({
+  lease: natural, epoch: natural, chunk: natural, rows: natural, seconds: number,
+  /** What the chunk's bytes hash to; null in a run that was submitted before chunks had names. */
+  sha256: optional(nullable(chunkName), null),
+});
 
 const fromReplica = {
   hello: object({
@@ -83,6 +89,9 @@ const fromGateway = {
     applied: list(natural),
     credit: integer(1),
     max_frame_bytes: natural,
+    contents: optional(nullable(chunkName), null),
+    /** Where the chunks are by their names, before the gateway is asked. */
+    chunk_url: optional(nullable(text()), null),
     /** What the gateway understands beyond the first edition of protocol 1. */
     features: optional(list(text()), []),
   }),

@@ -39,13 +39,15 @@ class RelayedSocket implements Socket {
 
 /** Answers come through `hear`. */
 export class RelayedNetwork implements Network {
+  /** The page asks nobody else for a sandbox: what runs there may say anything. */
+  readonly reachesAll = false;
   #last = 0;
   readonly #questions = new Map<number, Question>();
   readonly #sockets = new Map<number, RelayedSocket>();
 
   constructor(readonly tell: (message: FromSandbox) => void) {}
 
-  get(url: string, { cache = "default" }: { readonly cache?: RequestCache }): Promise<Response> {
+  get(url: string, { cache = "default" }: RequestInit): Promise<Response> {
     const id = ++this.#last;
     return new Promise((resolve, reject) => {
       this.#questions.set(id, { resolve, reject });

@@ -32,7 +32,7 @@ test("each close code has the consequence that the protocol gives it", () => {
   assert.equal(consequence(1000), "finish");
 });
 
-const grant = (lease: number, rows: number) => ({ lease, epoch: 0, chunk: lease, rows, seconds: 60 });
+const grant = (lease: number, rows: number) => ({ lease, epoch: 0, chunk: lease, rows, seconds: 60, sha256: null });
 
 test("two chunks are kept in hand, and one question is asked at a time", () => {
   const leases = new Leases();

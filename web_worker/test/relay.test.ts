@@ -33,11 +33,12 @@ class FakeSocket implements Socket {
 
 /** The page's network, which a test answers for. */
 class FakeNetwork implements Network {
+  readonly reachesAll = true;
   readonly asked: string[] = [];
   readonly sockets: FakeSocket[] = [];
   answer = (): Promise<Response> => Promise.resolve(new Response("rows", { status: 200 }));
 
-  get(url: string, { cache }: { readonly cache?: RequestCache }): Promise<Response> {
+  get(url: string, { cache }: RequestInit): Promise<Response> {
     this.asked.push(`${url} ${cache}`);
     return this.answer();
   }
@@ -74,7 +75,7 @@ test("a gateway that does not answer is unreachable in the sandbox too", async (
 
 test("what a replica needs may be asked for", async () => {
   const { network, inside } = joined();
-  const paths = ["jobs", "jobs/a-1", "jobs/a%20b", `jobs/a/${RUN}/program`, `jobs/a/${RUN}/chunks/12`];
+  const paths = ["jobs", "jobs/a-1", "jobs/a%20b", `jobs/a/${RUN}/program`, `jobs/a/${RUN}/chunks/12`, `jobs/a/${RUN}/chunks/${"0f".repeat(32)}`];
   for (const path of paths) assert.equal(await (await inside.get(`${BASE}${path}`, {})).text(), "rows");
   assert.equal(network.asked.length, paths.length);
 });

@@ -177,8 +177,8 @@ test("a gradient that is computed while the identity expires is not pushed under
   t.mock.method(Executor, "create", async () => ({
     step: () => new Promise<number>((resolve) => computing.push(() => resolve(1))), dispose: () => {},
   }));
-  t.mock.method(gateway, "chunk", async () => ({ bytes: 8, chunk: { rows: 2, arrays: [new Float32Array(2)] } }));
-  const grant = { lease: 1, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
+  t.mock.method(gateway, "chunk", async () => new ArrayBuffer(8));
+  const grant = { lease: 1, epoch: 0, chunk: 0, rows: 2, seconds: 60, sha256: null };
   const begin = async (socket: FakeSocket, changes: object): Promise<void> => {
     socket.welcome({ credit: 4, ...changes });
     socket.parameters(4);

@@ -16,7 +16,7 @@ const WELCOME: Welcome = {
   parameters: [{ name: "w", shape: [3], offset: 0 }], shards: [{ offset: 0, size: 2 }, { offset: 2, size: 1 }],
   batch: { rows: 2, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
   training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0, clip_value: null, clip_norm: null },
-  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20, features: ["dropped", "wide"],
+  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20, contents: null, chunk_url: null, features: ["dropped", "wide"],
 };
 
 /** A session with a clock, and what it wants sent. */
@@ -42,7 +42,7 @@ class Stage {
   }
 
   chunk(lease: number, rows: number): this {
-    const grant = { lease, epoch: 0, chunk: 0, rows, seconds: 60 };
+    const grant = { lease, epoch: 0, chunk: 0, rows, seconds: 60, sha256: null };
     this.tell({ type: "leased", leases: [grant] });
     this.session.chunkLoaded(WELCOME.run, grant, readChunk(new ArrayBuffer(4 * rows), rows, WELCOME.batch));
     return this;
@@ -295,7 +295,7 @@ test("a lease that ends while the socket is away is reported as trained after th
 
 test("a chunk that fails while the socket is away is given back on the next: its lease is this replica's still", () => {
   const stage = new Stage().welcome();
-  const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
+  const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60, sha256: null };
   stage.tell({ type: "leased", leases: [grant] });
   stage.session.closed(1006);
   assert.deepEqual((stage.session.hello() as { leases: number[] }).leases, [5]);
@@ -327,7 +327,7 @@ test("a forgotten identity says hello anew with nothing", () => {
 
 test("a new identity trains and tells nothing of the leases of the one before, also of chunks that come late", () => {
   const stage = ready(20, { credit: 4 });
-  const late = { lease: 2, epoch: 0, chunk: 0, rows: 4, seconds: 60 };
+  const late = { lease: 2, epoch: 0, chunk: 0, rows: 4, seconds: 60, sha256: null };
   const chunk = readChunk(new ArrayBuffer(16), 4, WELCOME.batch);
   stage.tell({ type: "leased", leases: [late] }).step();
   stage.ack(0, 1, "rejected", { reason: "expired" });
@@ -342,7 +342,7 @@ test("a new identity trains and tells nothing of the leases of the one before, a
   stage.clear().tell({ type: "leased", leases: [late] });
   stage.session.chunkLoaded(WELCOME.run, late, chunk);
   stage.session.chunkLoaded(WELCOME.run, late, chunk);
-  stage.tell({ type: "wait", seconds: 60 });
+  stage.tell({ type: "wait", seconds: 60, sha256: null });
   assert.deepEqual([stage.step(), stage.step(), stage.step()], [true, true, false]);
   assert.deepEqual(stage.frames().map(({ shard, sequence, rows }) => [shard, sequence, rows]), [[0, 1, 2], [1, 1, 2], [0, 2, 2], [1, 2, 2]]);
 });
@@ -373,7 +373,7 @@ test("a model that gives nothing but NaN ends the replica", () => {
 
 test("a chunk that cannot be had is given back, and others are asked for later", () => {
   const stage = new Stage().welcome();
-  const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60 };
+  const grant = { lease: 5, epoch: 0, chunk: 0, rows: 2, seconds: 60, sha256: null };
   stage.clear().tell({ type: "leased", leases: [grant] });
   stage.clear().actions.push(...stage.session.chunkFailed(WELCOME.run, grant, 1000));
   assert.deepEqual(stage.messages(), [{ type: "release", leases: [5] }]);
@@ -386,7 +386,7 @@ test("stop gives back what is held", () => {
 
 test("stop gives back every lease, at most 64 a message", () => {
   const stage = new Stage().welcome();
-  const leases = Array.from({ length: 130 }, (_, lease) => ({ lease, epoch: 0, chunk: lease, rows: 2, seconds: 60 }));
+  const leases = Array.from({ length: 130 }, (_, lease) => ({ lease, epoch: 0, chunk: lease, rows: 2, seconds: 60, sha256: null }));
   stage.tell({ type: "leased", leases }).clear().actions.push(...stage.session.stop());
   const released = stage.messages().map((message) => (message.type === "release" ? message.leases : []));
   assert.deepEqual(released.map(({ length }) => length), [64, 64, 2]);
@@ -415,7 +415,7 @@ test("a wait for the warm-up says so, and a second wait replaces it", () => {
 });
 
 test("a replica without work fetches no versions until it has some", () => {
-  const stage = new Stage().welcome().tell({ type: "wait", seconds: 60 });
+  const stage = new Stage().welcome().tell({ type: "wait", seconds: 60, sha256: null });
   stage.session.prepared(WELCOME.run);
   stage.parameters(0, 4, [10, 20]).parameters(1, 7, [30]).clear();
   assert.equal(stage.step(), false);

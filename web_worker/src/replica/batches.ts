@@ -30,6 +30,11 @@ export interface Batch {
 
 const valuesPerRow = ({ shape }: BatchArray): number => sizeOf(shape);
 
+/** Bytes of a chunk of so many rows. */
+export function bytesOf(rows: number, layout: BatchLayout): number {
+  return layout.arrays.reduce((sum, array) => sum + rows * valuesPerRow(array) * STORED[array.dtype].BYTES_PER_ELEMENT, 0);
+}
+
 /** Reads a chunk's body; throws FrameError when its length does not fit. */
 export function readChunk(body: ArrayBuffer, rows: number, layout: BatchLayout): Chunk {
   let offset = 0;

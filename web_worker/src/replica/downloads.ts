@@ -7,12 +7,12 @@ import { pauseBeforeRetry } from "./scheduling";
 /** Attempts at what others can have instead, as a chunk: enough for a lost packet, not for a service that is away. */
 const ATTEMPTS = 4;
 
-/** Calls `get` a few times until it succeeds, with growing pauses; throws what the last attempt threw. */
-export async function download<T>(get: () => Promise<T>, uniform: () => number): Promise<T> {
+/** Calls `get` with 1, 2, ... until it succeeds, a few times with growing pauses; throws what the last attempt threw. */
+export async function download<T>(get: (attempt: number) => Promise<T>, uniform: () => number): Promise<T> {
   const backoff = new Backoff(uniform);
   for (let attempt = 1; ; attempt++) {
     try {
-      return await get();
+      return await get(attempt);
     } catch (error) {
       if (attempt === ATTEMPTS) throw error;
       await pauseBeforeRetry(1000 * backoff.nextSeconds());

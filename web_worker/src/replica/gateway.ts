@@ -1,10 +1,10 @@
 // The gateway's addresses and what is fetched from them by HTTP. Keeps nothing.
 
 import { readProgram, type Program } from "../program";
-import type { BatchLayout, Grant } from "../protocol";
+import type { Grant } from "../protocol";
 import { list, object, text } from "../schema";
-import { readChunk, type Chunk } from "./batches";
 import { DIRECT, type Network, type Socket } from "./network";
+import { sha256 } from "./sha256";
 
 /** There is nothing to take part in: no job runs here, or none of that name. Trying again would not help. */
 export class NoJobError extends Error {
@@ -19,6 +19,11 @@ export class UnreachableError extends Error {
 /** The gateway answers, but will not give what was asked for. */
 export class RefusedError extends Error {
   override name = "RefusedError";
+}
+
+/** A chunk's bytes are not those that its name says. */
+export class DamagedError extends Error {
+  override name = "DamagedError";
 }
 
 /** Client errors that pass by themselves: 408 request timeout, 429 too many requests. */
@@ -61,10 +66,10 @@ export class Gateway {
     return reached(response.text(), `${response.url} broke off`);
   }
 
-  async chunk(job: string, run: string, { chunk, rows }: Grant, layout: BatchLayout): Promise<{ chunk: Chunk; bytes: number }> {
-    const response = await this.#get(`jobs/${job}/${run}/chunks/${chunk}`, {});
-    const body = await response.arrayBuffer();
-    return { chunk: readChunk(body, rows, layout), bytes: body.byteLength };
+  /** A leased chunk, checked; throws UnreachableError, RefusedError or DamagedError. */
+  async chunk(job: string, run: string, grant: Grant, cache: RequestCache): Promise<ArrayBuffer> {
+    const response = await this.#get(`jobs/${job}/${run}/chunks/${grant.sha256 ?? grant.chunk}`, { cache });
+    return verified(await reached(response.arrayBuffer(), `${response.url} broke off`), grant, this.base);
   }
 
   #url(path: string): string {
@@ -86,6 +91,13 @@ export class Gateway {
     const message = `expected ${url} to answer 200, got ${status}`;
     throw status >= 500 || PASSING.includes(status) ? new UnreachableError(message) : new RefusedError(message);
   }
+}
+
+/** The bytes of a chunk that came from `place`; throws DamagedError unless they are what its name says. */
+export async function verified(body: ArrayBuffer, { chunk, sha256: name }: Grant, place: string): Promise<ArrayBuffer> {
+  const got = name === null ? null : await sha256(body);
+  if (got === name) return body;
+  throw new DamagedError(`chunk ${chunk} of ${place} expects the SHA-256 ${name}, got ${got}`);
 }
 
 async function reached<T>(answer: Promise<T>, message: string): Promise<T> {

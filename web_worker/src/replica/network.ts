@@ -12,13 +12,16 @@ export interface Socket {
 }
 
 export interface Network {
+  /** Whether it reaches other servers than the gateway. */
+  readonly reachesAll: boolean;
   /** As `fetch` does it; rejects when nobody answers. */
-  get(url: string, options: { readonly cache?: RequestCache }): Promise<Response>;
+  get(url: string, options: RequestInit): Promise<Response>;
   open(url: string): Socket;
 }
 
 /** The browser's own. */
 export const DIRECT: Network = {
+  reachesAll: true,
   get: (url, options) => fetch(url, options),
   open: (url) => new WebSocket(url) as Socket,
 };

@@ -8,16 +8,16 @@ import { ModuleModel } from "../executor/module";
 import { encode, type Grant, type Welcome } from "../protocol";
 import type { Action, Progress, State } from "./actions";
 import { Backoff } from "./backoff";
-import type { Chunk } from "./batches";
+import { ChunkCache } from "./chunk-cache";
+import { Chunks } from "./chunks";
 import { Connection } from "./connection";
 import { chooseDevice, type Backend } from "./device";
-import { download, insist } from "./downloads";
+import { insist } from "./downloads";
 import { NoJobError, type Gateway } from "./gateway";
 import { importModule } from "./module-import";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
 import { hurry, now, pause, pauseBeforeRetry, Timer } from "./scheduling";
-import { Shelf } from "./shelf";
 import { Session } from "./session";
 import { Silence } from "./silence";
 import { Trainer } from "./trainer";
@@ -44,7 +44,7 @@ export class Runner {
   readonly #backoff = new Backoff(this.#uniform);
   readonly #ticker = new Timer(() => this.#tick());
   readonly #silence = new Silence(() => this.#giveUp());
-  readonly #shelf = new Shelf();
+  readonly #chunks: Chunks;
   readonly #session: Session;
   readonly #trainer: Trainer;
   #connection: Connection | null = null;
@@ -64,6 +64,7 @@ export class Runner {
     readonly leave: (() => void) | null = null,
   ) {
     this.#session = new Session(device, this.#random);
+    this.#chunks = new Chunks(gateway, this.#uniform, ChunkCache.open(this.#uniform));
     this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), () => this.#progress());
   }
 
@@ -234,20 +235,12 @@ export class Runner {
   async #loadChunk(welcome: Welcome, grant: Grant): Promise<void> {
     const { run } = welcome;
     try {
-      const chunk = this.#shelf.take(`${run}/${grant.chunk}`) ?? (await this.#fetchChunk(welcome, grant));
-      this.#session.chunkLoaded(run, grant, chunk);
+      this.#session.chunkLoaded(run, grant, await this.#chunks.get(welcome, grant));
     } catch (error) {
       console.warn(error);
       this.#perform(this.#session.chunkFailed(run, grant, now()));
     }
     this.#trainer.wake();
-  }
-
-  async #fetchChunk({ job, run, batch }: Welcome, grant: Grant): Promise<Chunk> {
-    const { chunk, bytes } = await download(() => this.gateway.chunk(job, run, grant, batch), this.#uniform);
-    this.#bytesDown += bytes;
-    this.#shelf.put(`${run}/${grant.chunk}`, chunk);
-    return chunk;
   }
 
   #end(state: State): void {
@@ -266,7 +259,7 @@ export class Runner {
       steps: counters.steps, rows: counters.rows, loss: counters.loss, pushes: counters.pushes,
       acknowledged: counters.acknowledged, busy: counters.busy, rejected: counters.rejected, dropped: counters.dropped,
       stepMilliseconds: counters.stepMilliseconds, versions: training ? [...training.parameters.versions] : [], backend,
-      bytesUp: this.#bytesUp + bytesUp, bytesDown: this.#bytesDown + bytesDown,
+      bytesUp: this.#bytesUp + bytesUp, bytesDown: this.#bytesDown + bytesDown + this.#chunks.bytes,
     };
   }
 }
