@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 Backend = Literal["wasm", "webgpu", "webgl"]
 BACKENDS: tuple[Backend, ...] = ("wasm", "webgpu", "webgl")
 
-GPU_FLAGS = ["--enable-unsafe-webgpu"]
-"""WebGPU on Linux, and where there is no GPU, on SwiftShader, which imitates one. WebGL falls back to it by itself."""
+GPU_FLAGS = ["--enable-unsafe-webgpu", "--disable-gpu-process-crash-limit", "--disable-domain-blocking-for-3d-apis"]
+"""WebGPU on Linux, and where there is no GPU, on SwiftShader, which imitates one. WebGL falls back to it by itself.
+
+A program that ended the GPU's process must not take it from those after it."""
 
 ORIGIN = "http://localhost/"
 """A secure context, which WebGPU asks for. Nothing listens there: the tab's requests are answered in this process."""
