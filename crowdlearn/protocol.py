@@ -28,6 +28,9 @@ FEATURES = ("dropped", "wide")
 REPLICA_FEATURES = ("unleased",)
 """What a replica of this version understands beyond the first edition, as `hello` lists it: that reason of an ack."""
 
+MAX_WHY = 200
+"""Characters of what a sender is told of an item that was rejected."""
+
 ModelKind = Literal["program", "module"]
 CodecName = Literal["f32", "f16", "int8"]
 
@@ -133,6 +136,17 @@ class BatchLayout(msgspec.Struct, frozen=True):
 
     rows: int
     arrays: tuple[BatchArray, ...]
+
+
+class ItemOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of a raw item: `rows` rows of it are in the pool, or `why` there are none.
+
+    `discarded`: the job had no use for it. `why` is for the sender, in at most MAX_WHY characters.
+    """
+
+    status: Literal["rows", "discarded", "rejected"]
+    rows: int = 0
+    why: str | None = None
 
 
 class ReplicaTraining(msgspec.Struct, frozen=True):
