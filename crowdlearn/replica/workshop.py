@@ -26,6 +26,7 @@ class Workshop:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway, self._shelf = gateway, Shelf()
         self._mirror: Mirror | None = None
+        self._coming: dict[str, asyncio.Task[Chunk]] = {}
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="gradient")
         self._executors: dict[str, Executor] = {}
         self._compiling = asyncio.Lock()
@@ -51,10 +52,24 @@ class Workshop:
     async def chunk(self, welcome: Welcome, grant: Grant) -> Chunk:
         """A chunk of a run; raises FrameError, and what Gateway.chunk raises."""
         name = f"{welcome.run}/{grant.chunk}"
-        chunk = self._shelf.take(name)
-        if chunk is None:
-            chunk = read_chunk(await self._fetch(welcome, grant), grant.rows, welcome.batch)
-            self._shelf.put(name, chunk)
+        kept = self._shelf.take(name)
+        if kept is not None:
+            return kept
+        if name not in self._coming:
+            self._coming[name] = asyncio.create_task(self._bring(name, welcome, grant))
+            self._coming[name].add_done_callback(lambda done: self._came(name, done))
+        # Shielded: a replica that leaves must not take the chunk from the others.
+        return await asyncio.shield(self._coming[name])
+
+    def _came(self, name: str, done: asyncio.Task[Chunk]) -> None:
+        del self._coming[name]
+        if not done.cancelled():
+            # Who waited for it was told. Where all have left, nobody wants to know.
+            done.exception()
+
+    async def _bring(self, name: str, welcome: Welcome, grant: Grant) -> Chunk:
+        chunk = read_chunk(await self._fetch(welcome, grant), grant.rows, welcome.batch)
+        self._shelf.put(name, chunk)
         return chunk
 
     async def _fetch(self, welcome: Welcome, grant: Grant) -> bytes:

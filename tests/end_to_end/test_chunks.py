@@ -91,6 +91,17 @@ def test_a_second_epoch_and_a_second_visit_download_no_chunk(
         assert gateway.served() == 2 * chunks
 
 
+@pytest.mark.redis
+def test_twenty_replicas_of_a_process_download_each_chunk_once(
+    redis_server: RedisServer, logs: Path, tmp_path: Path
+) -> None:
+    submitted(redis_server, tmp_path, "crowd", 5)
+    with counting(redis_server, logs) as gateway:
+        crowdlearn("replica", gateway.url, "--replicas", "20")
+        assert status(gateway.url, "crowd")["epoch"] == 5
+        assert gateway.served() == gateway.chunks("crowd")
+
+
 @pytest.mark.browser
 @pytest.mark.redis
 def test_a_page_over_plain_http_checks_its_chunks_and_keeps_them_in_memory(

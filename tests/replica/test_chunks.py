@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from crowdlearn.contents import name_of
 from crowdlearn.protocol import Grant
-from crowdlearn.replica.gateway import DamagedError, Gateway
+from crowdlearn.replica.gateway import DamagedError, Gateway, RefusedError
 from crowdlearn.replica.workshop import Workshop
 from tests.replica.test_session import WELCOME
 
@@ -111,6 +112,23 @@ async def test_a_second_epoch_downloads_nothing(workshop: Workshop, gateway: Ser
     for _ in range(2):
         assert await first_rows(workshop, None, range(3)) == [0, 1, 2]
     assert gateway.asked == [f"{AT_GATEWAY}{name_of(body_of(chunk))}" for chunk in range(3)]
+
+
+async def test_replicas_that_want_a_chunk_at_once_fetch_it_once(workshop: Workshop, gateway: Server) -> None:
+    leaving, *others = (asyncio.create_task(first_rows(workshop, None, range(3, 4))) for _ in range(5))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await asyncio.gather(*others) == [[3]] * 4
+    assert len(gateway.asked) == 1
+
+
+async def test_a_chunk_that_could_not_be_had_can_be_asked_for_again(workshop: Workshop, gateway: Server) -> None:
+    gateway.files.clear()
+    answers = await asyncio.gather(*(first_rows(workshop, None, range(3, 4)) for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [RefusedError] * 3
+    gateway.put(AT_GATEWAY, 3)
+    assert await first_rows(workshop, None, range(3, 4)) == [3]
+    assert len(gateway.asked) == 2
 
 
 async def test_a_chunk_without_a_name_comes_by_its_index(workshop: Workshop, gateway: Server) -> None:
