@@ -293,8 +293,8 @@ async def test_nothing_of_a_run_from_a_checkpoint_expires(store: Store, place: s
     await Checkpointer(store, place, Plan()).look("small")
     await gone_on(store, checkpoint.read(place), job(name="again", run="0123456789ac"))
     found = await everywhere(store, "KEYS", "*0123456789ac*")
-    # spec, state, program, work, leases; 4 chunks; 3 shards of manifest and two blobs.
-    assert await store._connection.batch([("TTL", name) for name in found]) == [-1] * (5 + 4 + 9)
+    # spec, state, program, contents, work, leases; 4 chunks; 3 shards of manifest and two blobs.
+    assert await store._connection.batch([("TTL", name) for name in found]) == [-1] * (6 + 4 + 9)
 
 
 def snapshot(work: Work, **changes: object) -> Snapshot:
