@@ -1,4 +1,7 @@
-"""Says which chunk an ordinal of a job's work means: a fresh permutation of the chunks each epoch. Pure arithmetic."""
+"""Says which chunk an ordinal of a job's work means: a fresh permutation of the chunks each epoch. Pure arithmetic.
+
+Of a job with a stream the ordinals beyond the last epoch are leases of the pool, as many rows each.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,23 @@ def chunk_of(spec: JobSpec, ordinal: int) -> tuple[int, int]:
         ValueError: `ordinal` is beyond the last epoch.
     """
     chunks = spec.train_chunks
-    if not 0 <= ordinal < spec.epochs * chunks:
+    if not 0 <= ordinal < spec.farmed_leases:
         raise ValueError(
-            f"{spec.epochs} epochs of {chunks} chunks have ordinals below {spec.epochs * chunks}, got {ordinal}"
+            f"{spec.epochs} epochs of {chunks} chunks have ordinals below {spec.farmed_leases}, got {ordinal}"
         )
     epoch, place = divmod(ordinal, chunks)
     return epoch, int(_order(spec.training.seed, epoch, chunks)[place])
 
 
+def is_of_pool(spec: JobSpec, ordinal: int) -> bool:
+    """Whether lease `ordinal` is of rows from the stream's pool instead of a training chunk."""
+    return spec.stream is not None and ordinal >= spec.farmed_leases
+
+
 def rows_of(spec: JobSpec, ordinal: int) -> int:
     """Rows of lease `ordinal`, also of one beyond the last epoch: a run that is resumed may have more of them."""
+    if spec.stream is not None and is_of_pool(spec, ordinal):
+        return spec.stream.lease_rows
     if spec.train_rows % spec.chunk_rows == 0:
         return spec.chunk_rows
     chunks = spec.train_chunks

@@ -76,15 +76,17 @@ class Snapshot:
     def _work_of(self, spec: JobSpec, source: str) -> Work:
         if _schedule(spec) != _schedule(self.spec):
             return Work()
-        total = spec.epochs * spec.train_chunks
+        total = spec.total_leases
         if total and (self.work.next > total or self.work.done >= total):
             trained = self.work.done / spec.train_chunks
             raise JobError(f"{source} has trained {trained:.1f} epochs, the job has {spec.epochs} in all: give it more")
         return self.work
 
 
-def _schedule(spec: JobSpec) -> tuple[int, int, int]:
-    return spec.train_rows, spec.chunk_rows, spec.training.seed
+def _schedule(spec: JobSpec) -> tuple[int, ...]:
+    # With a stream the epochs say which ordinal is the pool's first.
+    pool = () if spec.stream is None else (spec.epochs, spec.stream.lease_rows)
+    return spec.train_rows, spec.chunk_rows, spec.training.seed, *pool
 
 
 def joined(shards: Sequence[Sequence[Vector]]) -> tuple[Vector, ...]:

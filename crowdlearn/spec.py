@@ -20,6 +20,12 @@ OptimizerName = Literal["sgd", "momentum", "rmsprop", "adagrad", "adam"]
 JobState = Literal["running", "finished"]
 FinishReason = Literal["until", "patience", "epochs", "stopped", "diverged"]
 
+TrainOn = Literal["pool", "sender", "both"]
+PoolPolicy = Literal["window", "reservoir", "decay"]
+
+MOST_LEASES = 2**53 - 1
+"""Of a job with a stream, which has no last lease: the largest whole number that JSON and Lua hold exactly."""
+
 LOSS = "loss"
 """The metric that every job with a loss in JAX has."""
 
@@ -116,6 +122,49 @@ class Headline(msgspec.Struct, frozen=True):
         return value > than if self.higher else value < than
 
 
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the raw items that replicas send: the rows that the author's `preprocess` makes of them."""
+
+    train_on: TrainOn = "pool"
+    """Whom fresh rows are leased to: anybody from the pool, their own sender, or the sender first and then anybody."""
+    policy: PoolPolicy = "window"
+    """What the pool keeps: the newest rows; rows drawn evenly from all time; or the newest, recent ones likelier."""
+    pool_rows: int = 10_000
+    """Rows of the pool at most, over all partitions."""
+    half_life_rows: float = 2_500.0
+    """Of `decay`: a row older by so many is half as likely to be leased."""
+    lease_rows: int
+    """Rows of one lease of the pool: whole minibatches."""
+    partitions: int = 4
+    """Replicas are spread over so many streams of items, each with a part of the pool."""
+    held_out_every: int = 0
+    """One item of so many gives held-out rows and none for training; 0: none does."""
+    held_out_rows: int = 1_000
+    """Held-out rows at most, over all partitions: the newest."""
+    keep_raw_seconds: float = 0.0
+    """How long raw items stay in Redis after they were processed."""
+    max_item_bytes: int = 65_536
+    max_rows_per_item: int = 100
+    items_per_second: float = 20.0
+    """Of one replica, in the long run."""
+    bytes_per_second: float = 200_000.0
+    """Likewise."""
+    item_seconds: float = 5.0
+    """So long `preprocess` may take over one item."""
+    backlog_bytes: int = 16 << 20
+    """Of items that wait in one partition: beyond, replicas are told to come back."""
+
+    @property
+    def partition_rows(self) -> int:
+        """Rows of a partition's part of the pool."""
+        return -(-self.pool_rows // self.partitions)
+
+    @property
+    def partition_held_out_rows(self) -> int:
+        """Held-out rows of a partition; 0 if no items are held out."""
+        return -(-self.held_out_rows // self.partitions) if self.held_out_every else 0
+
+
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One submitted job, stored as JSON under its run.
 
@@ -132,6 +181,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     parameters: tuple[ParameterArray, ...]
     shards: tuple[Shard, ...]
     batch: BatchLayout
+    stream: StreamSpec | None = None
+    """Of a job that trains on items that replicas send, after its epochs of farmed rows, if it has any."""
     training: ReplicaTraining
     optimizer: OptimizerSpec
     staleness: StalenessSpec
@@ -184,6 +235,16 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     def train_chunks(self) -> int:
         """How many training chunks there are."""
         return -(-self.train_rows // self.chunk_rows) if self.train_rows else 0
+
+    @property
+    def farmed_leases(self) -> int:
+        """Leases of training chunks, over all epochs; those from this ordinal on are of a stream's pool."""
+        return self.epochs * self.train_chunks
+
+    @property
+    def total_leases(self) -> int:
+        """Ordinals of leases are below this; 0 for a job without any rows."""
+        return self.farmed_leases if self.stream is None else MOST_LEASES
 
     @property
     def held_out_chunks(self) -> int:

@@ -174,7 +174,7 @@ class Data:
         While a run is `warming`, the holder gets leases only if it has the right to warm the run up, or if nobody has,
         and no other began to BEGIN_SECONDS ago: after each wait of that one more may begin.
         """
-        run, total = spec.run, spec.epochs * spec.train_chunks
+        run, total = spec.run, spec.total_leases
         names = (keys.work(run), keys.leases(run), keys.warmup(run), keys.state(run), keys.grants(run))
         first_expiry, *found = await self._connection.run(
             scripts.LEASE_CHUNKS, (*names, keys.held(run, holder.replica)), count, total,
@@ -290,7 +290,7 @@ class Data:
         names = ("rows", "done", "dropped", "again")
         found = await self._connection.call("HMGET", keys.work(spec.run), *names)
         rows, done, dropped, again = (int(each or 0) for each in found)
-        return Progress(rows, done, spec.epochs * spec.train_chunks, dropped, again)
+        return Progress(rows, done, spec.total_leases, dropped, again)
 
 
 def _milliseconds(seconds: float) -> int:

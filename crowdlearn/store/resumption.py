@@ -77,7 +77,7 @@ def continued(
         raise JobError(
             f"job {spec.name} has no held-out loss for patience to wait for: give --until, or --patience none"
         )
-    if after.train_chunks and progress.leases_done >= after.epochs * after.train_chunks:
+    if after.stream is None and after.train_chunks and progress.leases_done >= after.farmed_leases:
         raise JobError(f"job {spec.name} has trained all its {spec.epochs} epochs: give more, with --epochs")
     return after
 
@@ -85,6 +85,8 @@ def continued(
 def _epochs(spec: JobSpec, progress: Progress, epochs: int | None) -> int:
     if epochs is None:
         return spec.epochs
+    if spec.stream is not None and epochs != spec.epochs:
+        raise JobError(f"job {spec.name} has a stream: it goes on without end after its epochs, give no --epochs")
     # Fewer would leave leases that were granted beyond the last epoch.
     if epochs < spec.epochs:
         trained = progress.leases_done / spec.train_chunks if spec.train_chunks else 0

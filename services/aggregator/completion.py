@@ -1,4 +1,4 @@
-"""Ends jobs whose epochs are trained and applied. Jobs without a dataset, and jobs with a target, may end otherwise."""
+"""Ends jobs whose epochs are trained and applied. Those without rows, or with a stream or a target, end otherwise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ async def finish_trained(store: Store, specs: Iterable[JobSpec], faults: Faults 
 
 
 def _leases(spec: JobSpec) -> int:
-    return spec.epochs * spec.train_chunks
+    # A stream has no last lease.
+    return spec.farmed_leases if spec.stream is None else 0
 
 
 async def _finish(store: Store, spec: JobSpec, faults: Faults) -> None:

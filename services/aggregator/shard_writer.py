@@ -169,7 +169,7 @@ class ShardWriter:
 
     def _absorb(self, entry: StreamEntry, absorbed: Absorbed) -> Outcome:
         # A job without data grants nothing; and what a gateway of before the ledger appended counts for nothing.
-        parts = ledger.read(entry.rows) if entry.rows and self._spec.train_rows else ()
+        parts = ledger.read(entry.rows) if entry.rows and self._spec.total_leases else ()
         is_note = entry.rows and not entry.frame
         outcome = Outcome.NOTED if is_note else self._absorb_frame(entry, parts, absorbed)
         if outcome in (Outcome.NOTED, Outcome.APPLIED) and not self.diverged:

@@ -288,7 +288,7 @@ class Session:
         if isinstance(message, Lease):
             return Take(message.count)
         ordinals = [message.lease] if isinstance(message, Trained) else message.leases
-        leases = spec.epochs * spec.train_chunks
+        leases = spec.total_leases
         if any(ordinal >= leases for ordinal in ordinals):
             return self._hang_up(Close.MALFORMED_MESSAGE, f"leases are below {leases}, got {max(ordinals)}")
         return Finish(message.lease) if isinstance(message, Trained) else GiveBack(message.leases)
