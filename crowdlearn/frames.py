@@ -11,6 +11,8 @@ from crowdlearn.errors import FrameError
 
 HEADER = struct.Struct("<BBHIQQfIII")
 HEADER_BYTES = HEADER.size
+ITEM_HEADER = struct.Struct("<B7xQ")
+ITEM_HEADER_BYTES = ITEM_HEADER.size
 MAX_INTEGER = 2**53 - 1
 """Integers above are malformed: a JavaScript number could not hold them."""
 
@@ -20,6 +22,8 @@ class Kind(IntEnum):
 
     GRADIENT = 1
     PARAMETERS = 2
+    ITEM = 3
+    """Raw bytes of an interaction, behind a header of its own."""
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -69,3 +73,29 @@ def unpack(data: bytes) -> Frame:
         raise FrameError(f"sequence and version are at most 2^53 - 1, got {sequence} and {version}")
     payload = memoryview(data)[HEADER_BYTES:]
     return Frame(Kind(kind), codec, shard, count, sequence, version, loss, rows, minibatches, payload)
+
+
+def is_item(data: bytes) -> bool:
+    """Whether a frame is of an item: then `unpack_item` reads it."""
+    return data[:1] == bytes((Kind.ITEM,))
+
+
+def pack_item(number: int, payload: bytes) -> bytes:
+    """Returns the frame of a replica's item `number`: 16 bytes of header, then the payload."""
+    return ITEM_HEADER.pack(Kind.ITEM, number) + payload
+
+
+def unpack_item(data: bytes) -> tuple[int, bytes]:
+    """An item's number and its payload.
+
+    Raises:
+        FrameError: short header, reserved bits, or a number that is none.
+    """
+    if len(data) < ITEM_HEADER_BYTES:
+        raise FrameError(f"an item has {ITEM_HEADER_BYTES} bytes of header, got {len(data)} bytes")
+    _, number = ITEM_HEADER.unpack_from(data)
+    if any(data[1:8]):
+        raise FrameError(f"the reserved bytes of an item are 0, got {data[1:8].hex()}")
+    if not 1 <= number <= MAX_INTEGER:
+        raise FrameError(f"an item's number is between 1 and 2^53 - 1, got {number}")
+    return number, data[ITEM_HEADER_BYTES:]

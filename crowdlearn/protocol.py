@@ -21,6 +21,9 @@ CHUNK_NAME = r"^[0-9a-f]{64}$"
 """What names a chunk, and a run's contents: a SHA-256."""
 
 Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+ItemNumber = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+"""Of a replica's items: 1, 2, 3, ..."""
+
 FEATURES = ("dropped", "wide")
 """What a gateway of this version understands beyond the first edition of protocol 1, as `welcome` lists it: the message
 `dropped`, and gradients as f32 in a job whose `push_codec` is smaller."""
@@ -103,6 +106,14 @@ class Dropped(Message, frozen=True, kw_only=True, tag="dropped"):
     minibatches: Annotated[int, Meta(ge=1, le=1000)]
 
 
+class Item(Message, frozen=True, kw_only=True, tag="item"):
+    """Raw data of an interaction as JSON, for the author's `preprocess`; bytes come in a frame (crowdlearn.frames)."""
+
+    number: ItemNumber
+    json: msgspec.Raw
+    """Any JSON value, as it was written."""
+
+
 class Shard(msgspec.Struct, frozen=True):
     """A contiguous slice of the flat parameter vector: `size` values from `offset`."""
 
@@ -166,6 +177,15 @@ class ReplicaTraining(msgspec.Struct, frozen=True):
     """The service scales a shard's gradient of a minibatch down to this Euclidean norm; local steps do too."""
 
 
+class StreamLimits(msgspec.Struct, frozen=True):
+    """What a replica may send of raw items."""
+
+    items_in_flight: int
+    """Items that may be unanswered at a time."""
+    max_item_bytes: int
+    """Bytes of the largest item, its JSON as UTF-8."""
+
+
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The gateway's answer to hello: everything a replica needs to start."""
 
@@ -187,6 +207,8 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The name of the list of the chunks' names; None in a run that has none."""
     chunk_url: str | None = None
     """Where the chunks are by their names, before the gateway is asked; ends with a slash."""
+    stream: StreamLimits | None = None
+    """None in a job that takes no raw items."""
     features: list[str] = []
     """What the gateway understands beyond the first edition of protocol 1 (see FEATURES); others are ignored."""
 
@@ -206,8 +228,21 @@ class Ack(Message, frozen=True, kw_only=True, tag="ack"):
     version: Natural | None = None
 
 
+class ItemAnswer(Message, frozen=True, kw_only=True, tag="item_answer"):
+    """Answers one item: what became of it, or `busy`: it and all later ones are to come again after `retry_seconds`."""
+
+    number: int
+    status: Literal["rows", "discarded", "rejected", "busy"]
+    rows: int = 0
+    why: str | None = None
+    retry_seconds: float | None = None
+
+
 class Grant(msgspec.Struct, frozen=True):
-    """One leased chunk. `lease` counts chunks over all epochs, `chunk` is its index in the dataset."""
+    """One leased chunk. `lease` counts chunks over all epochs, `chunk` is its index in the dataset.
+
+    Of rows of the pool: `chunk` is the lease's number too, and `epoch` is 0.
+    """
 
     lease: int
     epoch: int
@@ -225,10 +260,11 @@ class Leased(Message, frozen=True, kw_only=True, tag="leased"):
 
 
 class Wait(Message, frozen=True, kw_only=True, tag="wait"):
-    """No chunk is free now. `reason` is `warmup` while one replica trains alone at first."""
+    """No chunk is free now. `reason` is `warmup` while one replica trains alone at first, or `pool` while the pool has
+    no rows yet; others may come."""
 
     seconds: float
-    reason: Literal["warmup"] | None = None
+    reason: str | None = None
 
 
 class Finished(Message, frozen=True, kw_only=True, tag="finished"):
@@ -245,8 +281,8 @@ class ErrorMessage(Message, frozen=True, kw_only=True, tag="error"):
     retry_seconds: float | None = None
 
 
-FromReplica = Hello | Fetch | Lease | Trained | Release | Useless | Dropped
-FromGateway = Welcome | Ack | Leased | Wait | Finished | ErrorMessage
+FromReplica = Hello | Fetch | Lease | Trained | Release | Useless | Dropped | Item
+FromGateway = Welcome | Ack | ItemAnswer | Leased | Wait | Finished | ErrorMessage
 
 _from_replica: msgspec.json.Decoder[FromReplica] = msgspec.json.Decoder(FromReplica)
 _from_gateway: msgspec.json.Decoder[FromGateway] = msgspec.json.Decoder(FromGateway)

@@ -6,7 +6,19 @@ import numpy as np
 
 from crowdlearn import protocol
 from crowdlearn.frames import unpack
-from crowdlearn.protocol import Ack, Close, ErrorMessage, Finished, FromGateway, Grant, Hello, Leased, Wait, Welcome
+from crowdlearn.protocol import (
+    Ack,
+    Close,
+    ErrorMessage,
+    Finished,
+    FromGateway,
+    Grant,
+    Hello,
+    ItemAnswer,
+    Leased,
+    Wait,
+    Welcome,
+)
 from crowdlearn.replica.actions import Action, End, Prepare, Reconnect, State
 from crowdlearn.replica.batches import Batch, Chunk
 from crowdlearn.replica.closing import FAILURES
@@ -138,6 +150,8 @@ class Session:
                 return [End(State("finished", REASONS.get(message.reason, ENDED)))]
             case ErrorMessage():
                 self._gateways_reason, self._retry_seconds = message.message, message.retry_seconds or 0.0
+                return []
+            case ItemAnswer():
                 return []
             case _:
                 return self._train(message, now)

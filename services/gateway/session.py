@@ -11,10 +11,23 @@ from msgspec.structs import replace
 
 from crowdlearn import ledger, metrics, protocol
 from crowdlearn.errors import FrameError, MessageError
-from crowdlearn.frames import Frame, unpack
+from crowdlearn.frames import Frame, is_item, unpack, unpack_item
 from crowdlearn.identity import birth_seconds
 from crowdlearn.ledger import Part
-from crowdlearn.protocol import Ack, Close, Dropped, Fetch, Hello, Lease, RejectReason, Release, Trained, Useless
+from crowdlearn.protocol import (
+    Ack,
+    Close,
+    Dropped,
+    Fetch,
+    Hello,
+    Item,
+    ItemAnswer,
+    Lease,
+    RejectReason,
+    Release,
+    Trained,
+    Useless,
+)
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Appended
@@ -36,6 +49,9 @@ VOUCH_SECONDS = 10.0
 
 WARM_SECONDS = 2.0
 """How long it is believed that a replica is the one that warms the run up: far less than the store's WARMUP_SECONDS."""
+
+
+NO_ITEMS = "this job takes no raw items"
 
 
 class RunView(Protocol):
@@ -79,6 +95,12 @@ class Answer(msgspec.Struct, frozen=True):
     ack: Ack
     full: bool = False
     dropped: int = 0
+
+
+class AnswerItem(msgspec.Struct, frozen=True):
+    """Send an item's answer."""
+
+    answer: ItemAnswer
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -145,7 +167,7 @@ class Ignore(msgspec.Struct, frozen=True):
     """Nothing: there is nothing to answer, or the socket is being closed."""
 
 
-Action = Greet | Answer | Append | Ask | Want | Take | Finish | GiveBack | CountDropped | HangUp | Ignore
+Action = Greet | Answer | AnswerItem | Append | Ask | Want | Take | Finish | GiveBack | CountDropped | HangUp | Ignore
 
 
 class Session:
@@ -222,6 +244,8 @@ class Session:
             return self._gives_up(self._run, message)
         if isinstance(message, Dropped):
             return CountDropped(message.minibatches)
+        if isinstance(message, Item):
+            return self._item(message.number)
         return self._request(message, self._run.spec)
 
     def _gives_up(self, run: RunView, message: Useless) -> Action:
@@ -238,9 +262,18 @@ class Session:
         if self._run is None:
             return self._hang_up(Close.OUT_OF_ORDER, "the first message is a hello, got a frame")
         try:
-            return self._gradient(self._run, data, now, asked)
+            return self._item_frame(data, now) if is_item(data) else self._gradient(self._run, data, now, asked)
         except FrameError as error:
             return self._hang_up(Close.MALFORMED_FRAME, str(error))
+
+    def _item_frame(self, data: bytes, now: float) -> Action:
+        number, _ = unpack_item(data)
+        if self._messages.take(now) > 0:
+            return self._hang_up(Close.FLOODING, f"more than {self._settings.messages_per_second:g} messages a second")
+        return self._item(number)
+
+    def _item(self, number: int) -> Action:
+        return AnswerItem(ItemAnswer(number=number, status="rejected", why=NO_ITEMS))
 
     def may_warm_up(self, data: bytes, now: float) -> bool:
         """Whether nothing but the warm-up keeps a frame out that Redis was asked about: others take no right."""

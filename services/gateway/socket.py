@@ -190,6 +190,8 @@ class ReplicaSocket:
                 self._append(action)
             case actions.Answer(full=False):
                 self._answer(action.ack, action.dropped)
+            case actions.AnswerItem():
+                self.outbox.say(action.answer)
             case actions.HangUp():
                 self.hang_up(action.code, action.message)
             case actions.Ignore():

@@ -78,6 +78,21 @@ def test_a_malformed_frame_is_refused(row: dict[str, Any]) -> None:
         frames.unpack(bytes.fromhex(row["hex"]))
 
 
+@pytest.mark.parametrize("row", rows("items.json"))
+def test_an_item_survives_the_way_to_bytes_and_back(row: dict[str, Any]) -> None:
+    data, payload = bytes.fromhex(row["hex"]), bytes.fromhex(row["payload_hex"])
+    assert frames.is_item(data)
+    assert frames.unpack_item(data) == (row["number"], payload)
+    assert frames.pack_item(row["number"], payload) == data
+
+
+@pytest.mark.parametrize("row", rows("malformed.json", of="item"))
+def test_a_malformed_item_is_refused(row: dict[str, Any]) -> None:
+    assert frames.is_item(bytes.fromhex(row["hex"]))
+    with pytest.raises(FrameError):
+        frames.unpack_item(bytes.fromhex(row["hex"]))
+
+
 @pytest.mark.parametrize("row", rows("codecs.json"))
 def test_a_codec_writes_and_reads_the_recorded_bytes(row: dict[str, Any]) -> None:
     codec = codecs.BY_NAME[row["codec"]]

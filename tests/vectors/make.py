@@ -2,7 +2,8 @@
 
 messages.json    [{"name", "from": "replica" | "gateway", "text", "message"}]: one decodes to the other and back
 frames.json      [{"name", "hex", "frame": {..., "payload_hex"}}]
-malformed.json   [{"name", "of": "text" | "frame" | "gradient", "text" | "hex", "close"}]
+items.json       [{"name", "hex", "number", "payload_hex"}]: frames of raw items
+malformed.json   [{"name", "of": "text" | "frame" | "gradient" | "item", "text" | "hex", "close"}]
                  a frame that cannot be unpacked, or a gradient that does not fit int8 shards of 2,048 and 1,000 values
 codecs.json      [{"name", "codec", "values_hex" (f32), "uniforms_hex" (f32), "payload_hex", "decoded_hex" (f32)}]
 chunks.json      [{"name", "hex", "sha256", "is_whole": bool}]: whether a chunk of that name is taken
@@ -79,7 +80,11 @@ def messages() -> list[dict[str, Any]]:
         ("a replica gives up", "replica", p.Useless(minibatches=20)),
         ("minibatches gave no finite numbers", "replica", p.Dropped(minibatches=3)),
         ("as many minibatches as one message may drop", "replica", p.Dropped(minibatches=1000)),
+        ("an item of JSON", "replica", p.Item(number=1, json=msgspec.Raw(b'{"strokes":[[0,1.5],[2,3]],"label":7}'))),
+        ("an item of null", "replica", p.Item(number=2**53 - 1, json=msgspec.Raw(b"null"))),
         ("a welcome", "gateway", welcome),
+        ("a welcome to a job that takes items", "gateway", msgspec.structs.replace(
+            welcome, stream=p.StreamLimits(16, 65536), features=["dropped", "wide", "items"])),
         ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
         ("a welcome that says where the chunks are", "gateway", msgspec.structs.replace(
             welcome, contents=NAME, chunk_url="https://cdn.example/mnist/")),
@@ -95,13 +100,19 @@ def messages() -> list[dict[str, Any]]:
             p.Grant(3, 1, 0, 512, 60.0, NAME), p.Grant(4, 1, 2, 100, 60.0, "0" * 64)])),
         ("wait", "gateway", p.Wait(seconds=1.0)),
         ("wait for the warm-up", "gateway", p.Wait(seconds=1.5, reason="warmup")),
+        ("wait for the first rows of the pool", "gateway", p.Wait(seconds=2.0, reason="pool")),
+        ("rows of the pool", "gateway", p.Leased(leases=[p.Grant(40, 0, 40, 128, 60.0, NAME)])),
+        ("an item gave rows", "gateway", p.ItemAnswer(number=7, status="rows", rows=3)),
+        ("an item was discarded", "gateway", p.ItemAnswer(number=8, status="discarded")),
+        ("an item was rejected", "gateway", p.ItemAnswer(number=9, status="rejected", why="it took longer than 5 s")),
+        ("an item is to come again", "gateway", p.ItemAnswer(number=10, status="busy", retry_seconds=0.25)),
         ("finished", "gateway", p.Finished(reason="until")),
         ("finished for lack of improvement", "gateway", p.Finished(reason="patience")),
         ("an error", "gateway", p.ErrorMessage(code=4004, message="no job named 'nope'")),
         ("an error that will pass", "gateway", p.ErrorMessage(code=1013, message="Redis is away", retry_seconds=1.0)),
     ]  # fmt: skip
     return [
-        {"name": name, "from": side, "text": protocol.encode(message), "message": msgspec.to_builtins(message)}
+        {"name": name, "from": side, "text": protocol.encode(message), "message": json.loads(protocol.encode(message))}
         for name, side, message in rows
     ]
 
@@ -143,6 +154,15 @@ def _frame_fields(frame: frames.Frame) -> dict[str, Any]:
     return {"kind": int(frame.kind)} | fields | {"payload_hex": bytes(frame.payload).hex()}
 
 
+def item_rows() -> list[dict[str, Any]]:
+    """Items with the first and the last number, with bytes and without."""
+    rows = {"bytes": (1, bytes(range(256))), "the last number": (2**53 - 1, b"\x00"), "nothing": (7, b"")}
+    return [
+        {"name": name, "hex": frames.pack_item(number, payload).hex(), "number": number, "payload_hex": payload.hex()}
+        for name, (number, payload) in rows.items()
+    ]
+
+
 def malformed() -> list[dict[str, Any]]:
     """What a replica must never send, and the close code that answers it."""
     texts = {
@@ -175,6 +195,11 @@ def malformed() -> list[dict[str, Any]]:
         "dropped no minibatches": '{"type":"dropped","minibatches":0}',
         "dropped 1,001 minibatches": '{"type":"dropped","minibatches":1001}',
         "dropped half a minibatch": '{"type":"dropped","minibatches":0.5}',
+        "an item without a number": '{"type":"item","json":1}',
+        "an item of nothing": '{"type":"item","number":1}',
+        "an item 0": '{"type":"item","number":0,"json":1}',
+        "an item over 2^53 - 1": '{"type":"item","number":9007199254740992,"json":1}',
+        "an item of no JSON": '{"type":"item","number":1,"json":NaN}',
         "release of 65 leases": json.dumps({"type": "release", "leases": list(range(65))}),
     }  # fmt: skip
     good = frames.pack(gradient())
@@ -182,10 +207,17 @@ def malformed() -> list[dict[str, Any]]:
         "empty frame": b"",
         "39 bytes": good[:39],
         "kind 0": b"\x00" + good[1:],
-        "kind 3": b"\x03" + good[1:],
+        "kind 4": b"\x04" + good[1:],
         "reserved bits": good[:36] + b"\x01\x00\x00\x00" + good[40:],
         "sequence over 2^53 - 1": good[:8] + struct.pack("<Q", 2**53) + good[16:],
         "version over 2^53 - 1": good[:16] + struct.pack("<Q", 2**53) + good[24:],
+    }
+    item = frames.pack_item(7, b"raw")
+    items = {
+        "a short header": item[:15],
+        "a reserved byte": item[:7] + b"\x01" + item[8:],
+        "number 0": frames.pack_item(0, b"raw"),
+        "a number over 2^53 - 1": frames.pack_item(2**53, b"raw"),
     }
     misfits = {
         "parameters from a replica": gradient(kind=frames.Kind.PARAMETERS),
@@ -202,6 +234,7 @@ def malformed() -> list[dict[str, Any]]:
     return [
         *({"name": name, "of": "text", "text": text, "close": 4000} for name, text in texts.items()),
         *({"name": name, "of": "frame", "hex": data.hex(), "close": 4005} for name, data in broken.items()),
+        *({"name": name, "of": "item", "hex": data.hex(), "close": 4005} for name, data in items.items()),
         *({"name": name, "of": "gradient", "hex": frames.pack(f).hex(), "close": 4005} for name, f in misfits.items()),
     ]
 
@@ -378,7 +411,7 @@ def chunk_rows() -> list[dict[str, Any]]:
 def build() -> dict[str, str]:
     """Every vector file's name and text."""
     content = {
-        "messages": messages(), "frames": frame_rows(), "malformed": malformed(),
+        "messages": messages(), "frames": frame_rows(), "items": item_rows(), "malformed": malformed(),
         "codecs": codec_rows(), "refused": refused(), "random": random_rows(), "chunks": chunk_rows(),
         "precision": precision_rows(), "wide": wide_rows(), "local-steps": local_step_rows(),
     }  # fmt: skip

@@ -3,9 +3,11 @@
 import { FrameError } from "./errors";
 
 export const HEADER_BYTES = 40;
+const ITEM_HEADER_BYTES = 16;
 
-/** What a frame carries. */
+/** What a frame carries: an item has a header of its own. */
 export const Kind = { GRADIENT: 1, PARAMETERS: 2 } as const;
+const ITEM = 3;
 export type Kind = (typeof Kind)[keyof typeof Kind];
 
 /**
@@ -70,6 +72,28 @@ export function unpack(data: Uint8Array): Frame {
   };
 }
 
+/** The frame of a replica's item `number`: 16 bytes of header, then the payload. */
+export function packItem(number: number, payload: Uint8Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(ITEM_HEADER_BYTES + payload.byteLength);
+  const header = new DataView(bytes.buffer);
+  header.setUint8(0, ITEM);
+  header.setBigUint64(8, BigInt(number), true);
+  bytes.set(payload, ITEM_HEADER_BYTES);
+  return bytes;
+}
+
+/** Reads the frame of an item. Throws FrameError: another kind, short header, reserved bits, or a number that is none. */
+export function unpackItem(data: Uint8Array): { number: number; payload: Uint8Array } {
+  if (data[0] !== ITEM) throw new FrameError(`an item's kind is ${ITEM}, got ${data[0]}`);
+  if (data.byteLength < ITEM_HEADER_BYTES) {
+    throw new FrameError(`an item has ${ITEM_HEADER_BYTES} bytes of header, got ${data.byteLength} bytes`);
+  }
+  if (data.subarray(1, 8).some((byte) => byte !== 0)) throw new FrameError("the reserved bytes of an item are 0");
+  const number = readInteger(new DataView(data.buffer, data.byteOffset, ITEM_HEADER_BYTES), 8);
+  if (number < 1) throw new FrameError(`an item's number is at least 1, got ${number}`);
+  return { number, payload: data.subarray(ITEM_HEADER_BYTES) };
+}
+
 function readKind(kind: number): Kind {
   if (kind === Kind.GRADIENT || kind === Kind.PARAMETERS) return kind;
   throw new FrameError(`a frame's kind is 1 (gradient) or 2 (parameters), got ${kind}`);
@@ -78,7 +102,7 @@ function readKind(kind: number): Kind {
 function readInteger(header: DataView, offset: number): number {
   const value = header.getBigUint64(offset, true);
   if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw new FrameError(`sequence and version are at most 2^53 - 1, got ${value}`);
+    throw new FrameError(`sequence, version and number are at most 2^53 - 1, got ${value}`);
   }
   return Number(value);
 }

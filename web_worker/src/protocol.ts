@@ -1,7 +1,7 @@
 // The text messages and close codes of docs/protocol.md, as types and checks. Does no I/O and makes no decision.
 
 import { MessageError, reasonOf } from "./errors";
-import { integer, list, nullable, number, object, oneOf, optional, text, type Read, type Reader } from "./schema";
+import { anything, integer, list, nullable, number, object, oneOf, optional, text, type Read, type Reader } from "./schema";
 
 export const VERSION = 1;
 
@@ -53,6 +53,8 @@ const grant = object({
   sha256: optional(nullable(chunkName), null),
 });
 
+const streamLimits = object({ items_in_flight: integer(1), max_item_bytes: natural });
+
 const fromReplica = {
   hello: object({
     type: oneOf("hello"),
@@ -71,6 +73,8 @@ const fromReplica = {
   release: object({ type: oneOf("release"), leases: list(natural, 64) }),
   useless: object({ type: oneOf("useless"), minibatches: integer(1, 1000) }),
   dropped: object({ type: oneOf("dropped"), minibatches: integer(1, 1000) }),
+  /** Raw data of an interaction; bytes come in a frame. */
+  item: object({ type: oneOf("item"), number: integer(1), json: anything }),
 };
 
 const fromGateway = {
@@ -92,6 +96,8 @@ const fromGateway = {
     contents: optional(nullable(chunkName), null),
     /** Where the chunks are by their names, before the gateway is asked. */
     chunk_url: optional(nullable(text()), null),
+    /** What may be sent of raw items; null in a job that takes none. */
+    stream: optional(nullable(streamLimits), null),
     /** What the gateway understands beyond the first edition of protocol 1. */
     features: optional(list(text()), []),
   }),
@@ -103,6 +109,14 @@ const fromGateway = {
     reason: optional(nullable(oneOf("not-finite", "future-version", "not-running", "expired", "unleased")), null),
     retry_seconds: optional(nullable(number), null),
     version: optional(nullable(natural), null),
+  }),
+  item_answer: object({
+    type: oneOf("item_answer"),
+    number: natural,
+    status: oneOf("rows", "discarded", "rejected", "busy"),
+    rows: optional(natural, 0),
+    why: optional(nullable(text()), null),
+    retry_seconds: optional(nullable(number), null),
   }),
   leased: object({ type: oneOf("leased"), leases: list(grant) }),
   wait: object({ type: oneOf("wait"), seconds: number, reason: optional(nullable(text()), null) }),
@@ -122,6 +136,8 @@ export type Training = Read<typeof training>;
 export type Grant = Read<typeof grant>;
 export type Hello = Read<typeof fromReplica.hello>;
 export type Welcome = Read<typeof fromGateway.welcome>;
+export type ItemAnswer = Read<typeof fromGateway.item_answer>;
+export type StreamLimits = Read<typeof streamLimits>;
 export type Ack = Read<typeof fromGateway.ack>;
 export type FromReplica = MessageOf<typeof fromReplica>;
 export type FromGateway = MessageOf<typeof fromGateway>;

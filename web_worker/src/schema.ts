@@ -38,6 +38,12 @@ export const number: Reader<number> = (value, path) => {
   return value;
 };
 
+/** Any JSON value, null among them. */
+export const anything: Reader<unknown> = (value, path) => {
+  if (value === undefined) throw expected("a value", value, path);
+  return value;
+};
+
 /** One of a few strings. */
 export function oneOf<const T extends string>(...allowed: T[]): Reader<T> {
   return (value, path) => {

@@ -3,13 +3,14 @@ import { test } from "node:test";
 
 import { FrameError, MessageError } from "../src/errors";
 import { requireFit } from "../src/fit";
-import { Kind, pack, unpack, type Frame } from "../src/frames";
+import { Kind, pack, packItem, unpack, unpackItem, type Frame } from "../src/frames";
 import { decodeFromGateway, decodeFromReplica, encode, type FromGateway, type FromReplica } from "../src/protocol";
 import { bytes, hex, rows } from "./vectors";
 
 interface MessageRow { name: string; from: "replica" | "gateway"; text: string; message: FromReplica | FromGateway }
 interface FrameRow { name: string; hex: string; frame: Omit<Frame, "payload"> & { payload_hex: string } }
-interface MalformedRow { name: string; of: "text" | "frame" | "gradient"; text?: string; hex?: string; close: number }
+interface ItemRow { name: string; hex: string; number: number; payload_hex: string }
+interface MalformedRow { name: string; of: "text" | "frame" | "gradient" | "item"; text?: string; hex?: string; close: number }
 
 for (const row of rows<MessageRow>("messages.json")) {
   test(`message: ${row.name}`, () => {
@@ -27,6 +28,13 @@ for (const row of rows<FrameRow>("frames.json")) {
   });
 }
 
+for (const row of rows<ItemRow>("items.json")) {
+  test(`item: ${row.name}`, () => {
+    assert.deepEqual(unpackItem(bytes(row.hex)), { number: row.number, payload: bytes(row.payload_hex) });
+    assert.equal(hex(packItem(row.number, bytes(row.payload_hex))), row.hex);
+  });
+}
+
 // What malformed.json says its gradients do not fit.
 const SHARDS = [{ offset: 0, size: 2048 }, { offset: 2048, size: 1000 }];
 
@@ -38,6 +46,7 @@ function readText(text: string): void {
 for (const row of rows<MalformedRow>("malformed.json")) {
   test(`malformed ${row.of}: ${row.name}`, () => {
     if (row.of === "text") assert.throws(() => readText(row.text!), MessageError);
+    else if (row.of === "item") assert.throws(() => unpackItem(bytes(row.hex!)), FrameError);
     else if (row.of === "frame") assert.throws(() => unpack(bytes(row.hex!)), FrameError);
     else assert.throws(() => requireFit(unpack(bytes(row.hex!)), Kind.GRADIENT, SHARDS, "int8"), FrameError);
   });

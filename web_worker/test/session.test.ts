@@ -16,7 +16,7 @@ const WELCOME: Welcome = {
   parameters: [{ name: "w", shape: [3], offset: 0 }], shards: [{ offset: 0, size: 2 }, { offset: 2, size: 1 }],
   batch: { rows: 2, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
   training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0, clip_value: null, clip_norm: null },
-  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20, contents: null, chunk_url: null, features: ["dropped", "wide"],
+  applied: [0, 0], credit: 1, max_frame_bytes: 1 << 20, contents: null, chunk_url: null, stream: null, features: ["dropped", "wide"],
 };
 
 /** A session with a clock, and what it wants sent. */

@@ -126,6 +126,7 @@ export class Session {
       case "ack": return this.#answered(message, now);
       case "leased": return this.#training?.granted(message.leases, now) ?? [];
       case "wait": return this.#training?.waited(message.seconds, message.reason, now) ?? [];
+      case "item_answer": return [];
       case "finished": return end({ state: "finished", message: FINISHED[message.reason] ?? "The job has ended. Thank you!" });
       case "error":
         this.#gatewaysReason = message.message;
