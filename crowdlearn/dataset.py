@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crowdlearn.arrays import FLOAT32_MAX, to_array
 from crowdlearn.errors import JobError
-from crowdlearn.fields import explained
 from crowdlearn.protocol import BatchArray
-from crowdlearn.sources import Batches, File, Source, source_of
+from crowdlearn.sources import Batches, Source, source_of
 from crowdlearn.sources.source import BATCH_BYTES
 from crowdlearn.spool import Spool, Spooled
 
@@ -34,56 +30,6 @@ AT_ONCE_BYTES = 16 << 20
 KEPT = ("float32", "int32", "uint32", "int8", "uint8", "int16", "uint16", "bool")
 NARROWED = {"float64": "float32", "float16": "float32", "int64": "int32", "uint64": "uint32"}
 """Types that browsers lack, and what they become: floats are rounded, integers have to fit."""
-
-
-@explained
-@dataclass(frozen=True)
-class Data:
-    """What a model learns from, and what it is tested on: arrays by name, with the rows as their first axis; or a
-    source of rows that need not fit memory (docs/data.md).
-
-    Types: float32, int8 to int32, uint8 to uint32 and bool are kept: images as uint8 are a quarter of the bytes.
-    Other floats become float32, int64 and uint64 become 32 bits wide if every value fits. Any byte order will do.
-
-    Args:
-        train: what replicas compute gradients from: arrays by name, also of `np.load(file, mmap_mode="r")`; the path of
-            a `File`; a `File`; `Rows` or `Batches` of a function; or a dataset of Hugging Face. Rows are shuffled
-            once, from the job's seed.
-        held_out: what the evaluator scores, likewise; at least the arrays of `train`. None: nothing is scored.
-        chunk_url: where replicas find the training rows before they ask the gateway: the address of a folder that holds
-            what `crowdlearn submit --export-chunks` has written, such as https://cdn.example/digits/.
-
-    Raises:
-        JobError: `chunk_url` is no such address.
-    """
-
-    train: Any
-    held_out: Any = None
-    chunk_url: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.chunk_url is not None:
-            object.__setattr__(self, "chunk_url", _folder_url(self.chunk_url))
-
-    def beside(self, folder: Path) -> Data:
-        """The same data, if its paths were relative to `folder`."""
-        train, held_out = (
-            source.beside(folder) if isinstance(source := source_of(given), File) else given
-            for given in (self.train, self.held_out)
-        )
-        return replace(self, train=train, held_out=held_out)
-
-
-def _folder_url(given: Any) -> str:
-    """The address of a folder, with a slash at its end."""
-    with suppress(ValueError):
-        parts = urlsplit(given if isinstance(given, str) and given.isprintable() and " " not in given else "")
-        more = parts.username or parts.query or parts.fragment
-        if parts.scheme in ("http", "https") and parts.hostname and not more:
-            return f"{given.rstrip('/')}/"
-    raise JobError(
-        f"chunk_url expects the public address of a folder, such as https://cdn.example/digits/, got {given!r:.80}"
-    )
 
 
 @dataclass(frozen=True)

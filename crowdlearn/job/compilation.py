@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crowdlearn import chunks, dataset, sharding
-from crowdlearn.chunks import Chunks
+from crowdlearn import sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Table, Told
 from crowdlearn.errors import JobError
-from crowdlearn.job import modules, prediction, scoring
+from crowdlearn.job import modules, prediction, rows, scoring
 from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
 from crowdlearn.job.reach import unreachable
+from crowdlearn.job.rows import JobRows
 from crowdlearn.program import Program, encode, origin, traced
 from crowdlearn.program.draws import another_time, drawn_note
 from crowdlearn.program.effects import Quiet
@@ -68,8 +68,7 @@ class _Parts(NamedTuple):
     """What a job is made of."""
 
     parameters: Parameters
-    train: Chunks
-    held_out: Chunks | None
+    rows: JobRows
     model: CompiledModel
 
 
@@ -83,26 +82,29 @@ def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> Com
         program=model.program,
         metrics=model.scored.data if model.scored else None,
         parameters=parts.parameters.flat,
-        train=parts.train,
-        held_out=parts.held_out or (),
-        warnings=(*_unmeasured(job), *model.warnings, *unreachable(job, spec.until, parts.parameters, parts.held_out)),
+        train=parts.rows.train or (),
+        held_out=parts.rows.held_out or (),
+        warnings=(
+            *_unmeasured(job),
+            *model.warnings,
+            *unreachable(job, spec.until, parts.parameters, parts.rows.scored),
+        ),
         draws_anew=model.draws_anew,
         on_progress=job.on_progress,
     )
 
 
 def _parts(job: Job, told: Told | None) -> _Parts:
-    parameters = initialise(job.params, job.seed)
-    train = _train(job, told)
-    held_out = _held_out(job, train.table, told)
+    parameters, found = initialise(job.params, job.seed), rows.read(job, told)
     compiled = modules.compile_module if job.model else _model
-    parts = _Parts(parameters, train, held_out, compiled(job, parameters, train, held_out))
-    prediction.try_predict(job, parameters, train.table.layout)
+    parts = _Parts(parameters, found, compiled(job, parameters, found))
+    prediction.try_predict(job, parameters, found.tried.table.layout)
     return parts
 
 
 def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
-    parameters, train, held_out, model = parts
+    parameters, found, model = parts
+    train, held_out, stream = found.train, found.held_out, job.data.stream
     shards = sharding.cut(parameters.flat.size, job.downpour.shard_size)
     return JobSpec(
         name=job.name,
@@ -112,14 +114,15 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         model=model.kind,
         parameters=parameters.arrays,
         shards=shards,
-        batch=BatchLayout(job.batch_size, train.table.layout),
+        batch=BatchLayout(job.batch_size, found.tried.table.layout),
+        stream=None if stream is None else stream.spec(job.batch_size),
         training=job.downpour.training(job.optimizer, job.seed),
         optimizer=job.optimizer.spec(),
         staleness=job.downpour.staleness(),
         warmup=job.downpour.warmup,
-        epochs=job.epochs,
-        train_rows=train.table.rows,
-        chunk_rows=train.chunk_rows,
+        epochs=job.epochs if train else 0,
+        train_rows=train.table.rows if train else 0,
+        chunk_rows=train.chunk_rows if train else job.batch_size,
         chunk_url=job.data.chunk_url,
         held_out_rows=held_out.table.rows if held_out else 0,
         held_out_chunk_rows=held_out.chunk_rows if held_out else 1,
@@ -141,56 +144,45 @@ def _norms(model: CompiledModel, shards: Sequence[Shard]) -> tuple[float, ...]:
 
 def _unmeasured(job: Job) -> tuple[str, ...]:
     """What is said of metrics that nothing is given to."""
-    if job.metrics is None or job.data.held_out is not None:
+    if job.metrics is None or job.data.held_out is not None or job.data.stream is not None:
         return ()
     return (
         "metrics are not computed: they are measured on held-out rows, and there are none; give Data(held_out=...).",
     )
 
 
-def _train(job: Job, told: Told | None) -> Chunks:
-    table = dataset.read(job.data.train, "training", told)
-    if table.rows < job.batch_size:
-        raise JobError(f"batch_size expects at most {table.rows:,}, the training rows, got {job.batch_size:,}")
-    return chunks.shuffled(table, chunks.train_chunk_rows(table, job.batch_size), job.seed)
-
-
-def _held_out(job: Job, train: Table, told: Told | None) -> Chunks | None:
-    if job.data.held_out is None:
-        return None
-    table = dataset.read(job.data.held_out, "held-out", told)
-    layout = {array.name: array for array in table.layout}
-    for expected in train.layout:
-        got = layout.get(expected.name)
-        if got is None or got.shape != expected.shape:
-            what = f"rows of shape {expected.shape}, as in training"
-            raise JobError(
-                f"held-out array {expected.name} expects {what}, got {got.shape if got else 'no such array'}"
-            )
-    return chunks.in_order(table, chunks.held_out_chunk_rows(table))
-
-
-def _model(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
+def _model(job: Job, parameters: Parameters, found: JobRows) -> CompiledModel:
     assert job.loss is not None
     try:
-        program, loss, drawn = _traced(job, parameters, train.table)
+        program, loss, drawn = _traced(job, parameters, found)
     except JobError as error:
         # A notebook keeps an error's frames, and so what JAX made of arrays: `as_written` would find int32 in them.
         raise error.with_traceback(None)  # noqa: B904  # the same error
-    gradient = None if job.optimizer.spec().clips else _first_gradient(job, parameters, train.table)
-    scored = _scoring(job, parameters, held_out) if held_out else None
+    is_bounded = job.optimizer.spec().clips or found.is_made_up
+    gradient = None if is_bounded else _first_gradient(job, parameters, found.tried.table)
+    scored = _scoring(job, parameters, found)
     names = [array.name for array in parameters.arrays]
     notes = (*call_of(job.loss).notes, *idle_notes(program, names, origin.line_of_function(job.loss)))
     notes += (drawn,) if drawn else ()
     return CompiledModel("program", encode(program), scored, notes, loss, gradient, drawn is not None)
 
 
-def _traced(job: Job, parameters: Parameters, train: Table) -> tuple[Program, float, str | None]:
-    """The program, the first loss, and what is to be said of numbers that the loss draws in Python."""
+def _traced(job: Job, parameters: Parameters, found: JobRows) -> tuple[Program, float | None, str | None]:
+    """The program, the first loss if there are rows, and what is to be said of numbers that the loss draws in Python.
+
+    Raises:
+        JobError: the first loss is not finite: replicas drop such gradients, and the job would never end.
+    """
     assert job.loss is not None
+    train = found.tried.table
     written = _written(job, parameters, train)
     program, first = _trace(job, parameters, train)
-    loss, second = _first_loss(job, parameters, train, written)
+    loss, second, line = _first_loss(job, parameters, train, written)
+    if found.is_made_up:
+        return program, None, drawn_note(first, second, job.loss)
+    if not math.isfinite(loss):
+        line = line or origin.line_of_function(job.loss)
+        raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}: {LOOK_FOR}")
     return program, loss, drawn_note(first, second, job.loss)
 
 
@@ -217,8 +209,10 @@ def _inputs(job: Job, parameters: Parameters, train: Table) -> tuple[Any, ...]:
     return (parameters.leaves(parameters.flat), batch, *keys)
 
 
-def _first_loss(job: Job, parameters: Parameters, train: Table, written: list[Constant]) -> tuple[float, Any]:
-    """Computes one loss: replicas drop gradients that are not finite, and such a job would never end.
+def _first_loss(
+    job: Job, parameters: Parameters, train: Table, written: list[Constant]
+) -> tuple[float, Any, str | None]:
+    """One loss, what it was traced to, and the line from which on it is not finite.
 
     It is traced anew, from another seed and at another time, which tells whether it draws in Python.
     """
@@ -232,10 +226,7 @@ def _first_loss(job: Job, parameters: Parameters, train: Table, written: list[Co
             require_narrow(written, quiet.closed)
         loss = float(jax.jit(quiet.run)(*inputs))
         line = None if math.isfinite(loss) else line_of_loss(quiet.closed, inputs)
-    if not math.isfinite(loss):
-        line = line or origin.line_of_function(job.loss)
-        raise JobError(f"the loss expects a finite number for the first minibatch, got {loss} from {line}: {LOOK_FOR}")
-    return loss, quiet.closed
+    return loss, quiet.closed, line
 
 
 def _first_gradient(job: Job, parameters: Parameters, train: Table) -> Vector:
@@ -249,10 +240,12 @@ def _first_gradient(job: Job, parameters: Parameters, train: Table) -> Vector:
     return np.concatenate([np.ravel(np.asarray(slope, np.float32)) for slope in slopes])
 
 
-def _scoring(job: Job, parameters: Parameters, held_out: Chunks) -> scoring.Scoring:
+def _scoring(job: Job, parameters: Parameters, found: JobRows) -> scoring.Scoring | None:
     assert job.loss is not None
-    layout, sizes = held_out.table.layout, held_out.sizes
-    return scoring.export(job.loss, job.metrics, parameters, layout, sizes, job.seed, job.batch_size)
+    if found.scored is None:
+        return None
+    layout = found.scored.table.layout
+    return scoring.export(job.loss, job.metrics, parameters, layout, found.sizes, job.seed, job.batch_size)
 
 
 def _target(job: Job, model: CompiledModel) -> Target | None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crowdlearn.dataset import Data, Told
+from crowdlearn.data import Data
+from crowdlearn.dataset import Told
 from crowdlearn.errors import JobError
 from crowdlearn.fields import at_least, count, explained, positive
 from crowdlearn.job.compilation import CompiledJob, compile_job
@@ -19,6 +20,7 @@ from crowdlearn.job.scoring import Metrics
 from crowdlearn.program.onnx_export import Predict
 from crowdlearn.program.signature import Loss
 from crowdlearn.spec import JOB_NAME, CurvePoint, parse_target
+from crowdlearn.stream import Stream
 
 MAX_SEED = 2**32 - 1
 """JAX takes the lower 32 bits of a larger one, or all 64 where x64 is on: replicas could not agree on its keys."""
@@ -44,7 +46,10 @@ class Job:
     model: str | Path | None = None
     """Instead of `loss`: the file of an ES module that exports one (docs/modules.md), relative to the job file."""
     data: Data
-    """The training and held-out rows: arrays, files or functions."""
+    """The training and held-out rows: arrays, files or functions; or a `Stream`, of what replicas send."""
+    preprocess: Callable[[Any], Any] | None = None
+    """`preprocess(raw)`: what to train on of one raw item, which is any JSON value or bytes: None, one row (arrays by
+    name, as the stream's `schema` says), or a list of rows. It runs where `crowdlearn preprocessor` or `up` does."""
     metrics: Metrics | None = None
     """`metrics(params, batch)`: scalars by name, of a held-out chunk; chunks are averaged, weighed by their rows. The
     loss is measured without being asked for; only where it takes a key may `metrics` return a `loss` instead."""
@@ -54,9 +59,9 @@ class Job:
     batch_size: int = 100
     """Rows of a minibatch."""
     epochs: int = 10
-    """How often every training row is used before the job ends."""
+    """How often every training row is used before the job ends; a job with a stream goes on with that."""
     until: str | None = None
-    """A held-out metric that ends the job early: `accuracy >= 0.95`, `loss <= 0.1`."""
+    """A held-out metric that ends the job: `accuracy >= 0.95`, `loss <= 0.1`."""
     patience: float | None = None
     """Epochs, or a fraction of one: the job ends when so many are trained and the held-out metric of `until`, or else
     the held-out loss, is no better. None trains on."""
@@ -89,6 +94,8 @@ class Job:
             raise JobError(f"on_progress expects a function of one point of a curve, got {self.on_progress!r:.80}")
         if not isinstance(self.model, str | Path | None):
             raise JobError(f"model expects the path of a JavaScript file, got {self.model!r:.80}")
+        if isinstance(self.data, Stream):
+            object.__setattr__(self, "data", Data(stream=self.data))
         for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):
             if not isinstance(getattr(self, name), kind):
                 raise JobError(f"{name} expects {_EXAMPLES[name]}, got {_shown(getattr(self, name), name)}")
@@ -99,9 +106,22 @@ class Job:
             if not isinstance(self.until, str):
                 raise JobError(f"until expects a string such as 'accuracy >= 0.95', got {self.until!r:.80}")
             parse_target(self.until)
-            if self.data.held_out is None:
-                raise JobError(f"until {self.until!r} expects held-out data, got none")
+            if not self.data.has_held_out:
+                raise JobError(f"until {self.until!r} expects held-out data, got none{self._held_out_advice()}")
         self._require_patience()
+        self._require_preprocess()
+
+    def _held_out_advice(self) -> str:
+        return "" if self.data.stream is None else ": give Stream(held_out_every=10), say, or Data(held_out=...)"
+
+    def _require_preprocess(self) -> None:
+        given, stream = self.preprocess, self.data.stream
+        if given is not None and not callable(given):
+            raise JobError(f"preprocess expects a function of one raw item, got {given!r:.80}")
+        if stream is not None and given is None:
+            raise JobError("a job with a stream expects preprocess, a function that makes rows of a raw item, got none")
+        if stream is None and given is not None:
+            raise JobError("preprocess expects a stream of raw items, Data(stream=Stream(...)), got none")
 
     def _require_patience(self) -> None:
         object.__setattr__(self, "min_improvement", at_least("min_improvement", self.min_improvement, 0))
@@ -112,8 +132,10 @@ class Job:
                 )
             return
         object.__setattr__(self, "patience", positive("patience", self.patience))
-        if self.data.held_out is None:
-            raise JobError(f"patience {self.patience:g} expects held-out data, got none")
+        if self.data.train is None:
+            raise JobError(f"patience {self.patience:g} counts epochs of training rows, of which a stream has none")
+        if not self.data.has_held_out:
+            raise JobError(f"patience {self.patience:g} expects held-out data, got none{self._held_out_advice()}")
 
     def compile(self, run: str | None = None, now: float | None = None, told: Told | None = None) -> CompiledJob:
         """Traces the model, or tries its module, traces `predict`, and lays out its data.

@@ -10,6 +10,7 @@ from crowdlearn.chunks import Chunks
 from crowdlearn.codecs import Vector
 from crowdlearn.job import scoring
 from crowdlearn.job.parameters import Parameters
+from crowdlearn.job.rows import JobRows
 from crowdlearn.job.scoring import Scoring
 from crowdlearn.module import Checked, Rows, Source
 from crowdlearn.protocol import ModelKind
@@ -32,7 +33,7 @@ class CompiledModel:
     draws_anew: bool = False
 
 
-def compile_module(job: Job, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> CompiledModel:
+def compile_module(job: Job, parameters: Parameters, found: JobRows) -> CompiledModel:
     """Reads `job.model`, and where Node is there takes a gradient step and scores a chunk with it.
 
     Raises:
@@ -40,23 +41,25 @@ def compile_module(job: Job, parameters: Parameters, train: Chunks, held_out: Ch
     """
     assert job.model is not None
     source, missing = module.read(job.model), module.missing()
-    checked = None if missing else _check(job, source, parameters, train, held_out)
+    checked = None if missing else _check(job, source, parameters, found)
     warnings: tuple[str, ...] = () if missing is None else (f"{source.file} is checked by browsers only: {missing}",)
-    scored = _scoring(job, parameters, held_out, checked) if held_out else None
-    if held_out and scored is None:
+    scored = _scoring(job, parameters, found, checked)
+    if found.scored and scored is None:
         warnings += ("held-out data is not scored: give `metrics` in Python, or install Node here",)
-    loss = None if checked is None else checked.loss
+    loss = None if checked is None or found.is_made_up else checked.loss
     return CompiledModel("module", source.text.encode(), scored, warnings, loss)
 
 
-def _check(job: Job, source: Source, parameters: Parameters, train: Chunks, held_out: Chunks | None) -> Checked:
+def _check(job: Job, source: Source, parameters: Parameters, found: JobRows) -> Checked:
+    scored = found.scored if job.metrics is None else None
     return module.check(
         source,
         parameters.arrays,
         parameters.flat,
-        _first_rows(train, job.batch_size),
-        _first_rows(held_out, held_out.chunk_rows) if held_out and job.metrics is None else None,
+        _first_rows(found.tried, job.batch_size),
+        _first_rows(scored, scored.chunk_rows) if scored else None,
         job.seed,
+        must_be_finite=not found.is_made_up,
     )
 
 
@@ -65,9 +68,11 @@ def _first_rows(chunks: Chunks, rows: int) -> Rows:
     return Rows(chunks.table.layout, rows, chunks.first(rows))
 
 
-def _scoring(job: Job, parameters: Parameters, held_out: Chunks, checked: Checked | None) -> Scoring | None:
-    layout = held_out.table.layout
+def _scoring(job: Job, parameters: Parameters, found: JobRows, checked: Checked | None) -> Scoring | None:
+    if found.scored is None:
+        return None
+    layout = found.scored.table.layout
     if job.metrics is not None:
         # JAX runs them without Node; the loss is JavaScript and stays unmeasured.
-        return scoring.export(None, job.metrics, parameters, layout, held_out.sizes)
+        return scoring.export(None, job.metrics, parameters, layout, found.sizes)
     return None if checked is None else scoring.by_module(checked.names, layout)

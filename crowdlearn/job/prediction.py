@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from crowdlearn import dataset, weights
+from crowdlearn import weights
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
 from crowdlearn.job.parameters import Parameters, initialise
@@ -43,6 +43,6 @@ def to_onnx(job: Job, arrays: Mapping[str, Vector], source: str, about: Mapping[
         raise JobError(f"ONNX holds the forward pass: job {job.name} expects predict=FUNCTION of (params, batch)")
     parameters = initialise(job.params, job.seed)
     flat = weights.flatten(arrays, parameters.arrays, source)
-    layout = dataset.layout_of(job.data.train, "training")
+    layout = job.data.layout()
     named = weights.named(parameters.arrays, flat)
     return export(job.predict, parameters.tree, named, layout, job.batch_size, about)

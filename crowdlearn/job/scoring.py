@@ -40,6 +40,9 @@ PLATFORMS = ("cpu", "cuda")
 LOSS = "loss"
 """The metric that every job has."""
 
+STREAM_SIZES = frozenset((1, 16, 128))
+"""As many rows of a stream are scored at a time: together they make up any number, and few calls score many."""
+
 Metrics = Callable[[Any, Mapping[str, Any]], Mapping[str, Any]]
 
 

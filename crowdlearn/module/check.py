@@ -42,6 +42,8 @@ def check(
     batch: Rows,
     held_out: Rows | None,
     seed: int,
+    *,
+    must_be_finite: bool = True,
 ) -> Checked:
     """Runs a module once.
 
@@ -49,13 +51,15 @@ def check(
         flat: the initial values of `parameters`.
         batch: the first minibatch.
         held_out: a held-out chunk.
+        must_be_finite: the batch is of the job's own rows.
     Raises:
         JobError: the module is wrong, with its line; or its first loss or gradient is not finite.
         SetupError: Node or the bundle is missing.
     """
     with closing(RunningModule(source, parameters, batch.arrays)) as module:
         loss, gradient = module.step(flat, batch.count, batch.data, seed)
-    _require_finite(source, parameters, loss, gradient)
+    if must_be_finite:
+        _require_finite(source, parameters, loss, gradient)
     if held_out is None:
         return Checked(module.exports, loss, ())
     with closing(RunningModule(source, parameters, held_out.arrays)) as module:

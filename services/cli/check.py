@@ -19,7 +19,15 @@ from crowdlearn.program import decode
 from crowdlearn.program.survey import survey
 from crowdlearn.store.status import bytes_per_push
 from services.cli.check_table import show
-from services.cli.first_gradient import FIRST_STEP_SECONDS, TIMED_SECONDS, Reference, advice, on_backend, reference
+from services.cli.first_gradient import (
+    FIRST_STEP_SECONDS,
+    TIMED_SECONDS,
+    Reference,
+    advice,
+    made_up_words,
+    on_backend,
+    reference,
+)
 from services.cli.interrupts import ended_by_ctrl_c
 from services.cli.options import AsJson, JobFile
 from services.cli.submission import reading
@@ -75,6 +83,8 @@ def _report(
         with console.status(f"Running a step in {report.reference}"):
             expected = reference(job, compiled, steps)
             lost = expected.not_finite()
+        if lost and expected.is_made_up:
+            return msgspec.structs.replace(report, notes=[*report.notes, made_up_words(lost)])
         report = _lost(report, lost) if lost else _measured(report, expected, wanted, asked, steps, seconds)
     return report
 

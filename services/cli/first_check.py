@@ -66,6 +66,8 @@ def _try(job: Job, compiled: CompiledJob, console: Console, *, is_new: bool) -> 
     with console.status("Computing the first gradient in Chromium, to compare it"):
         expected = reference(job, compiled)
         if lost := expected.not_finite():
+            if expected.is_made_up:
+                raise JobError(f"there are no rows yet, and of made-up ones: {lost.removesuffix('.')}")
             return _Tried(lost=lost)
         found = on_backend("wasm", expected, FIRST_STEP_SECONDS)
         return _Tried(found, advice(expected, ADVICE_SECONDS) if is_new and found.agrees else ())

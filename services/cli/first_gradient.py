@@ -63,6 +63,11 @@ class Reference:
         """What computed it."""
         return "JAX" if self.job.loss else "Node"
 
+    @property
+    def is_made_up(self) -> bool:
+        """Whether the minibatch is made up: the job has no rows yet, and whatever is said of these says little."""
+        return not self.compiled.spec.train_rows
+
     def not_finite(self) -> str | None:
         """A sentence where this gradient is not finite: no browser is to be compared with it."""
         return not_finite_words(self.compiled.spec.parameters, self.native, self.known, self.name)
@@ -91,6 +96,11 @@ def reference(job: Job, compiled: CompiledJob, steps: int = 0) -> Reference:
     known = differentiated(job, compiled, batch)
     native = native_step(job, compiled, batch, steps, TIMED_SECONDS, known)
     return Reference(job, compiled, batch, native, known)
+
+
+def made_up_words(lost: str) -> str:
+    """That browsers are not compared with a gradient of made-up rows that is not finite, and why it is not."""
+    return f"No browser was tried: there are no rows yet, and of made-up ones: {lost}"
 
 
 def on_backend(name: Backend, expected: Reference, seconds: float, steps: int = 0) -> BackendReport:
@@ -130,6 +140,8 @@ def advice(expected: Reference, seconds: float) -> list[str]:
     Args:
         seconds: for the first steps.
     """
+    if expected.is_made_up:
+        return []
     if not expected.native.gradient.any():
         return [STILL]
     if expected.known is None:

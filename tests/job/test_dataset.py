@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as arrays_of
 from jax.experimental import sparse
 
 from crowdlearn.chunks import CHUNK_BYTES, held_out_chunk_rows, in_order, read_chunk, train_chunk_rows
-from crowdlearn.dataset import Data, Table, read
+from crowdlearn.data import Data
+from crowdlearn.dataset import Table, read
 from crowdlearn.errors import JobError
 
 SPARSE = (sparse.BCOO, sparse.BCSR, sparse.COO, sparse.CSR)

@@ -49,7 +49,7 @@ FIELDS = {
         (lambda: Normal(3, 0, 1, 2), "Normal expects its fields by name, such as shape, mean, std, got 2"),
         (lambda: Normal(3, shape=3), "Normal expects shape once, got it twice"),
         (lambda: Job(name="a"), "Job expects params and data, got name"),
-        (lambda: Data(), "Data expects train, got nothing"),
+        (lambda: Data(), "Data expects train, or a stream, got neither"),
     ],
 )
 def test_a_misspelt_field_says_what_it_may_have_meant(make, message):
