@@ -247,6 +247,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.farmed_leases if self.stream is None else MOST_LEASES
 
     @property
+    def has_held_out(self) -> bool:
+        """Whether there are held-out rows, or are to be once replicas have sent some."""
+        return self.held_out_rows > 0 or (self.stream is not None and self.stream.held_out_every > 0)
+
+    @property
     def held_out_chunks(self) -> int:
         """How many held-out chunks there are."""
         return -(-self.held_out_rows // self.held_out_chunk_rows) if self.held_out_rows else 0
@@ -260,11 +265,17 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.chunk_rows, self.train_rows - index * self.chunk_rows)
 
 
+CurveKind = Literal["train", "held_out", "progressive"]
+
+
 class CurvePoint(msgspec.Struct, frozen=True):
-    """One point of a curve: `kind` is `train` or `held_out`; `seconds` that the job had been going."""
+    """One point of a curve; `seconds` that the job had been going.
+
+    `kind` is `train`, `held_out`, or `progressive`: fresh rows of a stream, scored before anybody trained on them.
+    """
 
     index: int
-    kind: Literal["train", "held_out"]
+    kind: CurveKind
     seconds: float
     version: int
     values: dict[str, float]
@@ -301,6 +312,30 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     first: float | None = None
 
 
+class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream has come to. Items that were answered are `gave_rows`, `discarded` and `rejected`."""
+
+    gave_rows: int = 0
+    discarded: int = 0
+    """Of which `preprocess` made nothing."""
+    rejected: int = 0
+    reasons: dict[str, int] = {}
+    """Why items were rejected, and how many for each."""
+    waiting: int = 0
+    """Items that are not answered yet."""
+    rows: int = 0
+    """For training, made so far."""
+    pool_rows: int = 0
+    """Those that may be leased now."""
+    held_out_rows: int = 0
+    """Those that are scored now."""
+
+    @property
+    def items(self) -> int:
+        """How many were answered."""
+        return self.gave_rows + self.discarded + self.rejected
+
+
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the page, `crowdlearn status` and `crowdlearn up` show of a job: see docs/protocol.md, Status."""
 
@@ -332,6 +367,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     epoch: float
     loss: float | None
     metrics: dict[str, float] | None
+    progressive: dict[str, float] | None = None
+    """The newest scoring of fresh rows of a stream, before anybody trained on them."""
+    stream: StreamStatus | None = None
+    """None of a job without a stream."""
     scorings: int = 0
     """How often the held-out data was scored."""
     best: Best | None = None

@@ -73,8 +73,8 @@ class Job:
     """How replicas and the parameter service work together."""
     on_progress: Callable[[CurvePoint], Any] | None = None
     """`on_progress(point)`: called where `crowdlearn up` or `watch` runs, for each point of the curves: `point.kind` is
-    `train` or `held_out`, `point.values` the loss and metrics by name, at so many gradients, `point.version`, and
-    `point.seconds` since the job was created."""
+    `train`, `held_out` or `progressive`, `point.values` the loss and metrics by name, at so many gradients,
+    `point.version`, and `point.seconds` since the job was created."""
     seed: int = 0
     """Of initial values, of every shuffle and every random key; at most MAX_SEED."""
 

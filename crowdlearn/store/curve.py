@@ -1,13 +1,13 @@
-"""The training and held-out curves of a run."""
+"""The curves of a run: of training, of held-out rows, and of fresh rows of its stream."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from crowdlearn.spec import CurvePoint
+from crowdlearn.spec import CurveKind, CurvePoint
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
 
@@ -16,7 +16,7 @@ MAX_POINTS = 5000
 
 
 class _Point(msgspec.Struct, frozen=True):
-    kind: Literal["train", "held_out"]
+    kind: CurveKind
     seconds: float
     version: int
     values: dict[str, float]
@@ -31,9 +31,7 @@ class Curve:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def record(
-        self, run: str, kind: Literal["train", "held_out"], seconds: float, version: int, values: Mapping[str, float]
-    ) -> int:
+    async def record(self, run: str, kind: CurveKind, seconds: float, version: int, values: Mapping[str, float]) -> int:
         """Appends a point, `seconds` after the job was created; returns its index, from 1; 0 if the run is gone."""
         point = msgspec.json.encode(_Point(kind, seconds, version, dict(values)))
         names = (keys.curve(run), keys.state(run))

@@ -114,9 +114,10 @@ def _in_short(spec: JobSpec, found: _Found, now: float) -> JobStatus:
         updates_per_second=rate,
         replicas=sum(found.replicas),
         backlog=sum(found.backlog),
-        epoch=found.progress.rows_trained / spec.train_rows if spec.train_rows else 0.0,
+        epoch=_epoch(spec, found.progress.rows_trained),
         loss=(_newest(found.recent, "train") or {}).get("loss"),
         metrics=_newest(found.recent, "held_out") or None,
+        progressive=_newest(found.recent, "progressive") or None,
     )
 
 
@@ -124,6 +125,14 @@ def _divergence(spec: JobSpec, found: _Found) -> Divergence | None:
     scored = [point.values for point in found.recent if point.kind == "held_out"]
     training = [point.values["loss"] for point in found.recent if point.kind == "train" and "loss" in point.values]
     return divergence(spec, found.first_loss, training, scored, found.scores.best)
+
+
+def _epoch(spec: JobSpec, rows_trained: int) -> float:
+    if not spec.train_rows:
+        return 0.0
+    epochs = rows_trained / spec.train_rows
+    # Beyond them it is the stream that is trained.
+    return epochs if spec.stream is None else min(epochs, float(spec.epochs))
 
 
 def minibatches(spec: JobSpec, progress: Progress, version: int) -> int:

@@ -86,6 +86,8 @@ class Outcome:
             "dropped": status.dropped,
             "loss": status.loss,
             "metrics": status.metrics,
+            "progressive": status.progressive,
+            "stream": status.stream,
             "diverging": status.diverging,
             "file": self.file,
             "weights": told(self.result),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -32,13 +32,14 @@ class TrainingProgress:
         self.warned: set[str] = set()
         self.bar = Progress(
             BarColumn(bar_width=12),
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.fields[at]}"),
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[details]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("Training", total=epochs, epoch="0", details="")
+        # A stream has no end: the bar moves, and fills nothing.
+        self.task = self.bar.add_task("Training", total=epochs or None, at="", details="")
 
     def __enter__(self) -> TrainingProgress:
         self.bar.start()
@@ -52,13 +53,13 @@ class TrainingProgress:
     def show(self, status: JobStatus) -> None:
         """Draws `status`; without a terminal, prints it when the last line is old enough. Says what is wrong once."""
         self._warn(status)
-        epoch, details = f"{status.epoch:.1f}/{status.epochs}", describe(status)
+        at, details = place_words(status), describe(status)
         if self.console.is_terminal:
             details = describe(status, briefly=self.console.width < WIDE)
-            self.bar.update(self.task, completed=min(status.epoch, status.epochs), epoch=epoch, details=details)
+            self.bar.update(self.task, completed=min(status.epoch, status.epochs), at=at, details=details)
         elif time.monotonic() - self.last_line >= QUIET_SECONDS:
             self.last_line = time.monotonic()
-            self.console.print(f"epoch {epoch}  {details}", highlight=False, soft_wrap=True)
+            self.console.print(f"{at}  {details}", highlight=False, soft_wrap=True)
 
     def _warn(self, status: JobStatus) -> None:
         """Says once that a job stalls, and that it diverges; again when that was over."""
@@ -69,11 +70,18 @@ class TrainingProgress:
         self.warned = {what for what, words in found.items() if words}
 
 
+def place_words(status: JobStatus) -> str:
+    """`epoch 1.6/10`; of a stream, once its epochs are trained, `1,204 items`."""
+    if status.stream is None or status.epoch < status.epochs:
+        return f"epoch {status.epoch:.1f}/{status.epochs}"
+    return f"{status.stream.items:,} item{'' if status.stream.items == 1 else 's'}"
+
+
 def describe(status: JobStatus, *, briefly: bool = False) -> str:
-    """One line: gradients, their rate, replicas, loss and held-out metrics; `briefly` what fits beside a bar."""
-    metrics = dict(status.metrics or {})
+    """One line: gradients, their rate, replicas, loss and metrics; `briefly` what fits beside a bar."""
+    metrics, fresh = status.metrics or {}, status.progressive or {}
     if briefly:
-        return "  ".join(_briefly(status, metrics))
+        return "  ".join(_briefly(status, metrics or fresh))
     parts = [
         f"{max(status.versions):,} gradients",
         f"{status.updates_per_second:.0f}/s",
@@ -84,11 +92,15 @@ def describe(status: JobStatus, *, briefly: bool = False) -> str:
     if status.loss is not None:
         parts.append(f"loss {_short(status.loss, 3)}")
     parts += [f"held-out {name} {_short(value, 4)}" for name, value in metrics.items()]
+    parts += [f"progressive {name} {_short(value, 4)}" for name, value in fresh.items()]
+    if status.stream is not None:
+        parts.append(f"{status.stream.pool_rows:,} rows in the pool")
+        parts += [f"{status.stream.rejected:,} items rejected"] if status.stream.rejected else []
     parts += filter(None, (target_words(status), diverges_words(status)))
     return "  ".join(parts)
 
 
-def _briefly(status: JobStatus, metrics: dict[str, float]) -> Iterator[str]:
+def _briefly(status: JobStatus, metrics: Mapping[str, float]) -> Iterator[str]:
     # What the job is about goes first: a narrow terminal cuts the rest.
     shown = [name for name in metrics if name != "loss"] or list(metrics)
     yield from (f"{name} {_short(metrics[name], 3)}" for name in shown[:1])

@@ -26,7 +26,7 @@ def result_words(spec: JobSpec, result: Result, *, last: bool) -> str:
 
 
 def _why_newest(spec: JobSpec, scorings: int) -> str:
-    if not spec.held_out_rows:
+    if not spec.has_held_out:
         return "the job has no held-out data to find the best by"
     if not scorings:
         return "nothing is scored yet"

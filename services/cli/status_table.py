@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 
-from crowdlearn.spec import JobStatus, parse_target
+from crowdlearn.spec import JobStatus, StreamStatus, parse_target
 from services.cli.scores import best_words, epochs_words, target_words
 
 ENDS = {"until": "reached", "patience": "patience", "epochs": "trained", "stopped": "stopped", "diverged": "diverged"}
@@ -27,7 +29,7 @@ def overview(found: list[JobStatus]) -> Table:
             f"{max(one.versions):,}",
             f"{one.updates_per_second:,.1f}",
             f"{one.replicas:,}",
-            f"{one.epoch:.1f}/{one.epochs}",
+            f"{one.epoch:.1f}/{one.epochs}" if one.epochs else "stream",
             _newest(one),
         )
     return table
@@ -46,7 +48,10 @@ def details(one: JobStatus) -> Table:
         "gradients", f"{max(one.versions):,}, {one.updates_per_second:,.1f} a second, {one.backlog:,} waiting"
     )
     table.add_row("replicas", f"{_many(one.replicas, 'replica')} on {_many(one.gateways, 'gateway')}")
-    table.add_row("epoch", f"{one.epoch:.1f} of {one.epochs}, of {one.rows:,} rows")
+    if one.epochs:
+        table.add_row("epoch", f"{one.epoch:.1f} of {one.epochs}, of {one.rows:,} rows")
+    for row in _stream_rows(one.stream) if one.stream else ():
+        table.add_row(*row)
     if one.dropped:
         table.add_row("dropped", f"{one.dropped:,} of {one.minibatches:,} minibatches: not finite")
     if one.leased_again:
@@ -54,6 +59,8 @@ def details(one: JobStatus) -> Table:
     table.add_row("training loss", "not known yet" if one.loss is None else f"{one.loss:.4g}")
     for name, value in (one.metrics or {}).items():
         table.add_row(f"held-out {name}", f"{value:.4g}")
+    for name, value in (one.progressive or {}).items():
+        table.add_row(f"progressive {name}", f"{value:.4g}")
     if one.best is not None:
         best, _, rest = best_words(one.best, one.scorings).partition(" ")
         table.add_row(best, rest)
@@ -61,6 +68,18 @@ def details(one: JobStatus) -> Table:
         table.add_row("target", words)
     table.add_row("model", f"{one.parameters:,} parameters in {_many(one.shards, 'shard')}, with {one.optimizer}")
     return table
+
+
+def _stream_rows(stream: StreamStatus) -> Iterator[tuple[str, str]]:
+    """What a stream has come to, a line each: its items, why some were rejected, its rows."""
+    gave = f"{stream.gave_rows:,} gave rows, {stream.discarded:,} discarded, {stream.rejected:,} rejected"
+    yield "items", f"{stream.items:,}: {gave}"
+    yield "waiting", _many(stream.waiting, "item")
+    for reason, count in sorted(stream.reasons.items(), key=lambda each: -each[1]):
+        yield "rejected", f"{_many(count, 'item')}: {reason}"
+    yield "pool", f"{_many(stream.pool_rows, 'row')}, of {stream.rows:,} so far"
+    if stream.held_out_rows:
+        yield "held out", _many(stream.held_out_rows, "row")
 
 
 def _state(status: JobStatus) -> str:
@@ -72,8 +91,8 @@ def _state(status: JobStatus) -> str:
 
 
 def _newest(status: JobStatus) -> str:
-    """What the job is about: the metric of its target, another held-out one, or the training loss."""
-    metrics = status.metrics or {}
+    """What the job is about: the metric of its target, another one, held-out or progressive, or the training loss."""
+    metrics = status.metrics or status.progressive or {}
     wanted = parse_target(status.until).metric if status.until else None
     names = [name for name in (wanted, *metrics) if name in metrics and name != "loss"] or list(metrics)
     if names:

@@ -7,9 +7,10 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from crowdlearn.spec import JobStatus, Stall
+from crowdlearn.spec import JobStatus, Stall, StreamStatus
 from crowdlearn.store import AggregatorReport, EvaluatorReport, GatewayReport, Roster
 from services.cli.fleet import show
+from services.cli.progress import TrainingProgress, describe, place_words
 from services.cli.status_table import details, overview
 from tests.cli.statuses import a_status
 
@@ -100,3 +101,46 @@ def test_what_is_missing_of_the_fleet_is_said() -> None:
     show(Roster([], [], [], 0, 0), console)
     for kind in ("gateway", "aggregator", "evaluator"):
         assert f"No {kind} is at work." in text.getvalue()
+
+
+STREAM = StreamStatus(
+    gave_rows=1200, discarded=30, rejected=4, reasons={"took too long": 1, "raised ValueError": 3}, waiting=2,
+    rows=2400, pool_rows=1000, held_out_rows=88,
+)  # fmt: skip
+
+
+def test_a_stream_tells_what_became_of_its_items_and_has_no_epochs() -> None:
+    one = a_status(epochs=0, epoch=0.0, rows=0, metrics=None, progressive={"accuracy": 0.8}, stream=STREAM)
+    told = [" ".join(line.split()) for line in lines(details(one))]
+    wanted = [
+        "items 1,234: 1,200 gave rows, 30 discarded, 4 rejected",
+        "waiting 2 items",
+        "rejected 3 items: raised ValueError",
+        "rejected 1 item: took too long",
+        "pool 1,000 rows, of 2,400 so far",
+        "held out 88 rows",
+        "progressive accuracy 0.8",
+    ]
+    assert [line for line in told if line in wanted] == wanted
+    assert not any(line.startswith("epoch") for line in told)
+    assert lines(overview([one]))[1].split()[-3:] == ["stream", "accuracy", "0.8"]
+
+
+def test_a_line_of_up_tells_epochs_first_and_then_items() -> None:
+    mixed = a_status(stream=STREAM, progressive={"loss": 0.5})
+    assert place_words(mixed) == "epoch 1.6/10"
+    over = a_status(stream=STREAM, progressive={"loss": 0.5}, epoch=10.0)
+    assert place_words(over) == "1,234 items"
+    assert describe(over).endswith("progressive loss 0.5000  1,000 rows in the pool  4 items rejected")
+    assert describe(over, briefly=True).startswith("accuracy 0.912")
+    assert describe(a_status(stream=STREAM, metrics=None, progressive={"loss": 0.5}), briefly=True).startswith(
+        "loss 0.5"
+    )
+
+
+def test_the_bar_of_a_stream_moves_without_an_end() -> None:
+    console, text = terminal()
+    with TrainingProgress(console, epochs=0) as progress:
+        progress.show(a_status(epochs=0, epoch=0.0, stream=STREAM))
+    assert "1,234 items" in text.getvalue()
+    assert progress.bar.tasks[0].total is None

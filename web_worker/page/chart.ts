@@ -1,4 +1,4 @@
-/** One panel: a metric's held-out and training lines over time, with its target. Owns a canvas and its legend. */
+/** One panel: a metric's held-out, progressive and training lines over time, with its target. Owns a canvas and its legend. */
 
 import uPlot from "uplot";
 import type { Axis, Line, Panel } from "./curve.js";
@@ -9,10 +9,10 @@ import { startRange, TIME_STEPS, valueRange } from "./scale.js";
 
 /** All panels share one cursor. */
 const CURSOR_KEY = "curves";
-const LINE_NAMES = { held_out: "held-out", train: "training" } as const;
+const LINE_NAMES = { held_out: "held-out", progressive: "fresh rows", train: "training" } as const;
 /** In the order they are drawn: held-out lies on top. */
-const KINDS = ["train", "held_out"] as const;
-const HELD_OUT = 2;
+const KINDS = ["train", "progressive", "held_out"] as const;
+const HELD_OUT = 3;
 
 /** What lies across: the same for all panels, so that they can be compared. */
 export interface XAxis {
@@ -25,7 +25,7 @@ export class Chart {
   readonly root = make("figure", "panel");
   private readonly title = make("h3");
   private readonly legend = make("p", "legend");
-  private readonly values = { held_out: make("b"), train: make("b") };
+  private readonly values = { held_out: make("b"), progressive: make("b"), train: make("b") };
   private readonly frame = make("div", "frame");
   private readonly empty = make("p", "frame-empty");
   private readonly plot: uPlot;
@@ -44,7 +44,7 @@ export class Chart {
     this.empty.append(make("span", "", "No points yet"));
     this.frame.append(this.empty);
     this.root.append(caption, this.frame);
-    this.plot = new uPlot(this.options(), [[], [], []], this.frame);
+    this.plot = new uPlot(this.options(), [[], [], [], []], this.frame);
     new ResizeObserver(() => this.fit()).observe(this.frame);
   }
 
@@ -133,6 +133,7 @@ export class Chart {
       series: [
         {},
         { stroke: () => this.palette.train, width: 1.25, spanGaps: true, points: { show: false } },
+        { stroke: () => this.palette.progressive, width: 1.75, spanGaps: true, points: { show: false } },
         {
           stroke: () => this.palette.heldOut,
           width: 2.25,
@@ -191,11 +192,11 @@ export class Chart {
 
 const COUNT_STEPS = [1, 2, 5].flatMap((step) => Array.from({ length: 12 }, (_, power) => step * 10 ** power)).sort((a, b) => a - b);
 
-/** Lowest and highest of what both lines hold; null without points. */
+/** Lowest and highest of what all lines hold; null without points. */
 function extent(plot: uPlot): readonly [number, number] | null {
   let low = Infinity;
   let high = -Infinity;
-  for (const values of [plot.data[1], plot.data[2]]) {
+  for (const values of plot.data.slice(1)) {
     for (const value of values ?? []) {
       if (value == null) continue;
       low = Math.min(low, value);

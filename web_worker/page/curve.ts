@@ -9,6 +9,8 @@ const NEWEST = 20;
 /** As many as Redis keeps (`MAX_POINTS` in crowdlearn/store/curve.py): a tab left open shows what a new one would. */
 export const MAX_POINTS = 5000;
 
+const KINDS = ["held_out", "progressive", "train"] as const;
+
 export type Axis = "seconds" | "version";
 
 /** The newest known points of one run, by index. */
@@ -29,7 +31,7 @@ export interface Line {
   readonly y: readonly number[];
 }
 
-/** One metric and its lines, held-out first; `target` is where its dashed line goes. */
+/** One metric and its lines, held-out first, then progressive; `target` is where its dashed line goes. */
 export interface Panel {
   readonly metric: string;
   readonly target: number | null;
@@ -80,9 +82,7 @@ export function panels(curve: Curve, status: JobStatus, axis: Axis): readonly Pa
   return metricNames(curve, status).map((metric) => ({
     metric,
     target: target?.metric === metric ? target.value : null,
-    lines: [line(curve, "held_out", metric, axis), line(curve, "train", metric, axis)].filter(
-      (candidate) => candidate.x.length > 0,
-    ),
+    lines: KINDS.map((kind) => line(curve, kind, metric, axis)).filter((candidate) => candidate.x.length > 0),
   }));
 }
 
@@ -92,7 +92,8 @@ export function metricNames(curve: Curve, status: JobStatus): readonly string[] 
   const names = new Set(target ? [target.metric] : []);
   const of = (kind: PointKind): string[] =>
     curve.points.filter((point) => point.kind === kind).flatMap((point) => Object.keys(point.values));
-  for (const name of [...Object.keys(status.metrics ?? {}), ...of("held_out")]) if (name !== "loss") names.add(name);
+  const scored = [...Object.keys(status.metrics ?? {}), ...of("held_out"), ...of("progressive")];
+  for (const name of scored) if (name !== "loss") names.add(name);
   names.add("loss");
   for (const name of of("train")) names.add(name);
   return [...names];

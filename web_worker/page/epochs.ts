@@ -10,8 +10,15 @@ export class Epochs {
   private readonly bar = element("epochs-bar");
   private readonly words = element("epochs-words");
 
+  /** A stream is trained, which has no end to show: `words` instead of a bar. */
+  showEndless(words: string): void {
+    this.bar.hidden = true;
+    write(this.words, words);
+  }
+
   /** `epoch` of `epochs` are done; a fraction is a part of the next. */
   show(epoch: number, epochs: number): void {
+    this.bar.hidden = false;
     const segments = epochs <= MOST_SEGMENTS ? epochs : 1;
     while (this.bar.childElementCount > segments) this.bar.lastElementChild?.remove();
     while (this.bar.childElementCount < segments) this.bar.append(make("i"));

@@ -5,7 +5,7 @@ import { element, write } from "./elements.js";
 import { Epochs } from "./epochs.js";
 import { count, metricTitle, metricValue, rate } from "./format.js";
 import { gradientsAbsorbed, type JobStatus } from "./status.js";
-import { aimWords, jobSentence, jobState, type Lamp, replicasLabel } from "./words.js";
+import { aimWords, jobSentence, jobState, type Lamp, replicasLabel, streamWords } from "./words.js";
 
 export class Overview {
   private readonly state = element("state");
@@ -22,7 +22,9 @@ export class Overview {
     write(element("figure-updates"), rate(status.updatesPerSecond));
     write(element("figure-gradients"), count(gradientsAbsorbed(status)));
     write(element("figure-backlog"), count(status.backlog));
-    this.epochs.show(status.epoch, status.epochs);
+    const endless = streamWords(status);
+    if (endless === null) this.epochs.show(status.epoch, status.epochs);
+    else this.epochs.showEndless(endless);
   }
 
   /** The gateway is away: what is shown stays, and the state says that it is old. */
@@ -41,8 +43,10 @@ export class Overview {
   private showHeadline(status: JobStatus, curve: Curve): void {
     const metric = headlineMetric(curve, status);
     const heldOut = status.metrics?.[metric];
-    const value = heldOut ?? (metric === "loss" ? (status.loss ?? undefined) : undefined);
-    const where = heldOut === undefined && value !== undefined ? "training" : "held-out";
+    const fresh = status.progressive?.[metric];
+    const value = heldOut ?? fresh ?? (metric === "loss" ? (status.loss ?? undefined) : undefined);
+    const known = fresh === undefined ? "training" : "fresh";
+    const where = heldOut === undefined && value !== undefined ? known : "held-out";
     const shown = value === undefined ? "–" : metricValue(metric, value);
     write(element("headline-label"), `${metricTitle(metric)} on ${where} data`);
     const [digits = "", unit = ""] = shown.split("\u00a0");

@@ -7,6 +7,7 @@ export interface Palette {
   readonly heldOut: string;
   readonly heldOutFill: string;
   readonly train: string;
+  readonly progressive: string;
   readonly card: string;
   readonly font: string;
 }
@@ -21,6 +22,7 @@ export function readPalette(): Palette {
     heldOut: value("--held-out"),
     heldOutFill: value("--held-out-fill"),
     train: value("--train"),
+    progressive: value("--progressive"),
     card: value("--card"),
     font: `12px ${value("--sans")}`,
   };

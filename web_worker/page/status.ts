@@ -1,6 +1,7 @@
 /** Reads what a gateway says of a job (docs/protocol.md, Status) into checked values. Fetches nothing. */
 
-export type PointKind = "train" | "held_out";
+/** `progressive`: fresh rows of a stream, scored before anybody trained on them. */
+export type PointKind = "train" | "held_out" | "progressive";
 
 /** One point of a curve; `seconds` since the job was created, `version` in gradients absorbed. */
 export interface CurvePoint {
@@ -38,6 +39,10 @@ export interface JobStatus {
   readonly loss: number | null;
   /** The newest held-out values by name; null until known. */
   readonly metrics: Readonly<Record<string, number>> | null;
+  /** The newest values of fresh rows of a stream by name; null until known. */
+  readonly progressive: Readonly<Record<string, number>> | null;
+  /** What the stream has come to; null of a job without one. */
+  readonly stream: StreamStatus | null;
   /** Scorings of held-out data that met `until`; two in a row end the job. */
   readonly met: number;
   /** Epochs without a better score after which the job ends; null where it does not. */
@@ -47,6 +52,14 @@ export interface JobStatus {
   /** Why a running job does not get on; null while it does. */
   readonly stalled: Stall | null;
   readonly curve: readonly CurvePoint[];
+}
+
+/** Items that were answered, by what became of them, and the rows that may be leased now. */
+export interface StreamStatus {
+  readonly gaveRows: number;
+  readonly discarded: number;
+  readonly rejected: number;
+  readonly poolRows: number;
 }
 
 /** So many gradients were refused, most for `reason`, in the `seconds` since one was applied. */
@@ -101,6 +114,8 @@ export function readStatus(value: unknown): JobStatus {
     epoch: number(fields, "epoch"),
     loss: numberOrNull(fields, "loss"),
     metrics: fields.metrics == null ? null : readValues(fields.metrics, "metrics"),
+    progressive: fields.progressive == null ? null : readValues(fields.progressive, "progressive"),
+    stream: fields.stream == null ? null : readStream(fields.stream),
     met: fields.met === undefined ? 0 : number(fields, "met"),
     patience: numberOrNull(fields, "patience"),
     diverging: fields.diverging == null ? null : readDivergence(fields.diverging),
@@ -117,6 +132,16 @@ export function readJobs(value: unknown): readonly JobStatus[] {
 /** Gradients that every shard has absorbed. */
 export function gradientsAbsorbed(status: JobStatus): number {
   return status.versions.length === 0 ? 0 : Math.min(...status.versions);
+}
+
+function readStream(value: unknown): StreamStatus {
+  const fields = readFields(value, "stream");
+  return {
+    gaveRows: number(fields, "gave_rows"),
+    discarded: number(fields, "discarded"),
+    rejected: number(fields, "rejected"),
+    poolRows: number(fields, "pool_rows"),
+  };
 }
 
 function readStall(value: unknown): Stall {
@@ -139,11 +164,15 @@ function readPoint(value: unknown): CurvePoint {
   const fields = readFields(value, "curve");
   return {
     index: number(fields, "index"),
-    kind: text(fields, "kind") === "held_out" ? "held_out" : "train",
+    kind: readKind(text(fields, "kind")),
     seconds: number(fields, "seconds"),
     version: number(fields, "version"),
     values: readValues(fields.values, "values"),
   };
+}
+
+function readKind(kind: string): PointKind {
+  return kind === "held_out" || kind === "progressive" ? kind : "train";
 }
 
 /** Values that are not finite numbers (a loss that diverged has no JSON number) are left out. */

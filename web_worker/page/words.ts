@@ -17,11 +17,30 @@ const OPTIMIZERS: Readonly<Record<string, string>> = {
 export function jobSentence(status: JobStatus): string {
   const optimizer = OPTIMIZERS[status.optimizer] ?? status.optimizer;
   const aim = readTarget(status.until);
-  const end = aim ? `until ${targetWords(status)}` : `for ${status.epochs === 1 ? "1 epoch" : `${count(status.epochs)} epochs`}`;
+  const end = aim ? `until ${targetWords(status)}` : endOf(status);
   return (
-    `${count(status.parameters)} parameters learn from ${count(status.rows)} rows, ` +
+    `${count(status.parameters)} parameters learn from ${sourceWords(status)}, ` +
     `${count(status.batchRows)} at a time, with ${optimizer}, ${end}.`
   );
+}
+
+function endOf({ stream, epochs }: JobStatus): string {
+  if (stream) return "without an end";
+  return `for ${epochs === 1 ? "1 epoch" : `${count(epochs)} epochs`}`;
+}
+
+function sourceWords({ stream, rows }: JobStatus): string {
+  const farmed = `${count(rows)} rows`;
+  if (!stream) return farmed;
+  return rows === 0 ? "what pages send" : `${farmed} and what pages send`;
+}
+
+/** What a stream has come to, once its epochs are trained; null before, and of a job without one. */
+export function streamWords({ stream, epoch, epochs }: JobStatus): string | null {
+  if (!stream || epoch < epochs) return null;
+  const items = stream.gaveRows + stream.discarded + stream.rejected;
+  const pool = `${count(stream.poolRows)} ${stream.poolRows === 1 ? "row" : "rows"} to train on`;
+  return `${count(items)} ${items === 1 ? "item" : "items"} received, ${pool}`;
 }
 
 /** `accuracy ≥ 93 %`, or an empty string without a target. */
@@ -117,10 +136,11 @@ export function replicasLabel({ gateways }: Pick<JobStatus, "gateways">): string
 
 /** What taking part costs and does. */
 export function costWords(status: JobStatus): string {
+  const aboutYou = status.stream ? "nothing about you is sent but what you enter in a page of this job" : "nothing about you is sent";
   return (
     "Your processor works in the background of this tab, sending about " +
     `${roughBytes(status.bytesPerPush)} per gradient and receiving the new parameters; ` +
-    "nothing is installed, nothing about you is sent, and closing the tab stops it at any time."
+    `nothing is installed, ${aboutYou}, and closing the tab stops it at any time.`
   );
 }
 

@@ -107,3 +107,12 @@ test("when the first points are no longer kept, time counts from the job's creat
   assert.equal(curve.startSeconds, 0);
   assert.equal(trainingSeconds(mergeCurve(null, answer([]))), null);
 });
+
+test("fresh rows have a line of their own, between held-out and training", () => {
+  const status = answer([point(1, "train", { loss: 2 }), point(2, "progressive", { loss: 1.9, accuracy: 0.3 }), point(3, "held_out", { loss: 1.8 })]);
+  const kinds = panels(mergeCurve(null, status), status, "version").map(({ metric, lines }) => [metric, lines.map(({ kind }) => kind)]);
+  assert.deepEqual(kinds, [
+    ["accuracy", ["progressive"]],
+    ["loss", ["held_out", "progressive", "train"]],
+  ]);
+});

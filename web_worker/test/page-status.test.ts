@@ -71,3 +71,11 @@ test("a gradient counts as absorbed when every shard has it", () => {
   assert.equal(gradientsAbsorbed(readStatus(WIRE)), 811);
   assert.equal(gradientsAbsorbed(readStatus({ ...WIRE, versions: [] })), 0);
 });
+
+test("a stream is read whole: its items, and the newest score of fresh rows", () => {
+  const stream = { gave_rows: 5, discarded: 2, rejected: 1, reasons: { timeout: 1 }, waiting: 0, rows: 9, pool_rows: 8, held_out_rows: 0 };
+  const fresh = { index: 43, kind: "progressive", seconds: 9, version: 800, values: { loss: 0.5 } };
+  const status = readStatus({ ...WIRE, stream, progressive: { loss: 0.5 }, curve: [fresh] });
+  assert.deepEqual(status.stream, { gaveRows: 5, discarded: 2, rejected: 1, poolRows: 8 });
+  assert.deepEqual([status.progressive, status.curve[0]?.kind], [{ loss: 0.5 }, "progressive"]);
+});

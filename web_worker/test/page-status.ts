@@ -25,6 +25,8 @@ export function aStatus(over: Partial<JobStatus> = {}): JobStatus {
     epoch: 1.6,
     loss: null,
     metrics: null,
+    progressive: null,
+    stream: null,
     met: 0,
     patience: null,
     diverging: null,

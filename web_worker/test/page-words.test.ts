@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { pickAddress, readAddress } from "../page/address.js";
 import { bytes, countTick, duration, metricValue, percent, rate, real, roughBytes, targetValue, timeTick, valueTick } from "../page/format.js";
 import { readTarget } from "../page/target.js";
-import { aimWords, costWords, jobSentence, jobState, replicasLabel, replicaWords } from "../page/words.js";
+import { aimWords, costWords, jobSentence, jobState, replicasLabel, replicaWords, streamWords } from "../page/words.js";
 import { aStatus } from "./page-status.js";
 
 /** Units stand behind a no-break space; tests read better with a plain one. */
@@ -154,4 +154,20 @@ test("the address picks a job and may join, but picking never joins", () => {
   assert.deepEqual(readAddress("?job=mnist&join"), { job: "mnist", join: true });
   assert.deepEqual(readAddress("?join=0"), { job: null, join: false });
   assert.equal(pickAddress("mnist-2"), "?job=mnist-2");
+});
+
+test("a stream has no epochs: what pages sent is told instead", () => {
+  const stream = { gaveRows: 1200, discarded: 30, rejected: 4, poolRows: 1000 };
+  const status = aStatus({ stream, rows: 0, epochs: 0, epoch: 0 });
+  assert.equal(streamWords(status), "1,234 items received, 1,000 rows to train on");
+  assert.equal(jobSentence(status), "79,510 parameters learn from what pages send, 100 at a time, with Adagrad, without an end.");
+  assert.match(costWords(status), /nothing about you is sent but what you enter in a page of this job/);
+  assert.equal(streamWords(aStatus()), null);
+});
+
+test("a job with rows of its own has its epochs first, and what pages send after them", () => {
+  const stream = { gaveRows: 1, discarded: 0, rejected: 0, poolRows: 1 };
+  assert.equal(streamWords(aStatus({ stream })), null);
+  assert.equal(streamWords(aStatus({ stream, epoch: 10 })), "1 item received, 1 row to train on");
+  assert.match(jobSentence(aStatus({ stream })), /learn from 6,800 rows and what pages send, .* without an end\.$/);
 });
