@@ -68,9 +68,9 @@ def _asinh(x: _Expression) -> _Expression:
 
 
 def _acosh(x: _Expression) -> _Expression:
-    """log(x + sqrt(x^2 - 1)), precise near 1 too."""
+    """log(x + sqrt(x^2 - 1)), precise near 1 too; a root each, for below 1 the product is positive."""
     above = (x - 1)("min", LARGE)
-    near = (above + (above * (above + 2))("sqrt"))("log1p")
+    near = (above + above("sqrt") * (above + 2)("sqrt"))("log1p")
     return _where(x("gt", LARGE), x("log") + float(np.log(2)), near)
 
 

@@ -43,12 +43,6 @@ function sinh(x: np.Array): np.Array {
   return settled(np.expm1(x.ref)).sub(np.expm1(settled(x.neg()))).mul(0.5);
 }
 
-/** lax.atan2: 0 where both are 0, where the half-angle formula divides 0 by 0. */
-function atan2(y: np.Array, x: np.Array): np.Array {
-  const origin = np.logicalAnd(y.ref.equal(0), x.ref.equal(0));
-  return np.where(origin, 0, np.atan2(y, x));
-}
-
 /** lax.sign: NaN and zeros pass through. */
 function sign(x: np.Array): np.Array {
   return np.where(x.ref.greater(0), 1, np.where(x.ref.less(0), -1, x));
@@ -72,7 +66,9 @@ function erfInv(x: np.Array): np.Array {
   const central = horner(w.ref.sub(2.5), CENTRAL);
   const tail = horner(settled(np.sqrt(np.maximum(w, 5)).sub(3)), TAIL);
   const inside = np.where(isCentral, central, tail).mul(x.ref);
-  return np.where(np.abs(x.ref).equal(1), x.mul(Infinity), inside);
+  const size = np.abs(x.ref);
+  // What a GPU makes of a NaN in the maximum above is a number.
+  return np.where(size.ref.less(1), inside, np.where(size.equal(1), x.mul(Infinity), NaN));
 }
 
 /** A shift of which a step by 32 bits or more, or by fewer than none, leaves nothing. */
@@ -147,7 +143,7 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   min: binary((x, y) => np.minimum(x, y)),
   pow: binary(pow),
   rem: remainder,
-  atan2: binary(atan2),
+  atan2: binary((y, x) => np.atan2(y, x)),
   eq: binary((x, y) => x.equal(y)),
   ne: binary((x, y) => x.notEqual(y)),
   lt: binary((x, y) => x.less(y)),
