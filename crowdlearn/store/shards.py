@@ -14,8 +14,8 @@ from crowdlearn.errors import OutdatedError, StoreFullError, StoreUnavailableErr
 from crowdlearn.snapshot import Snapshot, Work, joined
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
+from crowdlearn.store.claims import Claims, milliseconds
 from crowdlearn.store.connection import Command, Connection
-from crowdlearn.store.faults import answer
 from crowdlearn.store.shard_state import (
     MANIFEST_FIELDS,
     Commit,
@@ -59,11 +59,11 @@ def first_commands(
     ]
 
 
-class Shards:
+class Shards(Claims):
     """The shards of all runs."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        super().__init__(connection, keys.lease, keys.manifest)
 
     async def manifest(self, run: str, shard: int) -> Manifest:
         """The shard's manifest; raises UnknownJobError if there is none."""
@@ -106,41 +106,6 @@ class Shards:
         """The highest committed sequence number of a replica, a shard; 0 for none."""
         commands = [("HGET", keys.applied(run, shard), replica) for shard in range(shards)]
         return [read_applied(raw).sequence if raw else 0 for raw in await self._connection.batch(commands)]
-
-    async def claim(self, run: str, shard: int, member: str, lease_seconds: float) -> int | None:
-        """Takes the lease on a shard and returns its new fence; None if another member holds it."""
-        return answer((await self.claim_all([(run, shard)], member, lease_seconds))[run, shard])
-
-    async def claim_all(
-        self, shards: Sequence[tuple[str, int]], member: str, lease_seconds: float
-    ) -> dict[tuple[str, int], int | Exception | None]:
-        """Claims each of `shards` as `claim` does, in one round trip. What is wrong with one of them is its outcome."""
-        calls = [
-            ((keys.lease(*shard), keys.manifest(*shard)), (member, _milliseconds(lease_seconds))) for shard in shards
-        ]
-        return dict(zip(shards, await self._connection.run_each(scripts.CLAIM, calls), strict=True))
-
-    async def free(self, shards: Sequence[tuple[str, int]], member: str) -> list[tuple[str, int]]:
-        """Those of `shards` that nobody but `member` holds: a look, which claims nothing."""
-        owners = await self._connection.each([("GET", keys.lease(*shard)) for shard in shards])
-        # What cannot be read is left to the claim, which says so.
-        taken = [isinstance(owner, bytes) and owner.decode() != member for owner in owners]
-        return [shard for shard, is_taken in zip(shards, taken, strict=True) if not is_taken]
-
-    async def renew(self, run: str, shard: int, member: str, lease_seconds: float) -> bool:
-        """Extends a lease; False if the member has lost it."""
-        return bool(answer((await self.renew_all([(run, shard)], member, lease_seconds))[run, shard]))
-
-    async def renew_all(
-        self, shards: Sequence[tuple[str, int]], member: str, lease_seconds: float
-    ) -> dict[tuple[str, int], int | Exception]:
-        """Renews each of `shards` as `renew` does, in one round trip. What is wrong with one of them is its outcome."""
-        calls = [((keys.lease(*shard),), (member, _milliseconds(lease_seconds))) for shard in shards]
-        return dict(zip(shards, await self._connection.run_each(scripts.RENEW, calls, ahead=True), strict=True))
-
-    async def release(self, run: str, shard: int, member: str) -> bool:
-        """Gives a lease back; False if the member had lost it."""
-        return bool(await self._connection.run(scripts.RELEASE, (keys.lease(run, shard),), member))
 
     async def load(self, run: str, shard: int) -> ShardState:
         """A consistent copy of the shard's state."""
@@ -189,11 +154,11 @@ class Shards:
         blob = commit.manifest.blob
         names = (keys.parameters(run, shard, blob), keys.slots(run, shard, blob))
         values = (_view(commit.parameters), _joined(commit.slots))
-        await self._connection.run(scripts.KEEP_BLOBS, names, _milliseconds(BLOB_TTL_SECONDS), *values)
+        await self._connection.run(scripts.KEEP_BLOBS, names, milliseconds(BLOB_TTL_SECONDS), *values)
 
 
 def _blob_commands(run: str, shard: int, commit: Commit) -> list[Command]:
-    blob, ttl = commit.manifest.blob, _milliseconds(BLOB_TTL_SECONDS)
+    blob, ttl = commit.manifest.blob, milliseconds(BLOB_TTL_SECONDS)
     return [
         ("SET", keys.parameters(run, shard, blob), _view(commit.parameters), "PX", ttl),
         ("SET", keys.slots(run, shard, blob), _joined(commit.slots), "PX", ttl),
@@ -218,7 +183,7 @@ def _commit_arguments(
 ) -> list[Any]:
     base, after = commit.base, commit.manifest
     fixed: list[Any] = [base.fence, base.version, after.version, after.offset, after.blob, after.forgotten]
-    fixed += [following(after.offset), _milliseconds(old_seconds)]
+    fixed += [following(after.offset), milliseconds(old_seconds)]
     # An ordinary PUBLISH would go to every node of a cluster, a hundred times a second.
     fixed += ["SPUBLISH", keys.versions_channel(run, shard)] if clustered else ["PUBLISH", keys.VERSIONS_CHANNEL]
     return [*fixed, f"{run} {shard} {after.version} {after.fence}", written_changes(commit)]
@@ -242,10 +207,6 @@ def _view(vector: Vector) -> memoryview:
 def _joined(vectors: Sequence[Vector]) -> bytes | memoryview:
     """The bytes of vectors one after the other; those of a single one are not copied."""
     return _view(vectors[0]) if len(vectors) == 1 else b"".join(map(_view, vectors))
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
 
 
 def _lost_blob(run: str, shard: int) -> StoreUnavailableError:
