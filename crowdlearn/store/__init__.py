@@ -28,8 +28,20 @@ from crowdlearn.store.data import (
 )
 from crowdlearn.store.first_look import first_look
 from crowdlearn.store.fleet import Fleet
+from crowdlearn.store.item_state import (
+    Answered,
+    FailedItem,
+    ItemAnswered,
+    ItemsAnswered,
+    ItemsCommit,
+    ItemState,
+    Partition,
+    partition_of,
+)
+from crowdlearn.store.items import Full, ItemAppended, ItemEntry, Items
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.polls import Polls
+from crowdlearn.store.pool import Pool, Sampled
 from crowdlearn.store.resumption import resume
 from crowdlearn.store.roster import AggregatorReport, EvaluatorReport, GatewayReport, Gateways, Roster, read_roster
 from crowdlearn.store.scorings import Counted, Result, Scores, Scoring, Scorings
@@ -45,6 +57,7 @@ __all__ = [
     "Account",
     "AggregatorReport",
     "Announcement",
+    "Answered",
     "Appended",
     "Applied",
     "Backoff",
@@ -53,19 +66,29 @@ __all__ = [
     "Entry",
     "EvaluatorReport",
     "Exhausted",
+    "FailedItem",
+    "Full",
     "GatewayReport",
     "Granted",
     "Held",
     "Holder",
+    "ItemAnswered",
+    "ItemAppended",
+    "ItemEntry",
+    "ItemState",
+    "ItemsAnswered",
+    "ItemsCommit",
     "JobChanged",
     "Manifest",
     "NoneFree",
     "OthersTurn",
     "Parameters",
+    "Partition",
     "Progress",
     "Result",
     "Resync",
     "Roster",
+    "Sampled",
     "Scores",
     "Scoring",
     "ShardState",
@@ -77,6 +100,7 @@ __all__ = [
     "WarmingUp",
     "connect",
     "open_store",
+    "partition_of",
     "position",
     "resume",
     "status",
@@ -95,6 +119,8 @@ class Store:
         self.shards = Shards(connection)
         self.streams = Streams(connection)
         self.polls = Polls(connection)
+        self.items = Items(connection)
+        self.pool = Pool(connection)
         self.fleet = Fleet(connection)
         self.gateways = Gateways(connection)
         self.scorings = Scorings(connection)

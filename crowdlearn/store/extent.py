@@ -1,4 +1,4 @@
-"""Names all keys of a run, from how many chunks and shards it has: what is uploaded, and what its training adds."""
+"""Names all keys of a run, from how many chunks, shards and partitions it has: what is uploaded, what training adds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from crowdlearn.store.shards import FIRST_BLOB
 KEYS_AT_A_TIME = 1000
 """Of one round trip: a run may have a million chunks."""
 
+OF_PARTITION = (keys.items, keys.answered, keys.pool, keys.held_out_pool, keys.failed, keys.raw)
+"""What the processing of items adds; rows of a sender's own and chunks of the pool go by themselves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -22,11 +25,13 @@ class Extent:
     train_chunks: int
     held_out_chunks: int
     shards: int
+    partitions: int = 0
 
     @classmethod
     def of(cls, spec: JobSpec) -> Extent:
         """That of a job."""
-        return cls(spec.run, spec.train_chunks, spec.held_out_chunks, len(spec.shards))
+        partitions = spec.stream.partitions if spec.stream is not None else 0
+        return cls(spec.run, spec.train_chunks, spec.held_out_chunks, len(spec.shards), partitions)
 
     def chunks(self) -> list[str]:
         """The dataset."""
@@ -45,6 +50,7 @@ class Extent:
             )
         ]
         names = [keys.contents(self.run)] if self.train_chunks else []
+        names += self._of_partitions(keys.item_state)
         return [keys.spec(self.run), keys.state(self.run), keys.program(self.run), *names, *self.chunks(), *first]
 
     def optional(self) -> list[str]:
@@ -53,7 +59,8 @@ class Extent:
 
     def leading(self) -> list[str]:
         """The keys whose time to live scripts give to what they write late."""
-        return [keys.state(self.run), *(keys.manifest(self.run, shard) for shard in range(self.shards))]
+        manifests = [keys.manifest(self.run, shard) for shard in range(self.shards)]
+        return [keys.state(self.run), *manifests, *self._of_partitions(keys.item_state)]
 
     def values(self, blobs: Sequence[str]) -> list[str]:
         """The shards' newest values, of these names."""
@@ -66,9 +73,13 @@ class Extent:
         of_training = (keys.grants, keys.booked, keys.replicas, keys.training, keys.refusals, keys.scorings, keys.best)
         names = [key(self.run) for key in (*of_run, *of_training)] + self.chunks()
         names += self.values(blobs)
+        names += self._of_partitions(*OF_PARTITION)
         for shard in range(self.shards):
             names += [keys.stream(self.run, shard), keys.applied(self.run, shard), keys.ledger(self.run, shard)]
         return names
+
+    def _of_partitions(self, *kinds: Callable[[str, int], str]) -> list[str]:
+        return [key(self.run, partition) for partition in range(self.partitions) for key in kinds]
 
 
 async def counted(connection: Connection, run: str) -> Extent:
@@ -85,4 +96,5 @@ async def counted(connection: Connection, run: str) -> Extent:
         await count(lambda index: keys.train_chunk(run, index)),
         await count(lambda index: keys.held_out_chunk(run, index)),
         await count(lambda shard: keys.manifest(run, shard)),
+        await count(lambda partition: keys.item_state(run, partition)),
     )

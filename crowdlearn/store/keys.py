@@ -5,11 +5,13 @@ from __future__ import annotations
 JOBS = "crowdlearn:jobs"
 MEMBERS = "crowdlearn:members"
 EVALUATORS = "crowdlearn:evaluators"
+PREPROCESSORS = "crowdlearn:preprocessors"
 GATEWAYS = "crowdlearn:gateways"
 LEAVING = "crowdlearn:{crowdlearn:jobs}:leaving"
 """In the slot of JOBS, so that one script may change both."""
 VERSIONS_CHANNEL = "crowdlearn:versions"
 JOBS_CHANNEL = "crowdlearn:jobs"
+ITEMS_CHANNEL = "crowdlearn:items"
 
 
 # The braces are hash tags: Redis Cluster puts keys with the same tag into one slot, and a script may touch only one.
@@ -126,3 +128,43 @@ def lease(run: str, shard: int) -> str:
 def versions_channel(run: str, shard: int) -> str:
     """On a cluster: a sharded channel must lie in the slot of the script that publishes to it."""
     return f"crowdlearn:{{{run}/{shard}}}:versions"
+
+
+def items(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:items"
+
+
+def item_state(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:item-state"
+
+
+def item_lease(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:item-lease"
+
+
+def answered(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:answered"
+
+
+def pool(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:pool"
+
+
+def held_out_pool(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:held-out"
+
+
+def failed(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:failed"
+
+
+def raw(run: str, partition: int) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:raw"
+
+
+def own(run: str, partition: int, replica: str) -> str:
+    return f"crowdlearn:{{{run}/i{partition}}}:own:{replica}"
+
+
+def pool_chunk(run: str, sha256: str) -> str:
+    return f"crowdlearn:{{{run}/c{sha256}}}:chunk"

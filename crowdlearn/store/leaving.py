@@ -97,8 +97,9 @@ class Leaving:
         raw = await self._connection.run(scripts.TAKE_LEAVING, names, run, int(at_once))
         if raw is None:
             return
-        kind, _, train, held_out, shards, _ = raw.decode().split(" ", 5)
-        extent = Extent(run, int(train), int(held_out), int(shards))
+        kind, _, train, held_out, parts, _ = raw.decode().split(" ", 5)
+        shards, _, partitions = parts.partition("+")
+        extent = Extent(run, int(train), int(held_out), int(shards), int(partitions or 0))
         if kind == REPLACED:
             # Somebody may have resumed it: nobody would hear of it any more.
             await self._stop(run)
@@ -128,7 +129,8 @@ class Leaving:
 
 def entry(kind: str, extent: Extent, name: str, due_seconds: float = 0.0) -> str:
     """What the journal says of a run."""
-    return f"{kind} {1000 * due_seconds:.0f} {extent.train_chunks} {extent.held_out_chunks} {extent.shards} {name}"
+    parts = f"{extent.shards}+{extent.partitions}" if extent.partitions else str(extent.shards)
+    return f"{kind} {1000 * due_seconds:.0f} {extent.train_chunks} {extent.held_out_chunks} {parts} {name}"
 
 
 def given_up(spec: JobSpec) -> JobError:

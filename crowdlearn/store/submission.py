@@ -16,6 +16,7 @@ from crowdlearn.spec import JobSpec, encode_spec
 from crowdlearn.store import keys
 from crowdlearn.store.connection import Command, Connection
 from crowdlearn.store.extent import KEYS_AT_A_TIME, Extent
+from crowdlearn.store.item_state import first_item_commands
 from crowdlearn.store.shards import first_commands
 
 Chunks = Iterable[bytes]
@@ -61,6 +62,8 @@ async def upload(
         if past is not None:
             slots, version = [slot[shard.slice] for slot in past.slots], past.versions[index]
         await connection.batch(first_commands(spec.run, index, values, slots, UPLOAD_TTL_SECONDS, version))
+    for partition in range(Extent.of(spec).partitions):
+        await connection.batch(first_item_commands(spec.run, partition, UPLOAD_TTL_SECONDS))
     if names := bytes(contents):
         await connection.call("SET", keys.contents(spec.run), names, "EX", UPLOAD_TTL_SECONDS)
     await connection.batch([*_descriptions(spec, program, metrics), *_work_commands(spec.run, past)])

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
+import msgspec
 import pytest
 import redis.exceptions
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.store import connect, keys
+from crowdlearn.store import FailedItem, connect, keys
+from crowdlearn.store.pool import numbered
 from tests.end_to_end.commands import crowdlearn, said
 from tests.end_to_end.secured import SecuredRedis, passwords
-from tests.store.conftest import small_spec, submit
+from tests.store.conftest import OTHER, REPLICA, small_spec, stream_spec, submit
+from tests.store.test_items import claimed, commit_of, row
 
 pytestmark = pytest.mark.redis
 
@@ -89,7 +94,44 @@ async def test_an_aggregators_user_may_finish_what_dead_submitters_have_left(
     await aggregator.close()
 
 
+async def test_items_are_taken_processed_and_leased_by_users_that_may_do_no_more_than_they_must(
+    secured: SecuredRedis,
+) -> None:
+    users = ("operator", "gateway", "preprocessor", "evaluator")
+    operator, gateway, preprocessor, evaluator = stores = [await connect(secured.url(user)) for user in users]
+    stream = {"train_on": "both", "keep_raw_seconds": 60.0, "held_out_every": 2}
+    for run in ("00000000000a", "00000000000b"):
+        # What is written late of a run that was replaced is written as well.
+        spec = await submit(operator, msgspec.structs.replace(stream_spec(**stream), run=run))
+        await operator.jobs.finish(run, "stopped")
+    assert await preprocessor.jobs.spec(spec.name) == await gateway.jobs.spec(spec.name)
+    for late in (spec, msgspec.structs.replace(spec, run="00000000000a")):
+        await gateway.items.append(late, REPLICA, 1, "j", b"1")
+        partition = await claimed(preprocessor, late)
+        entries = await preprocessor.items.read(late.run, 0, partition.state.offset, 10, block_seconds=1)
+        failed = FailedItem(REPLICA, 1, "raised", "", "", b"", 0.0)
+        commit = replace(commit_of(late, partition, entries), failed=[failed], held_out={"1": numbered(1, row(1))})
+        await preprocessor.items.commit(late, 0, replace(commit, forget=[OTHER]))
+        assert await preprocessor.items.renew(late.run, 0, "a", 60)
+        assert await preprocessor.items.release(late.run, 0, "a")
+    assert (await gateway.items.answered(spec, REPLICA)).number == 1
+    assert await gateway.items.backlog(spec) == [0]
+    drawn, own = await gateway.pool.sample(spec, 4, Random(0)), await gateway.pool.own(spec, REPLICA, 4)
+    assert drawn is not None
+    assert own is not None
+    await gateway.pool.keep_chunk(spec, "ab" * 32, drawn.chunk, 60.0)
+    assert await gateway.pool.chunk(spec.run, "ab" * 32) == drawn.chunk
+    assert await evaluator.pool.held_out(spec) is not None
+    assert await evaluator.pool.newest(spec, [0]) == (row(1), [1])
+    assert [state.items for state in await evaluator.items.states(spec)] == [1]
+    assert [failed.item for failed in await operator.items.failed(spec)] == [1]
+    assert secured.refused() == []
+    for store in stores:
+        await store.close()
+
+
 SHARD = "crowdlearn:{0123456789ab/0}"
+PARTITION = "crowdlearn:{0123456789ab/i0}"
 RUN = "crowdlearn:{0123456789ab}"
 
 
@@ -115,6 +157,20 @@ RUN = "crowdlearn:{0123456789ab}"
         ("gateway", ("set", f"{RUN}:program", "")),
         ("gateway", ("hset", "crowdlearn:jobs", "digits", "0123456789ab")),
         ("gateway", ("publish", "crowdlearn:jobs", "x")),
+        ("gateway", ("hset", f"{PARTITION}:item-state", "version", "7")),
+        ("gateway", ("hset", f"{PARTITION}:answered", "x", "y")),
+        ("gateway", ("hset", f"{PARTITION}:pool", "0", "")),
+        ("gateway", ("xrange", f"{PARTITION}:items", "-", "+")),
+        ("gateway", ("xtrim", f"{PARTITION}:items", "maxlen", "0")),
+        ("gateway", ("lrange", f"{PARTITION}:failed", "0", "-1")),
+        ("gateway", ("hvals", f"{PARTITION}:held-out")),
+        ("gateway", ("publish", "crowdlearn:items", "x")),
+        ("preprocessor", ("xadd", f"{PARTITION}:items", "*", "a", "b")),
+        ("preprocessor", ("hset", f"{SHARD}:manifest", "version", "7")),
+        ("preprocessor", ("hset", f"{RUN}:state", "state", "finished")),
+        ("preprocessor", ("get", f"{RUN}:program")),
+        ("preprocessor", ("publish", "crowdlearn:jobs", "x")),
+        ("evaluator", ("hset", f"{PARTITION}:held-out", "0", "")),
         ("aggregator", ("set", f"{RUN}:program", "")),
         ("aggregator", ("get", "crowdlearn:{0123456789ab/t0}:chunk")),
         ("aggregator", ("hset", "crowdlearn:jobs", "digits", "0123456789ab")),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from crowdlearn.protocol import BatchArray, BatchLayout, ParameterArray, ReplicaTraining
 from crowdlearn.sharding import cut
-from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec
+from crowdlearn.spec import JobSpec, OptimizerSpec, StalenessSpec, StreamSpec
 from crowdlearn.store import Store, connect
 from crowdlearn.store.cluster import ClusterConnection
 
@@ -47,11 +48,18 @@ def small_spec(name: str = "small", run: str = "0123456789ab", created_seconds: 
     )
 
 
+def stream_spec(**fields: Any) -> JobSpec:
+    """The same parameters, and rows from a stream of items alone: three float32 values each, in one partition."""
+    stream = StreamSpec(**{"lease_rows": 4, "partitions": 1, "pool_rows": 8} | fields)
+    return msgspec.structs.replace(small_spec(), epochs=0, train_rows=0, held_out_rows=0, stream=stream)
+
+
 async def submit(store: Store, spec: JobSpec) -> JobSpec:
     """Submits `spec` with parameters 0, 1, 2, ..."""
     train = (f"train {index}".encode() for index in range(spec.train_chunks))
     parameters = np.arange(spec.size, dtype=np.float32)
-    await store.jobs.submit(spec, b"{}", b"metrics", parameters, train, [b"held out 0"])
+    held_out = (f"held out {index}".encode() for index in range(spec.held_out_chunks))
+    await store.jobs.submit(spec, b"{}", b"metrics", parameters, train, held_out)
     return spec
 
 

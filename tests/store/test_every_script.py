@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -13,8 +13,9 @@ import pytest
 
 from crowdlearn.errors import OutdatedError
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Granted, Holder, Scoring, Store, keys, scripts
-from tests.store.conftest import OTHER, REPLICA, everywhere, small_spec, submit
+from crowdlearn.store import START, Granted, Holder, Scoring, Store, keys, scripts
+from tests.store.conftest import OTHER, REPLICA, everywhere, small_spec, stream_spec, submit
+from tests.store.test_items import commit_of
 from tests.store.test_scripts import ALL, MOST_COMMANDS, Fate, claimed, dies, step
 
 NEW = "00000000000a"
@@ -35,6 +36,7 @@ class Scenario:
     view: Act
     arrange: Act | None = None
     at_once: bool = False
+    spec: JobSpec = field(default_factory=small_spec)
 
 
 def read(command: str, key: Callable[[str], str], *arguments: Any) -> Act:
@@ -223,6 +225,39 @@ def read_only(act: Act) -> Scenario:
     return Scenario(act, act, at_once=True)
 
 
+def append_item(store: Store, spec: JobSpec) -> Awaitable[Any]:
+    return store.items.append(spec, REPLICA, 1, "j", b"[1, 2]")
+
+
+async def item_numbers(store: Store, spec: JobSpec) -> Any:
+    """The items that wait: one that is there twice is processed once."""
+    entries = await store.items.read(spec.run, 0, START, 10)
+    return {entry.number for entry in entries}, await goes(of_shard(keys.items))(store, spec)
+
+
+def stream_is_replaced(store: Store, spec: JobSpec) -> Awaitable[Any]:
+    """The partition goes in a while, and so must what is written of it."""
+    return store._connection.call("EXPIRE", keys.item_state(spec.run, 0), LATE_SECONDS)
+
+
+async def commit_items(store: Store, spec: JobSpec) -> None:
+    """As a preprocessor does that lost its answer: it loads again, and commits what is not there."""
+    assert await store.items.claim(spec.run, 0, "a", 60) is not None
+    partition = await store.items.load(spec.run, 0)
+    entries = await store.items.read(spec.run, 0, partition.state.offset, 10)
+    if entries and REPLICA not in partition.answered:
+        await store.items.commit(spec, 0, commit_of(spec, partition, entries))
+
+
+async def processed(store: Store, spec: JobSpec) -> Any:
+    """A partition, as who loads it sees it: rows that are not counted are not to be seen."""
+    partition = await store.items.load(spec.run, 0)
+    newest, numbers = await store.pool.newest(spec, [0])
+    return replace(partition.state, fence=0, offset=""), partition.answered.keys(), newest, numbers
+
+
+STREAM = stream_spec(train_on="both", keep_raw_seconds=1000.0)
+
 owner_of = read("GET", of_shard(keys.lease))
 stream = of_shard(keys.stream)
 warming = read("HGET", keys.warmup, "pusher")
@@ -280,13 +315,16 @@ SCENARIOS = {
         go_on, counts_as_resumed, lambda store, spec: store.jobs.finish(spec.run, "stopped")
     ),
     "COUNT_SCORING": Scenario(score(2, 0.25), best, score(1, 0.5)),
+    "APPEND_ITEM": Scenario(append_item, item_numbers, stream_is_replaced, spec=STREAM),
+    "READ_ITEMS": Scenario(processed, processed, at_once=True, spec=STREAM),
+    "COMMIT_ITEMS": Scenario(commit_items, processed, append_item, at_once=True, spec=STREAM),
 }  # fmt: skip
 
 
 async def arranged(store: Store, scenario: Scenario) -> JobSpec:
     """An empty store with one job, and what the script finds."""
     await everywhere(store, "FLUSHALL")
-    spec = await submit(store, small_spec())
+    spec = await submit(store, scenario.spec)
     if scenario.arrange is not None:
         await scenario.arrange(store, spec)
     return spec
