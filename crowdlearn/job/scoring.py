@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from crowdlearn.chunks import read_chunk
+from crowdlearn.chunks import read_chunk, rows_of
 from crowdlearn.codecs import Vector
 from crowdlearn.errors import JobError
 from crowdlearn.job.parameters import Parameters
@@ -243,7 +243,19 @@ class Scorer:
         Raises:
             JobError: the chunk has a number of rows that the function was not written for.
         """
-        batch = read_chunk(chunk, self.arrays)
+        return self._score(flat, read_chunk(chunk, self.arrays))
+
+    def score_rows(self, flat: Vector, chunk: bytes) -> tuple[int, Vector]:
+        """The same of any number of rows of a stream, as the mean over the rows of STREAM_SIZES at a time."""
+        arrays, scored, done = read_chunk(chunk, self.arrays), list[tuple[int, Vector]](), 0
+        total = rows_of(chunk, self.arrays)
+        for rows in sorted(STREAM_SIZES, reverse=True):
+            while total - done >= rows:
+                scored.append(self._score(flat, {name: each[done : done + rows] for name, each in arrays.items()}))
+                done += rows
+        return total, np.average([values for _, values in scored], axis=0, weights=[rows for rows, _ in scored])
+
+    def _score(self, flat: Vector, batch: Mapping[str, Any]) -> tuple[int, Vector]:
         rows = len(next(iter(batch.values())))
         if rows not in self._functions:
             raise JobError(f"a held-out chunk expects {' or '.join(map(str, self._functions))} rows, got {rows}")

@@ -86,3 +86,7 @@ class ModuleScorer:
         rows = rows_of(chunk, self._module.arrays)
         scores = self._module.scores(flat, rows, chunk, self._seed)
         return rows, np.array([scores.get(name, np.nan) for name in self.names], np.float32)
+
+    def score_rows(self, flat: Vector, chunk: bytes) -> tuple[int, Vector]:
+        """The same: a module takes any number of rows."""
+        return self.score_chunk(flat, chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import msgspec
 from crowdlearn import codecs
 from crowdlearn.divergence import divergence
 from crowdlearn.frames import HEADER_BYTES
-from crowdlearn.spec import CurvePoint, Divergence, JobSpec, JobStatus
+from crowdlearn.spec import CurvePoint, Divergence, JobSpec, JobStatus, StreamStatus
 
 if TYPE_CHECKING:
     from crowdlearn.store import Store
@@ -43,6 +44,7 @@ class _Found:
     """Of each shard."""
     scores: Scores
     first_loss: float | None
+    stream: StreamStatus | None
 
     @property
     def is_running(self) -> bool:
@@ -68,6 +70,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         minibatches=minibatches(spec, found.progress, found.version),
         dropped=found.progress.dropped,
         leased_again=found.progress.leased_again,
+        stream=found.stream,
         scorings=found.scores.scorings,
         best=found.scores.best,
         met=found.scores.met,
@@ -89,8 +92,30 @@ async def _found(store: Store, spec: JobSpec) -> _Found:
         store.streams.backlog(run, shards),
     )
     # gather tells the types of six.
-    scores, first_loss = await asyncio.gather(store.scorings.read(spec), _first_loss(store, spec))
-    return _Found(state, manifests, progress, recent, replicas, backlog, scores, first_loss)
+    scores, first_loss, stream = await asyncio.gather(
+        store.scorings.read(spec), _first_loss(store, spec), _stream(store, spec)
+    )
+    return _Found(state, manifests, progress, recent, replicas, backlog, scores, first_loss, stream)
+
+
+async def _stream(store: Store, spec: JobSpec) -> StreamStatus | None:
+    if spec.stream is None:
+        return None
+    states, waiting = await asyncio.gather(store.items.states(spec), store.items.backlog(spec))
+    reasons: Counter[str] = Counter()
+    for state in states:
+        reasons.update(state.reasons)
+    discarded, rejected = (sum(getattr(state, what) for state in states) for what in ("discarded", "rejected"))
+    return StreamStatus(
+        gave_rows=sum(state.items for state in states) - discarded - rejected,
+        discarded=discarded,
+        rejected=rejected,
+        reasons=dict(reasons),
+        waiting=sum(waiting),
+        rows=sum(state.seen for state in states),
+        pool_rows=sum(min(state.seen, spec.stream.partition_rows) for state in states),
+        held_out_rows=sum(min(state.held, spec.stream.partition_held_out_rows) for state in states),
+    )
 
 
 def _in_short(spec: JobSpec, found: _Found, now: float) -> JobStatus:

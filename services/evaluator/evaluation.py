@@ -1,4 +1,7 @@
-"""Scores one run: reads its newest parameters, keeps the best, records the curve, ends the run by what it scored."""
+"""Scores one run: reads its newest parameters, keeps the best, records the curve, ends the run by what it scored.
+
+How fresh rows of a stream are scored, before anybody trains on them, is `fresh`'s.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from crowdlearn.job.scoring import Scorer
 from crowdlearn.module import ModuleScorer
 from crowdlearn.spec import FinishReason, JobSpec
 from crowdlearn.store import Counted, Scoring, Store
+from services.evaluator.fresh import Fresh
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,9 @@ LEAST_SCORINGS = 2
 KEEP_BYTES = 256 << 20
 """Held-out data up to this size stays in memory between scorings; more is read from Redis each time."""
 
+
+FRESH_POINTS = 100
+"""So many points of fresh rows may have come after the last held-out one."""
 
 _THREADS = ThreadPoolExecutor(64, "scoring")
 """Of their own, and more than asyncio's: jobs that never end to be scored must not take the last."""
@@ -46,6 +53,7 @@ class Evaluation:
         """Whether the parameters that were scored last reach the target."""
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
+        self._fresh = None if spec.stream is None else Fresh(store, spec, self._score_rows)
 
     @classmethod
     async def begin(cls, store: Store, spec: JobSpec, *, always: bool = False) -> Evaluation | None:
@@ -56,7 +64,7 @@ class Evaluation:
             SetupError: the module scores itself, and Node is missing.
         """
         data = await store.jobs.metrics(spec.run)
-        if data is None or not spec.held_out_rows:
+        if data is None or not (spec.has_held_out or spec.stream):
             return None
         if not always and await _is_scored(store, spec):
             return None
@@ -73,6 +81,9 @@ class Evaluation:
             return True
         empty = not any(await store.streams.backlog(spec.run, len(spec.shards)))
         manifests = await store.shards.manifests(spec.run, len(spec.shards))
+        # With the parameters of the last step, before newer ones are read.
+        if self._fresh is not None and state.state == "running":
+            await self._fresh.score()
         if [manifest.version for manifest in manifests] == self._scored:
             # Gradients that wait may contradict what was scored: it was lucky, perhaps.
             if self._reached and empty:
@@ -80,7 +91,13 @@ class Evaluation:
             return empty and state.state == "finished"
         epoch = await self._epoch()
         flat, versions = await store.shards.flat(spec)
+        if self._fresh is not None:
+            await self._fresh.take(flat, versions)
         values = await self._score(flat)
+        if values is None:
+            # Those of a stream may come before the next version does.
+            self._scored = None if spec.has_held_out and state.state == "running" else versions
+            return False
         # Kept before all else: who sees the point on the curve, or the end of the job, finds the best.
         counted = await store.scorings.count(spec, Scoring(versions, values, flat, epoch))
         if counted is None:
@@ -121,9 +138,18 @@ class Evaluation:
             why = f"reached {spec.until}" if reason == "until" else f"was no better in {spec.patience:g} epochs"
             log.info("job=%s run=%s %s: %s", spec.name, spec.run, why, self._values)
 
-    async def _score(self, flat: Vector) -> dict[str, float]:
+    async def _score(self, flat: Vector) -> dict[str, float] | None:
+        """The metrics of all held-out rows that are finite; None while there are no rows."""
         scored = [await _apart(self._scorer.score_chunk, flat, chunk) async for chunk in self._chunks()]
-        values = scoring.mean(self._scorer.names, scored)
+        if self._spec.stream is not None and self._spec.stream.held_out_every:
+            rows = await self._store.pool.held_out(self._spec)
+            scored += [] if rows is None else [await _apart(self._scorer.score_rows, flat, rows)]
+        return self._finite(scoring.mean(self._scorer.names, scored)) if scored else None
+
+    async def _score_rows(self, flat: Vector, rows: bytes) -> dict[str, float]:
+        return self._finite(scoring.mean(self._scorer.names, [await _apart(self._scorer.score_rows, flat, rows)]))
+
+    def _finite(self, values: dict[str, float]) -> dict[str, float]:
         # JSON has no NaN: a diverged model has no loss to show.
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         if len(finite) < len(values):
@@ -150,7 +176,7 @@ async def _is_scored(store: Store, spec: JobSpec) -> bool:
     """Whether a finished run's last version is kept and on its curve: who starts need not score old runs again."""
     if (await store.jobs.state(spec.run)).state == "running":
         return False
-    newest = await store.curve.newest(spec.run, 1)
+    newest = await store.curve.newest(spec.run, 1 if spec.stream is None else FRESH_POINTS)
     versions = [manifest.version for manifest in await store.shards.manifests(spec.run, len(spec.shards))]
     if (await store.scorings.read(spec)).last != versions:
         return False

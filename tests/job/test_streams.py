@@ -101,6 +101,17 @@ def test_a_stream_is_scored_in_as_many_rows_as_there_are() -> None:
         assert (count, values.tolist()) == (rows, [9.0, 1.0])
 
 
+def test_any_number_of_rows_is_scored_as_the_mean_over_them() -> None:
+    scorer, flat = Scorer(JOB.compile().metrics), np.array([1, 0, 0], np.float32)
+    # 150 rows: one call of 128, one of 16, six of 1.
+    x, y = np.zeros((150, 3), "<f4"), np.zeros(150, "<i4")
+    x[:, 0] = np.arange(150) % 5
+    rows, values = scorer.score_rows(flat, x.tobytes() + y.tobytes())
+    assert rows == 150
+    # Squares of 0 to 4 are 6 in the mean, and four of five are positive.
+    np.testing.assert_allclose(values, [6.0, 0.8], rtol=1e-6)
+
+
 def test_held_out_rows_of_both_kinds_are_scored() -> None:
     data = Data(train={"x": X, "y": Y}, held_out={"x": X[:5], "y": Y[:5]}, stream=Stream(schema=SCHEMA))
     compiled = replace(MIXED, data=data).compile()
