@@ -20,6 +20,7 @@ from crowdlearn.job import CompiledJob
 from crowdlearn.job_file import load
 from crowdlearn.settings import DEFAULT_REDIS_URL
 from crowdlearn.snapshot import Snapshot
+from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store
 from crowdlearn.store.addresses import without_password
 from crowdlearn.weights import load as load_weights
@@ -64,11 +65,20 @@ def submit(
     if as_json:
         print_json({"job": compiled.spec.name, "run": compiled.spec.run})
     else:
-        where = f" --redis {without_password(redis)}" if redis and redis != DEFAULT_REDIS_URL else ""
+        _say_that_it_runs(console, compiled.spec, job_file, redis)
+
+
+def _say_that_it_runs(console: Console, spec: JobSpec, job_file: Path, redis: str | None) -> None:
+    where = f" --redis {without_password(redis)}" if redis and redis != DEFAULT_REDIS_URL else ""
+    console.print(
+        f"Job [bold]{spec.name}[/] is running. Whoever opens a gateway's page /?job={spec.name} "
+        f"can take part: reads its training rows{' and items' if spec.stream else ''} and sends gradients. "
+        f"`crowdlearn status {spec.name}{where}` tells how it goes.",
+        soft_wrap=True,
+    )
+    if spec.stream is not None:
         console.print(
-            f"Job [bold]{compiled.spec.name}[/] is running. Whoever opens a gateway's page /?job={compiled.spec.name} "
-            f"can take part: reads its training rows and sends gradients. "
-            f"`crowdlearn status {compiled.spec.name}{where}` tells how it goes.",
+            f"What pages send waits until `crowdlearn preprocessor {job_file}{where}` runs, which makes rows of it.",
             soft_wrap=True,
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from crowdlearn.spec import JobSpec
+import msgspec
+
+from crowdlearn.spec import JobSpec, StreamSpec
 from crowdlearn.store import Store
 from services.aggregator.completion import finish_trained
 from tests import leasing
-from tests.aggregator.conftest import burst, push, store, submitted
+from tests.aggregator.conftest import burst, job, push, store, submitted
 from tests.leasing import lease
+from tests.store.conftest import submit
 
 __all__ = ["store"]
 
@@ -44,3 +47,11 @@ async def test_a_job_waits_for_its_last_gradients_to_be_applied(store: Store) ->
     await burst(store)
     await finish_trained(store, [spec])
     assert (await store.jobs.state(spec.run)).reason == "epochs"
+
+
+async def test_a_job_with_a_stream_goes_on_when_its_epochs_are_trained(store: Store) -> None:
+    spec = await submit(store, msgspec.structs.replace(job(), stream=StreamSpec(lease_rows=10)))
+    await train(store, spec)
+    assert (await store.data.progress(spec)).leases_done == spec.farmed_leases
+    await finish_trained(store, [spec])
+    assert (await store.jobs.state(spec.run)).state == "running"

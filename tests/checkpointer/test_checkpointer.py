@@ -20,7 +20,7 @@ from crowdlearn import checkpoint, files, optim
 from crowdlearn.errors import FileError, JobError, UnknownJobError
 from crowdlearn.sharding import Shard
 from crowdlearn.snapshot import Snapshot, Work
-from crowdlearn.spec import JobSpec, OptimizerSpec
+from crowdlearn.spec import JobSpec, OptimizerSpec, StreamSpec
 from crowdlearn.store import Store, connect
 from crowdlearn.store.addresses import fake_server
 from services.checkpointer import Plan, run
@@ -411,3 +411,16 @@ def test_a_slow_writer_does_not_remove_what_another_has_called_the_newest(place:
         checkpoint.write(folder, Snapshot(spec, (version,) * 3, values, (values,), Work()), 0.0, 1)
     assert names(place) == ["000000000003", "000000000006"]
     assert checkpoint.read(place).versions == (3, 3, 3)
+
+
+def test_a_stream_goes_on_from_its_checkpoint_with_the_leases_that_are_left() -> None:
+    stream = StreamSpec(lease_rows=10)
+    work = Work(next=9, done=8, rows=80, outstanding=(7,))
+    assert snapshot(work, stream=stream).continued_by(msgspec.structs.replace(job(), stream=stream)).work == work
+
+
+def test_with_other_epochs_before_it_or_other_leases_a_stream_begins_anew() -> None:
+    before = snapshot(Work(next=9, done=8, rows=80), stream=StreamSpec(lease_rows=10))
+    for changes in ({"epochs": 3}, {"stream": StreamSpec(lease_rows=20)}, {"stream": None}):
+        changed = {"stream": StreamSpec(lease_rows=10)} | changes
+        assert before.continued_by(msgspec.structs.replace(job(), **changed)).work == Work()

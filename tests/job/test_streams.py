@@ -12,6 +12,7 @@ from crowdlearn import SGD, Data, Job, Stream
 from crowdlearn.chunks import read_chunk
 from crowdlearn.errors import JobError
 from crowdlearn.job.native import first_batch
+from crowdlearn.job.prediction import to_onnx
 from crowdlearn.job.scoring import Scorer
 from crowdlearn.program import decode
 from crowdlearn.spec import StreamSpec, decode_spec, encode_spec
@@ -141,6 +142,14 @@ def test_made_up_rows_let_no_gradient_be_zero_for_want_of_inputs() -> None:
     assert batch["x"].shape == (4, 3)
     assert ((batch["x"] > 0) & (batch["x"] < 1)).all()
     assert batch["y"].tolist() == [0, 0, 0, 0]
+
+
+def test_predict_is_tried_and_exported_from_the_schema() -> None:
+    job = replace(JOB, predict=lambda params, batch: {"score": batch["x"] @ params["w"]})
+    job.compile()
+    model = to_onnx(job, {"w": np.ones(3, np.float32)}, "here", {})
+    assert (model.inputs, model.outputs, model.rows) == (("x",), ("score",), None)
+    assert refused(predict=lambda params, batch: batch["z"]).startswith("predict raised KeyError")
 
 
 def test_a_streams_target_needs_held_out_items() -> None:

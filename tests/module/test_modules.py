@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crowdlearn import Data, Job, Normal
+from crowdlearn import Data, Job, Normal, Stream
 from crowdlearn.chunks import in_order
 from crowdlearn.dataset import read
 from crowdlearn.errors import JobError
@@ -107,6 +107,23 @@ def test_a_module_scores_held_out_data_as_jax_does(tmp_path: Path) -> None:
     expected = scoring.Scorer(by_jax.data).score_chunk(compiled.parameters, chunk)
     assert rows == expected[0] == 50
     np.testing.assert_allclose(values, expected[1], rtol=1e-5)
+
+
+STREAM = Stream(schema={"image": ("uint8", (12,)), "label": ("uint8", ())})
+
+
+@pytest.mark.parametrize("metrics", [None, metrics_by_jax], ids=["its own", "in Python"])
+def test_a_module_trains_on_a_stream_and_is_scored_on_any_number_of_its_rows(tmp_path: Path, metrics) -> None:
+    compiled = job(tmp_path, MODEL, data=STREAM, preprocess=lambda raw: raw, metrics=metrics).compile()
+    assert compiled.metrics is not None
+    assert (compiled.spec.train_rows, compiled.spec.initial_loss) == (0, None)
+    assert [array.shape for array in compiled.spec.batch.arrays] == [(12,), ()]
+    scorer = scoring.read(compiled.metrics, compiled.spec, compiled.program)
+    rows, values = scorer.score_rows(compiled.parameters, IMAGES[:21].tobytes() + LABELS[:21].tobytes())
+    batch = {"image": IMAGES[:21], "label": LABELS[:21]}
+    expected = metrics_by_jax(initialise(PARAMETERS, 0).cut(compiled.parameters), batch)
+    assert rows == 21
+    assert values[-2] == pytest.approx(float(expected["accuracy"]), rel=1e-5)
 
 
 def test_a_noisy_loss_can_be_measured_without_its_noise(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from crowdlearn.errors import JobError, UnknownJobError
-from crowdlearn.spec import JobSpec, parse_target
+from crowdlearn.spec import JobSpec, StreamSpec, parse_target
 from crowdlearn.store import Applied, Commit, Exhausted, JobChanged, Resync, State, Store, keys, resume
 from crowdlearn.store.connection import Connection
 from tests import leasing
@@ -75,6 +75,18 @@ async def test_a_run_whose_epochs_ended_goes_on_with_more(store: Store, spec: Jo
     assert (after.epochs, after.resumed) == (3, 1)
     assert await lease(store, after, 16, 60) == [6, 7, 8]
     assert not isinstance(await lease(store, after, 16, 60), Exhausted)
+
+
+async def test_a_stream_goes_on_from_where_it_was_and_has_no_epochs_to_give_more_of(store: Store) -> None:
+    spec = await submit(store, msgspec.structs.replace(small_spec(), stream=StreamSpec(lease_rows=4)))
+    assert await lease(store, spec, 8, 60) == [0, 1, 2, 3, 4, 5, 6, 7]
+    for ordinal in range(8):
+        await leasing.train(store, spec, [ordinal])
+    await store.jobs.finish(spec.run, "stopped")
+    with pytest.raises(JobError, match="has a stream: it goes on without end after its epochs, give no --epochs"):
+        await resume(store, "small", epochs=3)
+    after = await resume(store, "small")
+    assert await lease(store, after, 2, 60) == [8, 9]
 
 
 async def test_fewer_epochs_are_refused(store: Store, spec: JobSpec) -> None:
