@@ -18,7 +18,7 @@ from crowdlearn.job.compilation import CompiledJob, compile_job
 from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer
 from crowdlearn.job.scoring import Metrics
 from crowdlearn.program.onnx_export import Predict
-from crowdlearn.program.signature import Loss
+from crowdlearn.program.signature import Loss, require_single
 from crowdlearn.spec import JOB_NAME, CurvePoint, parse_target
 from crowdlearn.stream import Stream
 
@@ -118,6 +118,8 @@ class Job:
         given, stream = self.preprocess, self.data.stream
         if given is not None and not callable(given):
             raise JobError(f"preprocess expects a function of one raw item, got {given!r:.80}")
+        if given is not None:
+            require_single("preprocess", given, "one raw item")
         if stream is not None and given is None:
             raise JobError("a job with a stream expects preprocess, a function that makes rows of a raw item, got none")
         if stream is None and given is not None:

@@ -95,6 +95,25 @@ def require_pair(what: str, function: Callable[..., Any]) -> None:
         )
 
 
+def require_single(what: str, function: Callable[..., Any], given: str) -> None:
+    """Raises JobError unless `function` can be called with `given` alone, and gives its result at once."""
+    if inspect.iscoroutinefunction(function):
+        raise JobError(
+            f"{what} expects a function, got a coroutine from {line_of_function(function)}: leave out `async`"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise JobError(f"{what} expects a function that returns, got one that yields from {line_of_function(function)}")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        names = ", ".join(inspect.signature(function).parameters) or "nothing"
+        raise JobError(
+            f"{what} expects a function of {given}, got one of {names} from {line_of_function(function)}"
+        ) from None
+    except ValueError:  # a builtin tells no signature
+        return
+
+
 def _parameters(function: Callable[..., Any]) -> list[Parameter] | None:
     """The parameters of a function, or of what it decorates if it passes everything on; None if they are unknown."""
     outer, inner = (_signature(function, follow) for follow in (False, True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -179,6 +180,26 @@ def test_a_streams_target_needs_held_out_items() -> None:
 )  # fmt: skip
 def test_what_does_not_fit_a_stream_is_told(changes, message) -> None:
     assert refused(**changes) == message
+
+
+def test_preprocess_takes_one_item_and_returns() -> None:
+    def of_two(raw, more):
+        return None
+
+    def yields(raw):
+        yield None
+
+    async def later(raw):
+        return None
+
+    assert re.fullmatch(
+        r"preprocess expects a function of one raw item, got one of raw, more from .*:\d+", refused(preprocess=of_two)
+    )
+    assert "got one of nothing" in refused(preprocess=lambda: None)
+    assert "expects a function that returns, got one that yields" in refused(preprocess=yields)
+    assert "got a coroutine from" in refused(preprocess=later)
+    for fine in (lambda raw: None, lambda raw, more=3: None, lambda *raw: None, dict):
+        assert replace(JOB, preprocess=fine).preprocess is fine
 
 
 @pytest.mark.parametrize(
