@@ -110,7 +110,7 @@ def _told_of_rows(rows: int, batch_rows: int | None) -> Iterator[None]:
         if batch_rows in (None, rows) or error.__cause__ is None or remedy(error.__cause__):
             raise
         raise JobError(
-            f"{error}; held-out rows come {rows:,} at once, and a minibatch has {batch_rows:,}: take their number from "
+            f"{error}; rows are scored {rows:,} at once, and a minibatch has {batch_rows:,}: take their number from "
             "the batch, such as len(batch[NAME]), and not from a constant or an array of that many"
         ) from error
 

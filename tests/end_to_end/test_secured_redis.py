@@ -16,6 +16,7 @@ from benchmarks.processes import Gateway, RedisServer, Service, running
 from crowdlearn.errors import StoreUnavailableError
 from crowdlearn.store import FailedItem, connect, keys
 from crowdlearn.store.pool import numbered
+from crowdlearn.store.status import status
 from tests.end_to_end.commands import crowdlearn, said
 from tests.end_to_end.secured import SecuredRedis, passwords
 from tests.store.conftest import OTHER, REPLICA, small_spec, stream_spec, submit
@@ -116,6 +117,9 @@ async def test_items_are_taken_processed_and_leased_by_users_that_may_do_no_more
         assert await preprocessor.items.release(late.run, 0, "a")
     assert (await gateway.items.answered(spec, REPLICA)).number == 1
     assert await gateway.items.backlog(spec) == [0]
+    told = (await status(gateway, spec.name)).stream
+    assert told is not None
+    assert (told.items, told.pool_rows) == (1, 1)
     drawn, own = await gateway.pool.sample(spec, 4, Random(0)), await gateway.pool.own(spec, REPLICA, 4)
     assert drawn is not None
     assert own is not None

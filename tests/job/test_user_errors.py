@@ -253,7 +253,7 @@ def test_a_loss_that_has_the_rows_of_a_minibatch_in_it_is_told_so(loss):
     message = refused(loss=loss)
     assert re.match(rf"the loss of held-out data raised \w+ at \S*{line_of(loss)}", message), message
     assert message.endswith(
-        "; held-out rows come 16 at once, and a minibatch has 8: take their number from the batch, such as "
+        "; rows are scored 16 at once, and a minibatch has 8: take their number from the batch, such as "
         "len(batch[NAME]), and not from a constant or an array of that many"
     )
 
@@ -266,7 +266,7 @@ def test_an_error_of_another_kind_in_held_out_data_is_told_as_it_is():
         return plain(p, b) + (float(p["w"][0]) if len(b["x"]) == 16 else 0.0)
 
     assert "keep the array" in refused(loss=keeps_once)
-    assert "held-out rows come" not in refused(loss=keeps_once)
+    assert "rows are scored" not in refused(loss=keeps_once)
 
 
 NO_DERIVATIVE = {
