@@ -59,6 +59,11 @@ class CompiledJob:
     """The training chunks, encoded one at a time; can be iterated again."""
     held_out: Iterable[bytes]
     """The held-out chunks, likewise."""
+    tried: Iterable[bytes] = ()
+    """What it is tried on before anybody trains it, likewise: of a stream without training rows, held-out chunks, or
+    rows that are made up."""
+    is_made_up: bool = False
+    """Whether those are made up."""
     warnings: tuple[str, ...] = ()
     """What its author should know although it can be trained."""
     draws_anew: bool = False
@@ -89,6 +94,8 @@ def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> Com
         parameters=parts.parameters.flat,
         train=parts.rows.train or (),
         held_out=parts.rows.held_out or (),
+        tried=parts.rows.tried,
+        is_made_up=parts.rows.is_made_up,
         warnings=(
             *_unmeasured(job),
             *model.warnings,
