@@ -18,6 +18,7 @@ WIDENED = Counter(
     "crowdlearn_widened_total", "Shards that went as f32 because the job's codec cannot hold their values", ["kind"]
 )
 DROPPED = Counter("crowdlearn_dropped_minibatches_total", "Minibatches that replicas dropped as not finite")
+ITEM_ANSWERS = Counter("crowdlearn_item_answers_total", "Answers to raw items, by status", ["status"])
 SOCKETS = Gauge("crowdlearn_sockets", "Open replica sockets")
 SOCKETS_CLOSED = Counter("crowdlearn_sockets_closed_total", "Sockets that the gateway closed, by close code", ["code"])
 CUT = Counter("crowdlearn_connections_cut_total", "HTTP connections that the gateway cut, by reason", ["reason"])

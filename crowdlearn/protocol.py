@@ -24,9 +24,9 @@ Natural = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 ItemNumber = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 """Of a replica's items: 1, 2, 3, ..."""
 
-FEATURES = ("dropped", "wide")
+FEATURES = ("dropped", "wide", "items")
 """What a gateway of this version understands beyond the first edition of protocol 1, as `welcome` lists it: the message
-`dropped`, and gradients as f32 in a job whose `push_codec` is smaller."""
+`dropped`, gradients as f32 in a job whose `push_codec` is smaller, and raw items."""
 
 REPLICA_FEATURES = ("unleased",)
 """What a replica of this version understands beyond the first edition, as `hello` lists it: that reason of an ack."""
@@ -196,8 +196,6 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     program: str
     model: ModelKind = "program"
     """What `program` is the address of: a traced program (JSON), or an ES module (JavaScript)."""
-    predict: str | None = None
-    """The address of the forward program; None in a job that gives no predictions."""
     parameters: tuple[ParameterArray, ...]
     shards: tuple[Shard, ...]
     batch: BatchLayout

@@ -1,4 +1,4 @@
-"""Listens for new versions of shards and for jobs that start and end. Announcements are hints, never the truth."""
+"""Listens for new versions of shards, jobs that start and end, and answers to items. Hints, never the truth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from redis.asyncio.client import PubSub
 
 from crowdlearn.errors import SetupError, StoreRefusedError, StoreUnavailableError
@@ -17,9 +18,12 @@ from crowdlearn.store import keys
 from crowdlearn.store.backoff import Backoff
 from crowdlearn.store.cluster import ClusterConnection
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.item_state import ItemsAnswered
 from crowdlearn.store.shard_channels import CONFIRMED, ShardChannels
 
 log = logging.getLogger(__name__)
+
+_items_answered = msgspec.json.Decoder(ItemsAnswered)
 
 LISTEN_SECONDS = 15.0
 """How long one look at the socket lasts."""
@@ -52,7 +56,7 @@ class Resync:
     """Announcements may have been missed until now: look at the manifests."""
 
 
-Announcement = VersionAnnounced | JobChanged | Resync
+Announcement = VersionAnnounced | JobChanged | ItemsAnswered | Resync
 
 
 class Announcements:
@@ -100,13 +104,13 @@ class Announcements:
     def _listen(self, versions: bool) -> AsyncGenerator[Announcement]:
         if isinstance(self._connection, ClusterConnection):
             return self._listen_to_cluster(self._connection, versions)
-        channels = (keys.JOBS_CHANNEL, keys.VERSIONS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
+        channels = (*_everywhere(versions), keys.VERSIONS_CHANNEL) if versions else _everywhere(versions)
         return _listen_to_node(self._connection, channels)
 
     async def _listen_to_cluster(self, connection: ClusterConnection, versions: bool) -> AsyncGenerator[Announcement]:
         changed = asyncio.Event()
         self._changed.add(changed)
-        channels = ShardChannels(connection, keys.JOBS_CHANNEL)
+        channels = ShardChannels(connection, _everywhere(versions))
         try:
             await channels.open()
             while True:
@@ -128,6 +132,11 @@ class Announcements:
     def _tell(self) -> None:
         for changed in self._changed:
             changed.set()
+
+
+def _everywhere(versions: bool) -> tuple[str, ...]:
+    """Channels of the whole cluster, where there is one: who follows versions is told of items as well."""
+    return (keys.JOBS_CHANNEL, keys.ITEMS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
 
 
 async def _listen_to_node(connection: Connection, channels: tuple[str, ...]) -> AsyncGenerator[Announcement]:
@@ -162,13 +171,15 @@ async def _next(subscriber: PubSub) -> Mapping[str, Any] | None:
 def _announcement(message: Mapping[str, Any]) -> Announcement | None:
     """What a message says; None if it is none of ours: whoever may publish may say anything."""
     try:
+        if message["channel"] == keys.ITEMS_CHANNEL.encode():
+            return _items_answered.decode(message["data"])
         fields = message["data"].decode().split(" ")
         if message["channel"] == keys.JOBS_CHANNEL.encode():
             run, state = fields
             return JobChanged(run, state)
         run, *numbers = fields
         shard, version, fence = map(int, numbers)
-    except ValueError:
+    except (ValueError, msgspec.MsgspecError):
         log.debug("is no announcement, and skipped: %r", message)
         return None
     return VersionAnnounced(run, shard, version, fence) if min(shard, version, fence) >= 0 else None

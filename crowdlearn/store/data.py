@@ -163,18 +163,20 @@ class Data:
         warming: bool = False,
         most: int = MOST_HELD,
         turns: Turns = NO_TURNS,
+        total: int | None = None,
     ) -> list[Granted] | Exhausted | NoneFree | OthersTurn | WarmingUp:
         """Leases up to `count` chunks: expired leases first, then new ones, in order, until all epochs are leased.
 
         Where there are none of these, those are leased a second time that others have had for `lease_seconds`, the
         oldest first: whoever trains them first counts. What the holder has had comes to it again only where nobody else
         has wanted it for `lease_seconds` since it expired. It gets none over `most` that are not trained, and no more
-        than `turns` say, but for those that are leased a second time.
+        than `turns` say, but for those that are leased a second time. New ones are below `total`, by default all of the
+        job; of a stream these have no end.
 
         While a run is `warming`, the holder gets leases only if it has the right to warm the run up, or if nobody has,
         and no other began to BEGIN_SECONDS ago: after each wait of that one more may begin.
         """
-        run, total = spec.run, spec.total_leases
+        run, total = spec.run, spec.total_leases if total is None else total
         names = (keys.work(run), keys.leases(run), keys.warmup(run), keys.state(run), keys.grants(run))
         first_expiry, *found = await self._connection.run(
             scripts.LEASE_CHUNKS, (*names, keys.held(run, holder.replica)), count, total,

@@ -69,8 +69,11 @@ class Answered:
         return Answered(number, {**kept, number: outcome}, milliseconds)
 
     def written(self) -> str:
-        """`NUMBER:MILLISECONDS:OUTCOMES`: of each outcome, in order, the rows, null if discarded, or why rejected."""
-        told = [_short(self.outcomes[number]) for number in sorted(self.outcomes)]
+        """`NUMBER:MILLISECONDS:OUTCOMES`: of the last numbers, in order, the rows, null if discarded, why rejected, or
+        false if nobody here was told: the gateway rejects what is too large by itself.
+        """
+        numbers = range(min(self.outcomes, default=self.number + 1), self.number + 1)
+        told = [_short(self.outcomes[number]) if number in self.outcomes else False for number in numbers]
         return f"{self.number}:{self.milliseconds}:{msgspec.json.encode(told).decode()}"
 
 
@@ -79,9 +82,10 @@ def read_answered(raw: bytes | None) -> Answered:
     if raw is None:
         return Answered()
     number, milliseconds, told = raw.split(b":", 2)
-    short = msgspec.json.decode(told, type=list[int | str | None])
+    short = msgspec.json.decode(told, type=list[int | str | bool | None])
     first = int(number) - len(short) + 1
-    return Answered(int(number), {first + at: _outcome(each) for at, each in enumerate(short)}, int(milliseconds))
+    outcomes = {first + at: _outcome(each) for at, each in enumerate(short) if not isinstance(each, bool)}
+    return Answered(int(number), outcomes, int(milliseconds))
 
 
 def _short(outcome: ItemOutcome) -> int | str | None:

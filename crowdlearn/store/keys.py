@@ -29,10 +29,6 @@ def program(run: str) -> str:
     return f"crowdlearn:{{{run}}}:program"
 
 
-def predict(run: str) -> str:
-    return f"crowdlearn:{{{run}}}:predict"
-
-
 def contents(run: str) -> str:
     return f"crowdlearn:{{{run}}}:contents"
 

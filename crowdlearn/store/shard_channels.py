@@ -1,10 +1,10 @@
-"""Listens to one channel of a whole cluster and to many of single shards, on as many nodes as these lie on."""
+"""Listens to channels of a whole cluster and to many of single shards, on as many nodes as these lie on."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio.cluster import ClusterNode
@@ -27,21 +27,21 @@ CONFIRMED: Message = {"type": "confirmed"}
 class ShardChannels:
     """Sharded pub/sub (Redis 7, `SSUBSCRIBE`). A surprise, such as a slot that moved, ends it: open another."""
 
-    def __init__(self, connection: ClusterConnection, everywhere: str) -> None:
+    def __init__(self, connection: ClusterConnection, everywhere: Sequence[str]) -> None:
         self._connection = connection
         self._everywhere = everywhere
         self._messages: asyncio.Queue[Message | BaseException] = asyncio.Queue()
         self._whole = connection.cluster_subscriber()
         self._sharded = connection.cluster_subscriber()
         self._wanted: set[str] | None = None
-        self._unconfirmed = {everywhere}
+        self._unconfirmed = set(everywhere)
         self._listeners: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
-        """Looks which node has which slot, and listens to the channel of the whole cluster."""
+        """Looks which node has which slot, and listens to the channels of the whole cluster."""
         await self._connection.look_again()
         with self._connection.answering():
-            await self._whole.subscribe(self._everywhere)
+            await self._whole.subscribe(*self._everywhere)
 
     async def want(self, channels: set[str]) -> None:
         """Listens to just these sharded channels from now on. CONFIRMED follows if any of them is new."""
@@ -53,7 +53,7 @@ class ShardChannels:
             for channel in channels - before:
                 await self._sharded.ssubscribe(channel)
         self._confirm(before - channels)
-        # The channel of the whole cluster is read from the first call on: its confirmation is one of all.
+        # The channels of the whole cluster are read from the first call on: their confirmations are among all.
         for node in (None, *await self._connection.masters()):
             name = node.name if node is not None else ""
             if name not in self._listeners:

@@ -34,6 +34,16 @@ class Entry(msgspec.Struct, frozen=True):
     frame: bytes | memoryview
     rows: str = ""
 
+    @property
+    def lane(self) -> int:
+        """Of one replica's entries those of a shard keep their order."""
+        return self.shard
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frame."""
+        return len(self.frame)
+
 
 class Appended(msgspec.Struct, frozen=True):
     """Where an entry went, and how many entries its stream has now."""

@@ -12,14 +12,15 @@ from functools import partial
 
 from crowdlearn import metrics
 from crowdlearn.protocol import Grant, Leased, Wait
-from crowdlearn.schedule import chunk_of, rows_of
+from crowdlearn.schedule import chunk_of, is_of_pool, rows_of
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Exhausted, Holder, NoneFree, OthersTurn, Store, WarmingUp
+from crowdlearn.store import Exhausted, Granted, Holder, NoneFree, OthersTurn, Store, WarmingUp
 from services.gateway import session as actions
 from services.gateway.allotment import Allotment
 from services.gateway.outbox import Outbox
-from services.gateway.run import Run
+from services.gateway.pool import PoolRows
+from services.gateway.run import Run, WaitReason
 
 MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.2, 2.0
 """Leases may be given back at any time, so a replica without one asks more often than they expire."""
@@ -44,7 +45,7 @@ class Leases:
     # Sockets are many.
     __slots__ = (
         "_arrived", "_claims", "_droppable", "_dropped", "_holder", "_is_new", "_landed_seconds", "_monotonic",
-        "_progress_seconds", "_settings", "_spent", "_store", "allotment", "network", "waits_for_warmup",
+        "_pool", "_progress_seconds", "_settings", "_spent", "_store", "allotment", "network", "waits_for",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +57,9 @@ class Leases:
         """The rows that gradients may be of; None in a job without any."""
         self.network: str | None = None
         """Whom it shares an owner with, if anybody knows."""
-        self.waits_for_warmup = False
+        self.waits_for: WaitReason | None = None
+        """What the replica waits for that it will be told of."""
+        self._pool: PoolRows | None = None
         self._progress_seconds = monotonic()
         self._landed_seconds = -math.inf
         self._is_new = True
@@ -84,7 +87,9 @@ class Leases:
         """
         shards = range(len(spec.shards))
         self._holder = Holder(replica, secrets.token_hex(8))
-        if not spec.train_rows:
+        if spec.stream is not None:
+            self._pool = PoolRows(self._store, self._settings, spec, spec.stream, replica)
+        if not spec.total_leases:
             return [0 for _ in shards]
         allotment = self.allotment = Allotment(partial(rows_of, spec), spec.batch.rows, len(shards))
         if is_back:
@@ -216,7 +221,7 @@ class Leases:
 
     async def _take(self, run: Run, count: int) -> Leased | Wait:
         spec = run.spec
-        self.waits_for_warmup = False
+        self.waits_for = None
         self._put_by()
         held = len(self.held)
         wanted = min(count, run.fair_share - held, run.neighbours_may_lease(self.network))
@@ -225,38 +230,63 @@ class Leases:
         if not held:
             # Whoever has waited for a lease was not idle.
             self._progress_seconds = self._monotonic()
+        has_rows = self._pool is None or await self._pool.available()
+        if not has_rows and not spec.farmed_leases:
+            return self._wait_for_pool()
         # Those whose rows are in the streams are soon trained, unless the rows never count.
         taken = await self._store.data.lease(
             spec, wanted, self._settings.lease_seconds, self._holder, warming=run.warming, most=2 * run.fair_share,
             turns=run.turns(self.network, self._monotonic(), is_new=self._is_new),
+            total=spec.total_leases if has_rows else spec.farmed_leases,
         )  # fmt: skip
         if isinstance(taken, WarmingUp):
-            self.waits_for_warmup = True
+            self.waits_for = "warmup"
             longest = max(WARMUP_WAIT_SECONDS, len(run.members) / WARMUP_ASKS_PER_SECOND)
             # It may have ended while Redis was asked, and nobody would tell this replica any more.
             return Wait(seconds=random.uniform(0.5, 1) * longest if run.warming else 0.0, reason="warmup")
         if isinstance(taken, OthersTurn):
             return Wait(seconds=run.share_wait_seconds)
+        if isinstance(taken, NoneFree | Exhausted) and not has_rows:
+            return self._wait_for_pool()
         if isinstance(taken, NoneFree):
             return Wait(seconds=min(max(taken.seconds, MIN_WAIT_SECONDS), MAX_WAIT_SECONDS))
         if isinstance(taken, Exhausted) or self.allotment is None:
             # All is trained; the end of the job is announced when its gradients are applied.
             return Wait(seconds=MAX_WAIT_SECONDS)
+        return await self._grant_all(run, self.allotment, taken)
+
+    async def _grant_all(self, run: Run, allotment: Allotment, taken: Collection[Granted]) -> Leased | Wait:
+        grants, empty = list[Grant](), list[int]()
+        for granted in taken:
+            grant = await self._grant(run, granted.lease)
+            if grant is None:
+                empty.append(granted.lease)
+                continue
+            allotment.grant(granted)
+            grants.append(grant)
+            self._droppable += _minibatches(run.spec, granted.lease)
+        if empty:
+            # Others took the last rows meanwhile: their senders', say.
+            await self._store.data.release(run.spec.run, self._holder, empty)
+        if not grants:
+            return self._wait_for_pool()
         if self._is_new:
             self._is_new = False
             run.came(self.network, self._monotonic())
-        for granted in taken:
-            self.allotment.grant(granted)
-        self._droppable += sum(_minibatches(spec, granted.lease) for granted in taken)
-        return Leased(leases=[self._grant(run, granted.lease) for granted in taken])
+        return Leased(leases=grants)
 
-    def _grant(self, run: Run, ordinal: int) -> Grant:
+    async def _grant(self, run: Run, ordinal: int) -> Grant | None:
+        if self._pool is not None and is_of_pool(run.spec, ordinal):
+            return await self._pool.grant(ordinal)
         epoch, chunk = chunk_of(run.spec, ordinal)
         name = run.contents.name(chunk) if run.contents is not None else None
         return Grant(ordinal, epoch, chunk, run.spec.rows_of_chunk(chunk), self._settings.lease_seconds, name)
 
+    def _wait_for_pool(self) -> Wait:
+        self.waits_for = "pool"
+        return Wait(seconds=MAX_WAIT_SECONDS, reason="pool")
+
 
 def _minibatches(spec: JobSpec, ordinal: int) -> int:
     """As many as a lease is in at the most: its last may be filled up with rows of the next."""
-    _, chunk = chunk_of(spec, ordinal)
-    return -(-spec.rows_of_chunk(chunk) // spec.batch.rows) + 1
+    return -(-rows_of(spec, ordinal) // spec.batch.rows) + 1

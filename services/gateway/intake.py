@@ -1,17 +1,17 @@
-"""Appends admitted frames to the streams: one ordered writer a gateway, one pipeline at a time. Judges nothing."""
+"""Appends what was admitted to its streams: one ordered writer of gradients, one of items. Judges nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Hashable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.store import Appended, Entry, Store
+from crowdlearn.store import Full
 from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
 
@@ -24,40 +24,60 @@ MAX_BATCH_BYTES = 4 << 20
 """One pipeline: larger ones would delay the acks of the first frames in it and save nothing more."""
 
 
-class Sender(Protocol):
-    """Who is told what became of a frame."""
+class Parcel(Protocol):
+    """What is appended: a gradient of a shard, or an item."""
 
-    def landed(self, shard: int, sequence: int, appended: Appended) -> None:
+    @property
+    def run(self) -> str:
+        """The run it is for."""
+
+    @property
+    def lane(self) -> int:
+        """What a sender gives of one lane keeps its order: a shard's gradients, or its items."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+
+
+Entry = TypeVar("Entry", bound=Parcel)
+Landed = TypeVar("Landed")
+ToldLanded = TypeVar("ToldLanded", contravariant=True)
+
+
+class Sender(Protocol[ToldLanded]):
+    """Who is told what became of it."""
+
+    def landed(self, lane: int, sequence: int, landed: ToldLanded, /) -> None:
         """It is in the stream."""
 
-    def crashed(self, shard: int, sequence: int) -> None:
+    def crashed(self, lane: int, sequence: int, /) -> None:
         """It is not, or nobody knows."""
 
 
-class Waiting(msgspec.Struct, frozen=True, eq=False):
-    """One frame on its way to Redis. Frames of one sender and shard keep their order."""
+class Waiting(msgspec.Struct, Generic[Entry, Landed], frozen=True, eq=False):
+    """Something on its way to Redis. What is of one sender and lane keeps its order."""
 
     entry: Entry
     sequence: int
-    sender: Sender
+    sender: Sender[Landed]
 
     @property
     def lane(self) -> Hashable:
         """What is kept in order."""
-        return (id(self.sender), self.entry.shard)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the frame."""
-        return len(self.entry.frame)
+        return (id(self.sender), self.entry.lane)
 
 
-class Intake:
-    """Frames between admission and Redis."""
+class Intake(Generic[Entry, Landed]):
+    """What is between admission and Redis; `append` brings a batch there, and says of each what became of it."""
 
-    def __init__(self, store: Store, outage: Outage) -> None:
-        self._store, self._outage = store, outage
-        self._waiting: deque[Waiting] = deque()
+    def __init__(
+        self,
+        append: Callable[[Sequence[Entry]], Awaitable[Sequence[Landed | Full | StoreUnavailableError]]],
+        outage: Outage,
+    ) -> None:
+        self._append_all, self._outage = append, outage
+        self._waiting: deque[Waiting[Entry, Landed]] = deque()
         self._waiting_bytes = 0
         self.store_is_full = False
         """Whether Redis needs the memory that it has left for commits."""
@@ -65,13 +85,13 @@ class Intake:
         self._faults = Faults()
 
     def has_room(self, frame_bytes: int) -> bool:
-        """Whether another frame fits into memory."""
+        """Whether so many more bytes fit into memory."""
         return self._waiting_bytes + frame_bytes <= MAX_WAITING_BYTES
 
-    def offer(self, entry: Entry, sequence: int, sender: Sender) -> None:
-        """Takes a frame; `sender` is told what became of it."""
+    def offer(self, entry: Entry, sequence: int, sender: Sender[Landed]) -> None:
+        """Takes an entry; `sender` is told what became of it."""
         self._waiting.append(Waiting(entry, sequence, sender))
-        self._waiting_bytes += len(entry.frame)
+        self._waiting_bytes += entry.size
         self._awake.set()
 
     async def run(self) -> None:
@@ -80,17 +100,17 @@ class Intake:
             await self._awake.wait()
             self._awake.clear()
             while batch := self._take():
-                with self._faults.contained("to append gradients, and to tell of it"):
+                with self._faults.contained("to append what replicas sent, and to tell of it"):
                     self._tell(batch, await self._append(batch))
 
-    def _take(self) -> list[Waiting]:
-        """The next batch, with one frame a lane.
+    def _take(self) -> list[Waiting[Entry, Landed]]:
+        """The next batch, with one entry a lane.
 
-        A pipeline is not atomic: if Redis refused a frame for lack of memory and took the lane's next one, the first
+        A pipeline is not atomic: if Redis refused an entry for lack of memory and took the lane's next one, the first
         would be a late repetition when it came again, and lost.
         """
-        batch: list[Waiting] = []
-        later: list[Waiting] = []
+        batch: list[Waiting[Entry, Landed]] = []
+        later: list[Waiting[Entry, Landed]] = []
         taken: set[Hashable] = set()
         size = 0
         while self._waiting and size < MAX_BATCH_BYTES:
@@ -100,45 +120,48 @@ class Intake:
                 continue
             taken.add(waiting.lane)
             batch.append(waiting)
-            size += waiting.size
+            size += waiting.entry.size
         self._waiting.extendleft(reversed(later))
         return batch
 
-    async def _append(self, batch: list[Waiting]) -> list[Appended | StoreUnavailableError]:
+    async def _append(self, batch: list[Waiting[Entry, Landed]]) -> Sequence[Landed | Full | StoreUnavailableError]:
         try:
-            return await self._store.streams.append([waiting.entry for waiting in batch])
+            return await self._append_all([waiting.entry for waiting in batch])
         except Exception as error:
-            log.exception("gradients may not be in their streams, and are asked for again")
+            log.exception("what replicas sent may not be in its streams, and is asked for again")
             return [StoreUnavailableError(f"could not append: {error!r}")] * len(batch)
 
-    def _tell(self, batch: list[Waiting], outcomes: list[Appended | StoreUnavailableError]) -> None:
+    def _tell(
+        self, batch: list[Waiting[Entry, Landed]], outcomes: Sequence[Landed | Full | StoreUnavailableError]
+    ) -> None:
         failed: set[Hashable] = set()
         for waiting, outcome in zip(batch, outcomes, strict=True):
-            self._waiting_bytes -= waiting.size
-            if isinstance(outcome, Appended):
-                self._outage.over()
-            else:
+            self._waiting_bytes -= waiting.entry.size
+            if isinstance(outcome, StoreUnavailableError):
                 self._outage.noticed(outcome)
+            else:
+                self._outage.over()
+            if isinstance(outcome, Full | StoreUnavailableError):
                 failed.add(waiting.lane)
             # A sender's mistake is its own.
-            with self._faults.contained(f"to tell a socket of run={waiting.entry.run} what became of its gradient"):
+            with self._faults.contained(f"to tell a socket of run={waiting.entry.run} what became of what it sent"):
                 self._tell_one(waiting, outcome)
         if failed:
             self._withdraw(failed)
 
-    def _tell_one(self, waiting: Waiting, outcome: Appended | StoreUnavailableError) -> None:
-        if isinstance(outcome, Appended):
-            waiting.sender.landed(waiting.entry.shard, waiting.sequence, outcome)
+    def _tell_one(self, waiting: Waiting[Entry, Landed], outcome: Landed | Full | StoreUnavailableError) -> None:
+        if isinstance(outcome, Full | StoreUnavailableError):
+            waiting.sender.crashed(waiting.entry.lane, waiting.sequence)
         else:
-            waiting.sender.crashed(waiting.entry.shard, waiting.sequence)
+            waiting.sender.landed(waiting.entry.lane, waiting.sequence, outcome)
 
     def _withdraw(self, lanes: set[Hashable]) -> None:
-        """Gives back what waits behind a failed frame: it must not overtake it."""
-        kept: deque[Waiting] = deque()
+        """Gives back what waits behind one that failed: it must not overtake it."""
+        kept: deque[Waiting[Entry, Landed]] = deque()
         for waiting in self._waiting:
             if waiting.lane in lanes:
-                self._waiting_bytes -= waiting.size
-                waiting.sender.crashed(waiting.entry.shard, waiting.sequence)
+                self._waiting_bytes -= waiting.entry.size
+                waiting.sender.crashed(waiting.entry.lane, waiting.sequence)
             else:
                 kept.append(waiting)
         self._waiting = kept

@@ -14,10 +14,18 @@ class Bucket:
 
     def take(self, now_seconds: float) -> float:
         """Takes one token and returns 0, or takes none and returns the seconds until there is one."""
+        pause = self.pause(now_seconds)
+        if pause == 0:
+            self.spend()
+        return pause
+
+    def pause(self, now_seconds: float, tokens: float = 1.0) -> float:
+        """The seconds until there are so many tokens; takes none."""
         gained = (now_seconds - self._seen_seconds) * self._per_second
         self._tokens = min(self._burst, self._tokens + gained)
         self._seen_seconds = now_seconds
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) / self._per_second
+        return max(0.0, tokens - self._tokens) / self._per_second
+
+    def spend(self, tokens: float = 1.0) -> None:
+        """Takes tokens that `pause` said were there."""
+        self._tokens -= tokens

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from crowdlearn.codecs import BY_NAME
 from crowdlearn.contents import Contents
@@ -14,9 +14,10 @@ from crowdlearn.frames import HEADER_BYTES
 from crowdlearn.protocol import Close, RejectReason
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import CROWD, JobSpec
-from crowdlearn.store import Manifest, Turns, position
+from crowdlearn.store import Appended, Entry, ItemAnswered, Manifest, Turns, position
 from services.gateway.broadcast import Channel
 from services.gateway.intake import Intake
+from services.gateway.item_desk import ItemDesk
 from services.gateway.outbox import Outbox
 from services.gateway.refusals import Refusals
 
@@ -32,6 +33,9 @@ MAX_HELD = 32
 SHARES = 2
 """A socket may hold so many times its part of an epoch: a chunk is trained while the next travels, and devices differ.
 Its share of the steps is no more than that of the rows."""
+
+POOL_HELD = 4
+"""Leases of a pool that one socket may have, of several minibatches each: what is drawn early is trained late."""
 
 SLACK = 1.5
 """In a crowd that is not large a replica may always have so many times an equal part: otherwise all would wait for the
@@ -52,6 +56,10 @@ MIN_SHARE_WAIT_SECONDS, MAX_SHARE_WAIT_SECONDS, SHARE_ASKS_PER_SECOND = 0.2, 2.0
 
 LET_IN_PER_SECOND = 500
 """After the warm-up so many replicas a second are asked to come: each takes a lease from Redis and loads chunks."""
+
+
+WaitReason = Literal["warmup", "pool"]
+"""Why a replica gets no lease, until it is told that it may: one trains alone at first; the pool has no rows."""
 
 
 class Member(Protocol):
@@ -85,8 +93,8 @@ class Member(Protocol):
     def hang_up(self, code: Close | int, message: str) -> None:
         """The socket is to be closed."""
 
-    def let_in(self, seconds: float) -> bool:
-        """The warm-up is over: asks a replica that waits for that to come after so long; False if it does not wait."""
+    def let_in(self, waited_for: WaitReason, seconds: float) -> bool:
+        """Asks a replica that waits for just that to come after so long; False if it does not wait for it."""
 
 
 @dataclass(slots=True)
@@ -106,13 +114,17 @@ class Shard:
 class Run:
     """One run while somebody is on it."""
 
-    def __init__(self, spec: JobSpec, manifests: Sequence[Manifest], settings: GatewaySettings, intake: Intake) -> None:
+    def __init__(
+        self, spec: JobSpec, manifests: Sequence[Manifest], settings: GatewaySettings, intake: Intake[Entry, Appended]
+    ) -> None:
         self.spec = spec
         self.contents: Contents | None = None
         """The names of its training chunks; None where they have none."""
         self.reason: str | None = None
         self.members: set[Member] = set()
         self._networks: dict[str, set[Member]] = {}
+        self._desks: dict[str, dict[ItemDesk, Member]] = {}
+        """Where raw items of each replica come in, and over whose sockets."""
         self.channels = [Channel(spec, shard) for shard in range(len(spec.shards))]
         self._intake, self._settings = intake, settings
         self._shards = [Shard(manifest.version, manifest.forgotten) for manifest in manifests]
@@ -170,13 +182,40 @@ class Run:
             if not self._networks[member.network]:
                 del self._networks[member.network]
 
+    def collects(self, desk: ItemDesk, member: Member) -> None:
+        """Items come to this desk from now on, over a member's socket."""
+        self._desks.setdefault(desk.replica, {})[desk] = member
+
+    def collects_no_more(self, desk: ItemDesk) -> None:
+        """Its socket is closed."""
+        desks = self._desks.get(desk.replica, {})
+        desks.pop(desk, None)
+        if not desks:
+            self._desks.pop(desk.replica, None)
+
+    def answered(self, answers: Sequence[ItemAnswered]) -> None:
+        """Somebody said what became of items, of replicas here and elsewhere."""
+        has_rows = any(answer.outcome.rows for answer in answers)
+        for answer in answers:
+            for desk, member in self._desks.get(answer.replica, {}).items():
+                desk.answered(answer.number, answer.outcome)
+                if answer.outcome.rows:
+                    member.let_in("pool", 0.0)
+        if has_rows and self.spec.stream is not None and self.spec.stream.train_on != "sender":
+            self._let_in("pool")
+
+    def overdue_desks(self) -> list[ItemDesk]:
+        """Where items have waited for long: what became of them may have been said and lost."""
+        return [desk for desks in self._desks.values() for desk in desks if desk.overdue]
+
     def neighbours_may_lease(self, network: str | None) -> int:
         """How many leases more all sockets of a network together may get: half of an epoch, where there are others.
 
         A school is one, and so is whoever opens a thousand sockets: others train the other half.
         """
         sockets = self._networks.get(network, set()) if network is not None else set()
-        if not sockets or len(sockets) == len(self.members):
+        # A pool has no epochs, and rows for everybody.
+        if not sockets or len(sockets) == len(self.members) or self.spec.stream is not None:
             return MAX_HELD
         return max(1, self.spec.train_chunks // 2) - sum(len(member.held) for member in sockets)
 
@@ -204,6 +243,8 @@ class Run:
     def fair_share(self) -> int:
         """How many leases one socket may hold."""
         crowd = max(1, self.crowd, len(self.members))
+        if self.spec.stream is not None:
+            return POOL_HELD
         return max(1, min(MAX_HELD, -(-SHARES * self.spec.train_chunks // crowd)))
 
     @property
@@ -288,9 +329,12 @@ class Run:
         was, self.warming = self.warming, self._is_warming()
         if was and not self.warming:
             log.info("warmed up job=%s run=%s", self.spec.name, self.spec.run)
-            waiting = 0
-            for member in list(self.members):
-                waiting += member.let_in(waiting / LET_IN_PER_SECOND)
+            self._let_in("warmup")
+
+    def _let_in(self, waited_for: WaitReason) -> None:
+        waiting = 0
+        for member in list(self.members):
+            waiting += member.let_in(waited_for, waiting / LET_IN_PER_SECOND)
 
     def _warn_of_large_frames(self) -> None:
         codec = BY_NAME[self.spec.training.push_codec]

@@ -14,7 +14,18 @@ from crowdlearn.identity import birth_seconds
 from crowdlearn.protocol import Hello
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Announcement, GatewayReport, JobChanged, Manifest, State, Store, VersionAnnounced
+from crowdlearn.store import (
+    Announcement,
+    Appended,
+    Entry,
+    GatewayReport,
+    ItemsAnswered,
+    JobChanged,
+    Manifest,
+    State,
+    Store,
+    VersionAnnounced,
+)
 from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
 from services.gateway.broadcast import Channel
@@ -51,7 +62,12 @@ class Runs:
     """The runs that sockets of this gateway are on. `tasks` is where their followers live."""
 
     def __init__(
-        self, store: Store, settings: GatewaySettings, intake: Intake, outage: Outage, tasks: asyncio.TaskGroup
+        self,
+        store: Store,
+        settings: GatewaySettings,
+        intake: Intake[Entry, Appended],
+        outage: Outage,
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._store, self._settings, self._intake, self._outage = store, settings, intake, outage
         self._tasks = tasks
@@ -144,6 +160,8 @@ class Runs:
                         run.warn_of_stall(time.monotonic())
                         for member in [member for member in run.members if member.unsettled]:
                             await member.settle()
+                        for desk in run.overdue_desks():
+                            await desk.catch_up()
                         await self._report(run)
                 with self._faults.contained("to report this gateway"):
                     await self._report_all()
@@ -166,6 +184,9 @@ class Runs:
         if isinstance(event, VersionAnnounced):
             if event.run in self._runs:
                 self._runs[event.run].announced(event.shard, event.version, event.fence)
+        elif isinstance(event, ItemsAnswered):
+            if event.run in self._runs:
+                self._runs[event.run].answered(event.answers)
         elif isinstance(event, JobChanged):
             # A name may mean another run now, and what was read of one is old.
             self._specs.clear()

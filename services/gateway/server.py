@@ -15,7 +15,7 @@ import uvicorn
 
 from crowdlearn.errors import SetupError
 from crowdlearn.settings import GatewaySettings
-from crowdlearn.store import Store
+from crowdlearn.store import Appended, Entry, ItemAppended, Store
 from crowdlearn.store.outage import Outage
 from services.gateway.app import GOING_AWAY, build
 from services.gateway.bundle import Bundle
@@ -23,6 +23,8 @@ from services.gateway.clients import Proxies, Quota
 from services.gateway.health import Health
 from services.gateway.http import Bounds, HttpProtocol
 from services.gateway.intake import Intake
+from services.gateway.item_desk import RawItem
+from services.gateway.item_desk import append as append_items
 from services.gateway.run import Member
 from services.gateway.runs import Runs
 from services.gateway.socket import Gateway
@@ -94,12 +96,15 @@ async def _serve(
     proxies = Proxies(settings.trusted_proxies)
     async with asyncio.TaskGroup() as tasks:
         outage = Outage(QUIET_SECONDS)
-        intake = Intake(store, outage)
+        intake = Intake[Entry, Appended](store.streams.append, outage)
+        items = Intake[RawItem, ItemAppended](partial(append_items, store), outage)
         runs = Runs(store, settings, intake, outage, tasks)
         health = Health(store)
-        app = build(Gateway(store, settings, runs, intake, outage), health, bundle, proxies)
+        app = build(Gateway(store, settings, runs, intake, items, outage), health, bundle, proxies)
         server = _Server(_config(app, settings, proxies))
-        workers = [tasks.create_task(work()) for work in (intake.run, runs.listen, runs.poll, runs.extend_leases)]
+        workers = [
+            tasks.create_task(work()) for work in (intake.run, items.run, runs.listen, runs.poll, runs.extend_leases)
+        ]
         serving = tasks.create_task(server.serve(sockets=[listener]))
         port = int(listener.getsockname()[1])
         log.info("listening on http://%s:%d, for Redis at %s", settings.host, port, store.address)

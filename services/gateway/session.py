@@ -21,7 +21,6 @@ from crowdlearn.protocol import (
     Fetch,
     Hello,
     Item,
-    ItemAnswer,
     Lease,
     RejectReason,
     Release,
@@ -34,6 +33,7 @@ from crowdlearn.store import Appended
 from crowdlearn.store.stalls import REFUSALS
 from services.gateway.admission import MAX_REFUSED, Admit, AskRedis, Conditions, Lane, admit, busy, require_fit
 from services.gateway.allotment import Allotment
+from services.gateway.items import ItemKind
 from services.gateway.pace import Bucket
 from services.gateway.refusals import RefusedPushes
 
@@ -49,9 +49,6 @@ VOUCH_SECONDS = 10.0
 
 WARM_SECONDS = 2.0
 """How long it is believed that a replica is the one that warms the run up: far less than the store's WARMUP_SECONDS."""
-
-
-NO_ITEMS = "this job takes no raw items"
 
 
 class RunView(Protocol):
@@ -97,10 +94,12 @@ class Answer(msgspec.Struct, frozen=True):
     dropped: int = 0
 
 
-class AnswerItem(msgspec.Struct, frozen=True):
-    """Send an item's answer."""
+class Collect(msgspec.Struct, frozen=True):
+    """Take a raw item: `kind` is `j`, JSON text, or `b`, bytes."""
 
-    answer: ItemAnswer
+    number: int
+    kind: ItemKind
+    data: bytes
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -167,7 +166,7 @@ class Ignore(msgspec.Struct, frozen=True):
     """Nothing: there is nothing to answer, or the socket is being closed."""
 
 
-Action = Greet | Answer | AnswerItem | Append | Ask | Want | Take | Finish | GiveBack | CountDropped | HangUp | Ignore
+Action = Greet | Answer | Append | Collect | Ask | Want | Take | Finish | GiveBack | CountDropped | HangUp | Ignore
 
 
 class Session:
@@ -245,7 +244,7 @@ class Session:
         if isinstance(message, Dropped):
             return CountDropped(message.minibatches)
         if isinstance(message, Item):
-            return self._item(message.number)
+            return Collect(message.number, "j", bytes(message.json))
         return self._request(message, self._run.spec)
 
     def _gives_up(self, run: RunView, message: Useless) -> Action:
@@ -267,13 +266,10 @@ class Session:
             return self._hang_up(Close.MALFORMED_FRAME, str(error))
 
     def _item_frame(self, data: bytes, now: float) -> Action:
-        number, _ = unpack_item(data)
+        number, payload = unpack_item(data)
         if self._messages.take(now) > 0:
             return self._hang_up(Close.FLOODING, f"more than {self._settings.messages_per_second:g} messages a second")
-        return self._item(number)
-
-    def _item(self, number: int) -> Action:
-        return AnswerItem(ItemAnswer(number=number, status="rejected", why=NO_ITEMS))
+        return Collect(number, "b", payload)
 
     def may_warm_up(self, data: bytes, now: float) -> bool:
         """Whether nothing but the warm-up keeps a frame out that Redis was asked about: others take no right."""

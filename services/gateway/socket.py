@@ -14,18 +14,20 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from crowdlearn import metrics
 from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from crowdlearn.ledger import written
-from crowdlearn.protocol import Ack, Close, Finished, Hello, Wait
+from crowdlearn.protocol import Ack, Close, Finished, Hello, ItemAnswer, Wait
 from crowdlearn.settings import GatewaySettings
-from crowdlearn.store import Appended, Entry, Store
+from crowdlearn.store import Appended, Entry, ItemAppended, Store
 from crowdlearn.store.outage import Outage
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
 from services.gateway.door import CROWDED_SECONDS, CrowdedError, Door
 from services.gateway.identity import bare
 from services.gateway.intake import Intake
+from services.gateway.item_desk import ItemDesk, RawItem
+from services.gateway.items import NO_ITEMS
 from services.gateway.note import Note
 from services.gateway.outbox import Outbox
-from services.gateway.run import Run
+from services.gateway.run import Run, WaitReason
 from services.gateway.runs import Runs
 from services.gateway.session import Session
 from services.gateway.welcome import welcome
@@ -44,7 +46,8 @@ class Gateway:
     store: Store
     settings: GatewaySettings
     runs: Runs
-    intake: Intake
+    intake: Intake[Entry, Appended]
+    items: Intake[RawItem, ItemAppended]
     outage: Outage
     door: Door = field(default_factory=Door)
     monotonic: Callable[[], float] = time.monotonic
@@ -68,6 +71,7 @@ class ReplicaSocket:
         # What the reader's next message calls for, if that was decided already.
         self._decided: actions.Action | None = None
         self.outbox = Outbox(self._wire)
+        self._desk: ItemDesk | None = None
         self.network = network
 
     @property
@@ -117,12 +121,13 @@ class ReplicaSocket:
         self._session.close()
         self.outbox.hang_up(code, message, retry_seconds)
 
-    def let_in(self, seconds: float) -> bool:
-        """The warm-up is over: a replica that waits for that is asked to come after so long."""
-        waits, self._leases.waits_for_warmup = self._leases.waits_for_warmup, False
-        if waits:
-            self.outbox.say(Wait(seconds=round(seconds, 3)))
-        return waits
+    def let_in(self, waited_for: WaitReason, seconds: float) -> bool:
+        """A replica that waits for just that is asked to come after so long; returns whether it waits."""
+        if self._leases.waits_for != waited_for:
+            return False
+        self._leases.waits_for = None
+        self.outbox.say(Wait(seconds=round(seconds, 3)))
+        return True
 
     def landed(self, shard: int, sequence: int, appended: Appended) -> None:
         """A frame is in the stream."""
@@ -190,8 +195,8 @@ class ReplicaSocket:
                 self._append(action)
             case actions.Answer(full=False):
                 self._answer(action.ack, action.dropped)
-            case actions.AnswerItem():
-                self.outbox.say(action.answer)
+            case actions.Collect():
+                self._collect(action)
             case actions.HangUp():
                 self.hang_up(action.code, action.message)
             case actions.Ignore():
@@ -240,6 +245,12 @@ class ReplicaSocket:
         known = await self._leases.arrive(run.spec, replica, is_back=signed == hello.replica, known=hello.leases)
         self._leases.network = self.network
         applied = [max(sequences) for sequences in zip(applied, known, strict=True)]
+        if run.spec.stream is not None:
+            store, settings, clock = gateway.store, gateway.settings, gateway.monotonic
+            self._desk = ItemDesk(store, gateway.items, settings, clock, self.outbox, run.spec, replica)
+            # Before it looks what was answered: what is said from now on is heard.
+            run.collects(self._desk, self)
+            await self._desk.open(run.spec.stream)
         self._session.open(run, replica, applied, self._leases.allotment, hello.features)
         self.outbox.say(welcome(run, signed, applied, gateway.settings))
         log.info("joined job=%s run=%s replica=%s backend=%r", run.spec.name, run.spec.run, replica, hello.backend)
@@ -275,6 +286,13 @@ class ReplicaSocket:
         self._run.launched(action.shard)
         entry = Entry(self._run.spec.run, action.shard, self._session.replica, action.data, action.rows)
         self._gateway.intake.offer(entry, action.sequence, self)
+
+    def _collect(self, action: actions.Collect) -> None:
+        if self._desk is None:
+            self.outbox.say(ItemAnswer(number=action.number, status="rejected", why=NO_ITEMS))
+        else:
+            room = not self._gateway.intake.store_is_full
+            self._desk.take(action.number, action.kind, action.data, room=room)
 
     def _note(self) -> None:
         """Appends which rows are in no gradient, because they gave no finite numbers."""
@@ -344,6 +362,8 @@ class ReplicaSocket:
 
     async def _leave(self) -> None:
         if self._run is not None:
+            if self._desk is not None:
+                self._run.collects_no_more(self._desk)
             await self._gateway.runs.leave(self._run, self)
             with self._gateway.outage.survived():
                 await self._leases.abandon(self._run)

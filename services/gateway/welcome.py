@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crowdlearn.protocol import FEATURES, Welcome
 from crowdlearn.settings import GatewaySettings
+from services.gateway.items import limits
 from services.gateway.run import Run
 
 
@@ -17,7 +18,6 @@ def welcome(run: Run, signed: str, applied: list[int], settings: GatewaySettings
         state="running" if run.running else "finished",
         program=f"/jobs/{spec.name}/{spec.run}/program",
         model=spec.model,
-        predict=f"/jobs/{spec.name}/{spec.run}/predict" if spec.predicts else None,
         parameters=spec.parameters,
         shards=spec.shards,
         batch=spec.batch,
@@ -27,5 +27,6 @@ def welcome(run: Run, signed: str, applied: list[int], settings: GatewaySettings
         max_frame_bytes=settings.max_frame_bytes,
         contents=run.contents.own_name if run.contents is not None else None,
         chunk_url=spec.chunk_url,
+        stream=limits(spec.stream, settings.max_frame_bytes) if spec.stream is not None else None,
         features=list(FEATURES),
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
 
 from crowdlearn.errors import StoreUnavailableError
-from crowdlearn.store import Appended, Entry, Store
+from crowdlearn.store import Appended, Entry
 from crowdlearn.store.outage import Outage
 from services.gateway.intake import MAX_WAITING_BYTES, Intake
 
@@ -25,7 +24,7 @@ class Streams:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def append(self, entries: list[Entry]) -> list[Appended | StoreUnavailableError]:
+    async def append(self, entries: Sequence[Entry]) -> list[Appended | StoreUnavailableError]:
         self.batches.append([bytes(entry.frame) for entry in entries])
         await self.open.wait()
         return self.outcomes.pop(0) if self.outcomes else [DONE] * len(entries)
@@ -52,9 +51,8 @@ class Sender:
 
 
 @asynccontextmanager
-async def running(streams: Streams) -> AsyncIterator[Intake]:
-    store: Any = type("FakeStore", (), {"streams": streams})()
-    intake = Intake(cast(Store, store), Outage())
+async def running(streams: Streams) -> AsyncIterator[Intake[Entry, Appended]]:
+    intake = Intake[Entry, Appended](streams.append, Outage())
     task = asyncio.create_task(intake.run())
     yield intake
     task.cancel()
