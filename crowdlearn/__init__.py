@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from crowdlearn.data import Data
     from crowdlearn.job import SGD, Adagrad, Adam, Downpour, Job, Momentum, Normal, RMSprop, load_weights
     from crowdlearn.program.bounded import bounded_while
+    from crowdlearn.replica import Replica
     from crowdlearn.sources import Batches, File, Rows
     from crowdlearn.stream import Stream
 
 __all__ = ["SGD", "Adagrad", "Adam", "Data", "Downpour", "Job", "Momentum", "Normal", "RMSprop"]
-__all__ += ["Batches", "File", "Rows", "Stream", "bounded_while", "load_weights"]
+__all__ += ["Batches", "File", "Replica", "Rows", "Stream", "bounded_while", "load_weights"]
 
 _ELSEWHERE = {"Data": "crowdlearn.data", "Stream": "crowdlearn.stream", "bounded_while": "crowdlearn.program.bounded"}
+_ELSEWHERE |= {"Replica": "crowdlearn.replica"}
 _ELSEWHERE |= dict.fromkeys(("Batches", "File", "Rows"), "crowdlearn.sources")
 
 

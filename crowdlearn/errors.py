@@ -55,5 +55,9 @@ class SetupError(CrowdLearnError):
     """Something that the machine lacks: Chromium, a free port, JAX, the browser bundle."""
 
 
+class EndedError(CrowdLearnError):
+    """A replica has ended, and nobody knows what became of what it was to send."""
+
+
 class FileError(CrowdLearnError):
     """A file or a bucket could not be read or written."""

@@ -3,5 +3,6 @@
 from crowdlearn.replica.actions import State
 from crowdlearn.replica.fleet import Fleet, Summary
 from crowdlearn.replica.gateway import Gateway, parse_address
+from crowdlearn.replica.replica import Replica
 
-__all__ = ["Fleet", "Gateway", "State", "Summary", "parse_address"]
+__all__ = ["Fleet", "Gateway", "Replica", "State", "Summary", "parse_address"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crowdlearn.protocol import Dropped, Fetch, Grant, Lease, Release, Trained, Useless, Welcome
+from crowdlearn.protocol import Dropped, Fetch, Grant, Item, Lease, Release, Trained, Useless, Welcome
 
 StateName = Literal["connecting", "preparing", "training", "waiting", "finished", "stopped", "failed"]
 
@@ -22,12 +22,12 @@ class State:
 class Say:
     """Send a text message."""
 
-    message: Fetch | Lease | Trained | Release | Useless | Dropped
+    message: Fetch | Lease | Trained | Release | Useless | Dropped | Item
 
 
 @dataclass(frozen=True, slots=True)
 class SendFrame:
-    """Send a gradient frame."""
+    """Send a frame: a gradient, or an item."""
 
     data: bytes
 

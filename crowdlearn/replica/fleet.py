@@ -60,6 +60,7 @@ class Fleet:
         self._backend = backend()
         self._runners: list[Runner] = []
         self._state = CONNECTING
+        self._joined = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> State:
         """Takes part until every replica has ended, or until `stop` is set; returns how it ended.
@@ -101,6 +102,11 @@ class Fleet:
             loss=sum(losses) / len(losses) if losses else None,
             step_seconds=sum(times) / len(times) if times else None,
         )
+
+    async def joined(self) -> list[Runner]:
+        """The replicas, as soon as their job is found."""
+        await self._joined.wait()
+        return self._runners
 
     @property
     def runners(self) -> list[Runner]:
@@ -145,6 +151,7 @@ class Fleet:
         self._runners = [
             Runner(self._gateway, job, workshop, self._backend, self._step_seconds) for _ in range(self._replicas)
         ]
+        self._joined.set()
         tasks = [asyncio.create_task(runner.run()) for runner in self._runners]
         stopping.add_done_callback(lambda _: self._stop())
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import time
@@ -12,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from crowdlearn import protocol
-from crowdlearn.errors import CrowdLearnError, FrameError, MessageError, NotFiniteError
+from crowdlearn.errors import CrowdLearnError, EndedError, FrameError, MessageError, NotFiniteError
 from crowdlearn.program.execution import Executor
-from crowdlearn.protocol import Grant, Welcome
+from crowdlearn.protocol import Grant, ItemOutcome, Welcome
 from crowdlearn.replica.actions import Action, End, LoadChunk, Prepare, Reconnect, Say, SendFrame, State
 from crowdlearn.replica.backoff import Backoff
 from crowdlearn.replica.batches import Batch
 from crowdlearn.replica.connection import ABNORMAL, Connection, open_connection
 from crowdlearn.replica.gateway import Gateway, UnreachableError
+from crowdlearn.replica.items import Raw
 from crowdlearn.replica.session import Session
 from crowdlearn.replica.training import Training
 from crowdlearn.replica.workshop import Workshop
@@ -40,7 +42,10 @@ AWAY = State("connecting", "The service does not answer. Trying again.")
 PREPARING = State("preparing", "Fetching the model and compiling it.")
 TRAINING = State("training", "Computing gradients.")
 IDLE = State("waiting", "Waiting for the service to hand out more work.")
+EMPTY_POOL = State("waiting", "Waiting for the first rows that somebody sends.")
 WARMING_UP = State("waiting", "Warming up: one replica trains alone at first. This one joins in soon.")
+WAITING = {"warmup": WARMING_UP, "pool": EMPTY_POOL}
+"""By the gateway's reason."""
 STOPPED = State("stopped", "Stopped.")
 
 
@@ -58,6 +63,8 @@ class Runner:
         self._executor: Executor | None = None
         self._connection: Connection | None = None
         self._awake, self._ended = asyncio.Event(), asyncio.Event()
+        self._answers: set[asyncio.Future[ItemOutcome]] = set()
+        """Of raw items, that are not there yet."""
         self._ticker: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -71,6 +78,7 @@ class Runner:
                 raise self._failure
         finally:
             self._ended.set()
+            self._give_up_items()
             if self._connection is not None:
                 self._connection.close()
                 await asyncio.wait({talking}, timeout=FAREWELL_SECONDS)
@@ -84,6 +92,32 @@ class Runner:
         if not self._ended.is_set():
             self._perform(self.session.stop())
             self._end(STOPPED)
+
+    async def send_raw(self, item: object) -> ItemOutcome:
+        """Sends raw data of an interaction, bytes or any JSON value, and returns what the service made of it.
+
+        It is kept until it is answered, and sent again to any gateway.
+
+        Raises:
+            ValueError, TypeError: the item is neither bytes nor JSON.
+            EndedError: the replica has ended, or ends before the answer.
+        """
+        if is_bytes := isinstance(item, bytes | bytearray | memoryview):
+            data = bytes(item)
+        else:
+            data = json.dumps(item, allow_nan=False, ensure_ascii=False).encode()
+        if self._ended.is_set():
+            raise EndedError(f"the replica has ended: {self.state.message}")
+        answer: asyncio.Future[ItemOutcome] = asyncio.get_running_loop().create_future()
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
+
+        def settle(outcome: ItemOutcome) -> None:
+            if not answer.done():
+                answer.set_result(outcome)
+
+        self._perform(self.session.collect(Raw(data, not is_bytes, settle), time.monotonic()))
+        return await answer
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -169,6 +203,13 @@ class Runner:
             case End(state):
                 self._end(state)
 
+    def _give_up_items(self) -> None:
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(
+                    EndedError(f"the replica ended before its item was answered: {self.state.message}")
+                )
+
     def _show(self, state: State) -> None:
         # What was begun before the end, as a preparation, must not hide it.
         if not self._ended.is_set():
@@ -179,6 +220,7 @@ class Runner:
             self.state = state
             self._ended.set()
             self._awake.set()
+            self._give_up_items()
             if self._ticker is not None:
                 self._ticker.cancel()
 
@@ -253,4 +295,4 @@ class Runner:
 
     def _show_idle(self) -> None:
         if self.session.open and self.session.ready and self.session.training is not None:
-            self._show(WARMING_UP if self.session.training.wait_reason == "warmup" else IDLE)
+            self._show(WAITING.get(self.session.training.wait_reason or "", IDLE))

@@ -23,6 +23,7 @@ from crowdlearn.replica.actions import Action, End, Prepare, Reconnect, State
 from crowdlearn.replica.batches import Batch, Chunk
 from crowdlearn.replica.closing import FAILURES
 from crowdlearn.replica.counters import Counters
+from crowdlearn.replica.items import Items, Raw
 from crowdlearn.replica.training import Training
 
 ENDED = "The job has ended."
@@ -52,6 +53,7 @@ class Session:
         self.backend, self._noise = backend, noise
         self.counters = Counters()
         self.training: Training | None = None
+        self._items = Items()
         self.open = False
         """Whether the gateway has welcomed this socket."""
         self.prepared_run: str | None = None
@@ -96,6 +98,7 @@ class Session:
     def closed(self, code: int) -> list[Action]:
         """The socket is closed: what now?"""
         self.open = False
+        self._items.disconnected()
         if self.training is not None:
             self.training.disconnected()
         if code == Close.MALFORMED_FRAME and self._refusals < MAX_REFUSALS:
@@ -127,14 +130,21 @@ class Session:
         """The next minibatch, or None when there is nothing to train now."""
         return self.training.next(now) if self.ready and self.training is not None else (None, [])
 
+    def collect(self, raw: Raw, now: float) -> list[Action]:
+        """A raw item is to be sent."""
+        return self._items.add(raw, now)
+
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
-        return self.training.tick(now) if self.open and self.training is not None else []
+        trained = self.training.tick(now) if self.open and self.training is not None else []
+        return [*trained, *self._items.send(now)]
 
     @property
     def tick_at_seconds(self) -> float | None:
         """When `tick` will next have something to do, or None."""
-        return self.training.tick_at_seconds if self.open and self.training is not None else None
+        training_at = self.training.tick_at_seconds if self.open and self.training is not None else None
+        times = (training_at, self._items.retry_at_seconds)
+        return min((at for at in times if at is not None), default=None)
 
     def stop(self) -> list[Action]:
         """What to say before leaving at once."""
@@ -152,7 +162,7 @@ class Session:
                 self._gateways_reason, self._retry_seconds = message.message, message.retry_seconds or 0.0
                 return []
             case ItemAnswer():
-                return []
+                return self._items.answered(message, now)
             case _:
                 return self._train(message, now)
 
@@ -177,9 +187,10 @@ class Session:
         if not same_run or before is None or before.replica != welcome.replica or self.training is None:
             self.training = Training(welcome, self.counters, self._noise)
         prepare: list[Action] = [] if self.ready else [Prepare(welcome)]
-        return [*prepare, *self.training.connected(welcome, now)]
+        return [*prepare, *self.training.connected(welcome, now), *self._items.connected(welcome, now)]
 
     def _start_anew(self) -> list[Action]:
         self.open = False
+        self._items.disconnected()
         self._welcome = self.training = None
         return [Reconnect()]

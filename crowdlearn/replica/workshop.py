@@ -51,7 +51,7 @@ class Workshop:
 
     async def chunk(self, welcome: Welcome, grant: Grant) -> Chunk:
         """A chunk of a run; raises FrameError, and what Gateway.chunk raises."""
-        name = f"{welcome.run}/{grant.chunk}"
+        name = f"{welcome.run}/{grant.sha256 or grant.chunk}"
         kept = self._shelf.take(name)
         if kept is not None:
             return kept
@@ -73,7 +73,9 @@ class Workshop:
         return chunk
 
     async def _fetch(self, welcome: Welcome, grant: Grant) -> bytes:
-        if welcome.chunk_url is not None:
+        # Rows of the pool were drawn for this lease: nobody but the gateway has them.
+        is_of_pool = welcome.stream is not None and grant.lease == grant.chunk
+        if welcome.chunk_url is not None and not is_of_pool:
             if self._mirror is None or self._mirror.url != welcome.chunk_url:
                 self._mirror = Mirror(welcome.chunk_url)
             body = await self._mirror.chunk(grant)

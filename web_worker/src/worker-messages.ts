@@ -1,7 +1,8 @@
 // What the page's side and the Web Worker tell each other.
 
-import type { Progress, State } from "./replica/actions";
+import type { ItemOutcome, Progress, State } from "./replica/actions";
 import type { Backend } from "./replica/device";
+import type { RawData } from "./replica/items";
 
 export type ToWorker =
   | {
@@ -9,6 +10,8 @@ export type ToWorker =
       /** Or only says so where the model is a module. */
       readonly runsModules: boolean;
     }
+  /** A raw item to send. The page keeps it under its `key` until it is answered. */
+  | { readonly type: "raw"; readonly key: number; readonly data: RawData }
   /** The browser says that it is online again, which not every browser tells its workers. */
   | { readonly type: "online" }
   | { readonly type: "stop" };
@@ -17,6 +20,7 @@ export type FromWorker =
   | { readonly type: "welcomed" }
   | { readonly type: "state"; readonly state: State }
   | { readonly type: "progress"; readonly progress: Progress }
+  | { readonly type: "answered"; readonly key: number; readonly outcome: ItemOutcome }
   /** The job's model is a module: somebody's program, which is to run in a sandbox. */
   | { readonly type: "module" }
   | { readonly type: "gone" };

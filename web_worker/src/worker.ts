@@ -1,11 +1,12 @@
 // The public module: `import { Replica } from "https://gateway/worker.js"`. All the work is done in a Web Worker.
 
-import type { Progress, State } from "./replica/actions";
+import type { ItemOutcome, Progress, State } from "./replica/actions";
 import type { Backend } from "./replica/device";
+import type { RawData } from "./replica/items";
 import { Sandbox, type Host } from "./sandbox";
 import type { FromWorker, ToWorker } from "./worker-messages";
 
-export type { Backend, Progress, State };
+export type { Backend, ItemOutcome, Progress, State };
 export type { StateName } from "./replica/actions";
 
 /** What `new Replica` takes. */
@@ -38,6 +39,22 @@ const TERMINATE_MILLISECONDS = 600;
 
 const ENDED: readonly string[] = ["finished", "stopped", "failed"];
 
+/** A raw item that has no answer yet. */
+interface Unanswered {
+  readonly data: RawData;
+  readonly resolve: (outcome: ItemOutcome) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Bytes as they are now, or JSON text. Throws TypeError for what is neither. */
+function rawData(item: unknown): RawData {
+  if (item instanceof ArrayBuffer) return new Uint8Array(item.slice(0));
+  if (ArrayBuffer.isView(item)) return new Uint8Array(item.buffer, item.byteOffset, item.byteLength).slice();
+  const text = JSON.stringify(item) as string | undefined;
+  if (text === undefined) throw new TypeError(`a raw item is bytes or a JSON value, got ${typeof item}`);
+  return text;
+}
+
 /** The directory that a module came from, as an address that ends with a slash. */
 const directory = (url: string): string => new URL(".", url).href;
 
@@ -55,6 +72,10 @@ export class Replica extends EventTarget {
   #settle: { resolve: () => void; reject: (error: Error) => void } | null = null;
   #state: State = { state: "stopped", message: "Not started." };
   #isStopping = false;
+  #isEnded = false;
+  /** Kept here, as the worker may be replaced by a sandbox. */
+  readonly #unanswered = new Map<number, Unanswered>();
+  #lastKey = 0;
   /** Gives the Blob's memory back: it has to live until the worker has read it. */
   #forgetAddress: () => void = () => undefined;
 
@@ -89,6 +110,21 @@ export class Replica extends EventTarget {
     this.#show({ state: "stopped", message: "Stopped. Thank you for your help!" });
   }
 
+  /**
+   * Sends raw data of an interaction, bytes or any JSON value, for the job's `preprocess`; resolves with what became of it. It is
+   * kept until it is answered and sent again after a reconnect, to any gateway. Rejects when the replica ends before, and for
+   * what is neither bytes nor JSON.
+   */
+  sendRaw(item: unknown): Promise<ItemOutcome> {
+    return new Promise((resolve, reject) => {
+      if (this.#isEnded) throw new Error(`The replica has ended: ${this.#state.message}`);
+      const key = ++this.#lastKey;
+      const data = rawData(item);
+      this.#unanswered.set(key, { data, resolve, reject });
+      this.#tell({ type: "raw", key, data });
+    });
+  }
+
   override addEventListener<K extends keyof ReplicaEvents>(
     type: K, listener: (event: ReplicaEvents[K]) => void, options?: boolean | AddEventListenerOptions,
   ): void;
@@ -118,6 +154,7 @@ export class Replica extends EventTarget {
     const { job = null, backend = "auto" } = this.#options;
     const runsModules = worker instanceof Sandbox || this.#runsModules;
     this.#tell({ type: "start", base: this.#base, job, backend, runsModules });
+    for (const [key, { data }] of this.#unanswered) this.#tell({ type: "raw", key, data });
   }
 
   /** The job's model is a program of its author: this page's cookies, storage and network are not for it. */
@@ -143,8 +180,19 @@ export class Replica extends EventTarget {
     if (message.type === "welcomed") this.#settle?.resolve();
     else if (message.type === "gone") this.#terminate();
     else if (message.type === "module") this.#isolate();
+    else if (message.type === "answered") this.#answered(message.key, message.outcome);
     else if (message.type === "progress") this.dispatchEvent(new CustomEvent("progress", { detail: message.progress }));
     else if (!this.#isStopping) this.#show(message.state);
+  }
+
+  #answered(key: number, outcome: ItemOutcome): void {
+    this.#unanswered.get(key)?.resolve(outcome);
+    this.#unanswered.delete(key);
+  }
+
+  #giveUpItems(): void {
+    for (const { reject } of this.#unanswered.values()) reject(new Error(`The replica ended before the item was answered: ${this.#state.message}`));
+    this.#unanswered.clear();
   }
 
   #show(state: State): void {
@@ -152,6 +200,8 @@ export class Replica extends EventTarget {
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
     if (state.state === "finished") this.dispatchEvent(new CustomEvent("finished", { detail: state }));
     if (!ENDED.includes(state.state)) return;
+    this.#isEnded = true;
+    this.#giveUpItems();
     // Whoever stops a replica before it is welcome has not met an error.
     if (state.state === "stopped") this.#settle?.resolve();
     else this.#settle?.reject(new Error(state.message));

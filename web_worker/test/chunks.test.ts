@@ -14,7 +14,7 @@ const CDN = "https://cdn.example/digits/";
 const AT_GATEWAY = "https://gateway.example/jobs/digits/3f0c5a9d2b11/chunks/";
 
 const WELCOME = {
-  job: "digits", run: "3f0c5a9d2b11", chunk_url: null, batch: { rows: 1, arrays: [{ name: "x", dtype: "uint8", shape: [] }] },
+  job: "digits", run: "3f0c5a9d2b11", chunk_url: null, stream: null, batch: { rows: 1, arrays: [{ name: "x", dtype: "uint8", shape: [] }] },
 } as unknown as Welcome;
 const ON_CDN: Welcome = { ...WELCOME, chunk_url: CDN };
 

@@ -153,3 +153,32 @@ for (const [origin, sandbox, runsModules] of [
     assert.equal(FakeWorker.all[0]!.runsModules, runsModules);
   });
 }
+
+test("raw items are told to the worker in their order, those of before the start too, and resolve when answered", async () => {
+  const replica = new Replica({ url: "http://gateway.example" });
+  const answers = [replica.sendRaw({ a: 1 }), replica.sendRaw(Uint8Array.of(7))];
+  void replica.start();
+  const [worker] = FakeWorker.all;
+  answers.push(replica.sendRaw(null));
+  assert.deepEqual(worker!.heard, ["start", "raw", "raw", "raw"]);
+  const discarded = { status: "discarded", rows: 0, why: null };
+  const hear = (data: object): void => worker!.onmessage({ data: data as { type: string } });
+  for (const key of [1, 2, 3]) hear({ type: "answered", key, outcome: discarded });
+  assert.deepEqual(await Promise.all(answers), [discarded, discarded, discarded]);
+});
+
+test("raw items without an answer are given up when the replica ends", async () => {
+  const replica = new Replica({ url: "http://gateway.example" });
+  const answer = replica.sendRaw(1);
+  const started = replica.start();
+  const [worker] = FakeWorker.all;
+  worker!.onerror();
+  await assert.rejects(started);
+  await assert.rejects(answer, /The replica ended before the item was answered: The worker could not be loaded/);
+  await assert.rejects(replica.sendRaw(2), /The replica has ended/);
+});
+
+test("what is neither bytes nor JSON is no raw item", async () => {
+  const replica = new Replica({ url: "http://gateway.example" });
+  await assert.rejects(replica.sendRaw(undefined), /a raw item is bytes or a JSON value, got undefined/);
+});

@@ -27,6 +27,13 @@ export interface Progress {
   readonly bytesDown: number;
 }
 
+/** What became of a raw item: so many rows, or why there are none. */
+export interface ItemOutcome {
+  readonly status: "rows" | "discarded" | "rejected";
+  readonly rows: number;
+  readonly why: string | null;
+}
+
 export type Action =
   | { readonly do: "send"; readonly message: FromReplica }
   | { readonly do: "sendFrame"; readonly bytes: Uint8Array<ArrayBuffer> }

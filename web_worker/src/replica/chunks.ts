@@ -9,6 +9,9 @@ import { Mirror } from "./mirror";
 import { sha256 } from "./sha256";
 import { Shelf } from "./shelf";
 
+/** Whether a lease is of rows from the pool, drawn for it alone: no use to keep them, and nobody but the gateway has them. */
+const isOfPool = ({ stream }: Welcome, { lease, chunk }: Grant): boolean => stream !== null && lease === chunk;
+
 /** The chunks of one replica. */
 export class Chunks {
   readonly #shelf = new Shelf();
@@ -25,13 +28,14 @@ export class Chunks {
 
   /** A leased chunk; throws when a few attempts have failed. */
   async get(welcome: Welcome, grant: Grant): Promise<Chunk> {
-    const key = `${welcome.run}/${grant.chunk}`;
+    const key = `${welcome.run}/${grant.sha256 ?? grant.chunk}`;
     const chunk = this.#shelf.take(key) ?? readChunk(await this.#body(welcome, grant), grant.rows, welcome.batch);
     this.#shelf.put(key, chunk);
     return chunk;
   }
 
   async #body(welcome: Welcome, grant: Grant): Promise<ArrayBuffer> {
+    if (isOfPool(welcome, grant)) return this.#fetch(welcome, grant, "no-store");
     const cache = await this.cache;
     const { sha256: name } = grant;
     // Without a name nobody could tell whether it is still the same.
@@ -45,7 +49,8 @@ export class Chunks {
   }
 
   async #fetch(welcome: Welcome, grant: Grant, mode: RequestCache | null): Promise<ArrayBuffer> {
-    const mirrored = await this.#mirrorOf(welcome)?.chunk(grant, mode ?? "default");
+    const mirror = isOfPool(welcome, grant) ? null : this.#mirrorOf(welcome);
+    const mirrored = await mirror?.chunk(grant, mode ?? "default");
     // What is wrong in the browser's HTTP cache stays there unless it is asked for anew.
     const body = mirrored ?? (await download((attempt) => {
       return this.gateway.chunk(welcome.job, welcome.run, grant, mode ?? (attempt > 1 ? "reload" : "default"));

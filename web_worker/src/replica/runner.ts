@@ -6,7 +6,7 @@ import { reasonOf } from "../errors";
 import { Executor } from "../executor/executor";
 import { ModuleModel } from "../executor/module";
 import { encode, type Grant, type Welcome } from "../protocol";
-import type { Action, Progress, State } from "./actions";
+import type { Action, ItemOutcome, Progress, State } from "./actions";
 import { Backoff } from "./backoff";
 import { ChunkCache } from "./chunk-cache";
 import { Chunks } from "./chunks";
@@ -14,6 +14,7 @@ import { Connection } from "./connection";
 import { chooseDevice, type Backend } from "./device";
 import { insist } from "./downloads";
 import { NoJobError, type Gateway } from "./gateway";
+import type { RawData } from "./items";
 import { importModule } from "./module-import";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
@@ -63,7 +64,7 @@ export class Runner {
     readonly welcomed: () => void,
     readonly leave: (() => void) | null = null,
   ) {
-    this.#session = new Session(device, this.#random);
+    this.#session = new Session(device, this.#random, leave === null);
     this.#chunks = new Chunks(gateway, this.#uniform, ChunkCache.open(this.#uniform));
     this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), () => this.#progress());
   }
@@ -85,6 +86,11 @@ export class Runner {
     this.#perform(this.#session.stop());
     this.#end(STOPPED);
     if (connection) await Promise.race([connection.done, pause(FAREWELL_MILLISECONDS)]);
+  }
+
+  /** Sends a raw item, again if need be; `settle` is told what became of it. */
+  sendRaw(data: RawData, settle: (outcome: ItemOutcome) => void): void {
+    this.#perform(this.#session.collect(data, settle, now()));
   }
 
   /** The browser is online again: failures until now tell nothing of the service. */

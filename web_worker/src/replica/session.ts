@@ -6,10 +6,11 @@ import { unpack } from "../frames";
 import {
   decodeFromGateway, FEATURES, VERSION, type Ack, type FromGateway, type FromReplica, type Grant, type Welcome,
 } from "../protocol";
-import type { Action, State } from "./actions";
+import type { Action, ItemOutcome, State } from "./actions";
 import type { Batch, Chunk } from "./batches";
 import { afterClose } from "./closing";
 import { Counters } from "./counters";
+import { Items, type RawData } from "./items";
 import type { Random } from "./random";
 import { Training } from "./training";
 
@@ -29,6 +30,7 @@ const end = (state: State): Action[] => [{ do: "end", state }];
 /** One replica's conversation. Times are milliseconds of one monotonic clock. */
 export class Session {
   readonly counters = new Counters();
+  readonly #items = new Items();
   #welcome: Welcome | null = null;
   #training: Training | null = null;
   #isOpen = false;
@@ -40,7 +42,8 @@ export class Session {
   #gatewaysReason: string | null = null;
   #retrySeconds = 0;
 
-  constructor(readonly backend: Device, readonly random: Random) {}
+  /** Where modules are not run, a job whose model is one gets no items either: another worker will send them. */
+  constructor(readonly backend: Device, readonly random: Random, readonly runsModules = true) {}
 
   get training(): Training | null {
     return this.#training;
@@ -75,6 +78,7 @@ export class Session {
   /** The socket is closed: what now? */
   closed(code: number): Action[] {
     this.#isOpen = false;
+    this.#items.disconnected();
     this.#training?.disconnected();
     const closing = afterClose(code, this.#refusals);
     if (closing.then === "start anew") {
@@ -107,12 +111,19 @@ export class Session {
     return this.#isPrepared && this.#training ? this.#training.next(now) : { batch: null, actions: [] };
   }
 
+  /** A raw item is to be sent; `settle` is told what became of it. */
+  collect(data: RawData, settle: (outcome: ItemOutcome) => void, now: number): Action[] {
+    return this.#items.add(data, settle, now);
+  }
+
   tick(now: number): Action[] {
-    return this.#isOpen ? (this.#training?.tick(now) ?? []) : [];
+    return this.#isOpen ? [...(this.#training?.tick(now) ?? []), ...this.#items.send(now)] : [];
   }
 
   get tickAtMilliseconds(): number | null {
-    return this.#isOpen ? (this.#training?.tickAtMilliseconds ?? null) : null;
+    if (!this.#isOpen) return null;
+    const times = [this.#training?.tickAtMilliseconds ?? null, this.#items.retryAtMilliseconds].filter((at) => at !== null);
+    return times.length === 0 ? null : Math.min(...times);
   }
 
   /** What to say before leaving at once. */
@@ -126,7 +137,7 @@ export class Session {
       case "ack": return this.#answered(message, now);
       case "leased": return this.#training?.granted(message.leases, now) ?? [];
       case "wait": return this.#training?.waited(message.seconds, message.reason, now) ?? [];
-      case "item_answer": return [];
+      case "item_answer": return this.#items.answered(message, now);
       case "finished": return end({ state: "finished", message: FINISHED[message.reason] ?? "The job has ended. Thank you!" });
       case "error":
         this.#gatewaysReason = message.message;
@@ -153,11 +164,13 @@ export class Session {
     if (run !== welcome.run || replica !== welcome.replica || !this.#training) {
       this.#training = new Training(welcome, this.counters, this.random);
     }
-    return [...prepare, ...this.#training.connected(welcome, now)];
+    const items = this.runsModules || welcome.model !== "module" ? this.#items.connected(welcome, now) : [];
+    return [...prepare, ...this.#training.connected(welcome, now), ...items];
   }
 
   #startAnew(): Action[] {
     this.#isOpen = false;
+    this.#items.disconnected();
     this.#welcome = null;
     this.#training = null;
     return [{ do: "reconnect", atLeastSeconds: 0 }];

@@ -10,7 +10,11 @@ import type { Training } from "./training";
 
 const TRAINING: State = { state: "training", message: "Computing gradients." };
 const IDLE = "Waiting for the service to hand out more work.";
-const WARMING_UP = "Warming up: one device trains alone at first. Yours joins in soon.";
+/** By the gateway's reason. */
+const WAITING: Readonly<Record<string, string>> = {
+  warmup: "Warming up: one device trains alone at first. Yours joins in soon.",
+  pool: "Waiting for the first rows that somebody sends.",
+};
 
 /** Trains one session; `perform` carries out its actions. */
 export class Trainer {
@@ -68,7 +72,7 @@ export class Trainer {
   }
 
   get #idle(): string {
-    return this.session.training?.waitReason === "warmup" ? WARMING_UP : IDLE;
+    return WAITING[this.session.training?.waitReason ?? ""] ?? IDLE;
   }
 
   #showIdle(): void {
