@@ -196,6 +196,8 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     program: str
     model: ModelKind = "program"
     """What `program` is the address of: a traced program (JSON), or an ES module (JavaScript)."""
+    predict: str | None = None
+    """The address of the forward program; None in a job that gives no predictions."""
     parameters: tuple[ParameterArray, ...]
     shards: tuple[Shard, ...]
     batch: BatchLayout

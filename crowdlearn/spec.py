@@ -199,6 +199,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of a held-out chunk; the evaluator scores one at a time and weighs by rows."""
     held_out_arrays: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    predicts: bool = False
+    """Whether replicas can say what the model says of rows: a forward program is stored with the run."""
     until: Target | None = None
     patience: float | None = None
     """The job ends when so many epochs are trained without a better headline; None waits for ever."""

@@ -14,10 +14,11 @@ from crowdlearn import sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Table, Told
 from crowdlearn.errors import JobError
-from crowdlearn.job import modules, prediction, rows, scoring
+from crowdlearn.job import modules, rows, scoring
 from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
+from crowdlearn.job.prediction import Prediction, compile_prediction
 from crowdlearn.job.reach import unreachable
 from crowdlearn.job.rows import JobRows
 from crowdlearn.program import Program, encode, origin, traced
@@ -50,12 +51,19 @@ class CompiledJob:
     """The model: a traced program (JSON, docs/program.md), or an ES module (docs/modules.md), as `spec.model` says."""
     metrics: bytes | None
     """The scoring function: crowdlearn.job.scoring."""
+    predict: bytes | None
+    """The forward pass for browsers (docs/program.md); None where there is none that they can run."""
     parameters: Vector
     """float32, flat: the initial values."""
     train: Iterable[bytes]
     """The training chunks, encoded one at a time; can be iterated again."""
     held_out: Iterable[bytes]
     """The held-out chunks, likewise."""
+    tried: Iterable[bytes] = ()
+    """What it is tried on before anybody trains it, likewise: of a stream without training rows, held-out chunks, or
+    rows that are made up."""
+    is_made_up: bool = False
+    """Whether those are made up."""
     warnings: tuple[str, ...] = ()
     """What its author should know although it can be trained."""
     draws_anew: bool = False
@@ -70,6 +78,7 @@ class _Parts(NamedTuple):
     parameters: Parameters
     rows: JobRows
     model: CompiledModel
+    prediction: Prediction
 
 
 def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> CompiledJob:
@@ -81,12 +90,16 @@ def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> Com
         spec=spec,
         program=model.program,
         metrics=model.scored.data if model.scored else None,
+        predict=parts.prediction.program,
         parameters=parts.parameters.flat,
         train=parts.rows.train or (),
         held_out=parts.rows.held_out or (),
+        tried=parts.rows.tried,
+        is_made_up=parts.rows.is_made_up,
         warnings=(
             *_unmeasured(job),
             *model.warnings,
+            *parts.prediction.warnings,
             *unreachable(job, spec.until, parts.parameters, parts.rows.scored),
         ),
         draws_anew=model.draws_anew,
@@ -97,13 +110,12 @@ def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> Com
 def _parts(job: Job, told: Told | None) -> _Parts:
     parameters, found = initialise(job.params, job.seed), rows.read(job, told)
     compiled = modules.compile_module if job.model else _model
-    parts = _Parts(parameters, found, compiled(job, parameters, found))
-    prediction.try_predict(job, parameters, found.tried.table.layout)
-    return parts
+    model = compiled(job, parameters, found)
+    return _Parts(parameters, found, model, compile_prediction(job, parameters, found.tried.table.layout))
 
 
 def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
-    parameters, found, model = parts
+    parameters, found, model, predicted = parts
     train, held_out, stream = found.train, found.held_out, job.data.stream
     shards = sharding.cut(parameters.flat.size, job.downpour.shard_size)
     return JobSpec(
@@ -128,6 +140,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         held_out_chunk_rows=held_out.chunk_rows if held_out else 1,
         held_out_arrays=tuple(held_out.table.arrays) if held_out else (),
         metrics=model.scored.names if model.scored else (),
+        predicts=predicted.program is not None,
         until=_target(job, model),
         patience=job.patience,
         min_improvement=job.min_improvement,

@@ -17,7 +17,7 @@ from crowdlearn.fields import at_least, count, explained, positive
 from crowdlearn.job.compilation import CompiledJob, compile_job
 from crowdlearn.job.hyperparameters import Adagrad, Downpour, Optimizer
 from crowdlearn.job.scoring import Metrics
-from crowdlearn.program.onnx_export import Predict
+from crowdlearn.program.forward import Predict
 from crowdlearn.program.signature import Loss, require_single
 from crowdlearn.spec import JOB_NAME, CurvePoint, parse_target
 from crowdlearn.stream import Stream

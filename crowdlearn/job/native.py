@@ -27,7 +27,6 @@ from crowdlearn.program.execution import Executor
 from crowdlearn.program.jax_import import import_jax
 from crowdlearn.program.origin import blamed_on
 from crowdlearn.program.tracing import as_browsers
-from crowdlearn.stream import made_up
 
 if TYPE_CHECKING:
     from crowdlearn.job.definition import Job
@@ -45,11 +44,9 @@ class NativeStep:
 
 
 def first_batch(compiled: CompiledJob) -> dict[str, NDArray[Any]]:
-    """The first `batch_size` rows of the first training chunk, by name; of a job that has none yet, made-up ones."""
+    """The first `batch_size` rows of what a job is tried on, by name."""
     layout = compiled.spec.batch
-    if not compiled.spec.train_rows:
-        return made_up(layout.arrays, layout.rows)
-    rows = read_chunk(next(iter(compiled.train)), layout.arrays)
+    rows = read_chunk(next(iter(compiled.tried)), layout.arrays)
     return {name: array[: layout.rows] for name, array in rows.items()}
 
 

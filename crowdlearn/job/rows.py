@@ -25,16 +25,13 @@ class JobRows:
     """None of a job that has only a stream."""
     held_out: Chunks | None
     tried: Chunks
-    """The training rows, or else made-up ones."""
+    """The training rows, or else the held-out ones if they are a minibatch at least, or else made-up ones."""
+    is_made_up: bool
+    """Whether `tried` are made up: what a model computes of them says nothing about the job's."""
     scored: Chunks | None
     """The held-out rows, or else made-up ones where a stream is to give some; None where nothing is scored."""
     sizes: frozenset[int]
     """How many rows are scored at a time."""
-
-    @property
-    def is_made_up(self) -> bool:
-        """Whether `tried` are made up: what a model computes of them says nothing about the job's."""
-        return self.train is None
 
 
 def read(job: Job, told: Told | None) -> JobRows:
@@ -49,15 +46,25 @@ def read(job: Job, told: Told | None) -> JobRows:
     if job.data.stream is None:
         assert train is not None  # Data has either
         held_out = _held_out(job, train.table, told)
-        return JobRows(train, held_out, train, held_out, frozenset(held_out.sizes if held_out else ()))
+        sizes = frozenset(held_out.sizes if held_out else ())
+        return JobRows(train, held_out, tried=train, is_made_up=False, scored=held_out, sizes=sizes)
     stand_in = chunks.in_order(Table(dict(made_up(job.data.stream.layout, job.batch_size))), job.batch_size)
     if train is not None:
         _require_same("training", train.table, stand_in.table)
     held_out = _held_out(job, stand_in.table, told)
     if held_out is not None:
         _require_same("held-out", held_out.table, stand_in.table)
-    sizes = STREAM_SIZES | (held_out.sizes if held_out else set())
-    return JobRows(train, held_out, train or stand_in, held_out or stand_in, frozenset(sizes))
+    tried = train
+    if tried is None and held_out is not None and held_out.table.rows >= job.batch_size:
+        tried = chunks.in_order(held_out.table, job.batch_size)
+    return JobRows(
+        train,
+        held_out,
+        tried=tried or stand_in,
+        is_made_up=tried is None,
+        scored=held_out or stand_in,
+        sizes=STREAM_SIZES | (held_out.sizes if held_out else frozenset()),
+    )
 
 
 def _train(job: Job, told: Told | None) -> Chunks:

@@ -107,7 +107,7 @@ class _Trial:
 
 def _batches(compiled: CompiledJob) -> Iterator[Batch]:
     rows = compiled.spec.batch.rows
-    for chunk in compiled.train:
+    for chunk in compiled.tried:
         arrays = read_chunk(chunk, compiled.spec.batch.arrays)
         for start in range(0, len(next(iter(arrays.values()))) - rows + 1, rows):
             yield {name: array[start : start + rows] for name, array in arrays.items()}

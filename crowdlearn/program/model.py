@@ -85,7 +85,7 @@ class _Constant(msgspec.Struct, frozen=True):
     data: float | int | str | list[float | int | str]
 
 
-class _Document(msgspec.Struct, frozen=True, kw_only=True):
+class _Body(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     values: tuple[ValueType, ...]
     parameters: tuple[int, ...]
@@ -93,25 +93,44 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
     key: int | None = None
     constants: list[_Constant]
     equations: tuple[Equation, ...]
+
+
+class _Document(_Body, frozen=True, kw_only=True):
     loss: int
     gradients: tuple[int, ...]
 
 
+class _Output(msgspec.Struct, frozen=True):
+    name: str
+    value: int
+
+
+class _Forward(_Body, frozen=True, kw_only=True):
+    outputs: list[_Output]
+
+
 def encode(program: Program) -> bytes:
     """The program as JSON. Equal programs give equal bytes."""
-    return msgspec.json.encode(
-        _Document(
-            format=FORMAT,
-            values=program.values,
-            parameters=program.parameters,
-            batch=program.batch,
-            key=program.key,
-            constants=[_Constant(value, _write(array)) for value, array in sorted(program.constants.items())],
-            equations=program.equations,
-            loss=program.loss,
-            gradients=program.gradients,
-        )
-    )
+    document = _Document(**_body(program), loss=program.loss, gradients=program.gradients)
+    return msgspec.json.encode(document)
+
+
+def encode_forward(program: Program, outputs: Mapping[str, int]) -> bytes:
+    """A forward program as JSON: `outputs` by name, instead of the loss and gradients of `program`."""
+    named = [_Output(name, value) for name, value in outputs.items()]
+    return msgspec.json.encode(_Forward(**_body(program), outputs=named))
+
+
+def _body(program: Program) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "values": program.values,
+        "parameters": program.parameters,
+        "batch": program.batch,
+        "key": program.key,
+        "constants": [_Constant(value, _write(array)) for value, array in sorted(program.constants.items())],
+        "equations": program.equations,
+    }
 
 
 def decode(data: bytes) -> Program:

@@ -9,22 +9,12 @@ from typing import Any
 import numpy as np
 
 from crowdlearn.codecs import Vector
-from crowdlearn.errors import JobError, UnsupportedModelError
-from crowdlearn.program import origin
-from crowdlearn.program.builder import Builder
-from crowdlearn.program.jax_import import import_jax
-from crowdlearn.program.lower import Lowering
-from crowdlearn.program.model import Program, ValueType
+from crowdlearn.errors import JobError
+from crowdlearn.program.forward import Forward, Predict, trace
+from crowdlearn.program.model import Program
 from crowdlearn.program.onnx_graph import HELD_AS, IR_VERSION, OPSET, FixedRows, Graph, Pair
 from crowdlearn.program.onnx_operators import Operator, operator_of, same_structure
-from crowdlearn.program.passes import optimise
-from crowdlearn.program.results import described, returned, type_of
-from crowdlearn.program.signature import require_pair
-from crowdlearn.program.trace import names_and_shapes
-from crowdlearn.program.tracing import as_browsers
 from crowdlearn.protocol import BatchArray
-
-Predict = Callable[[Any, Mapping[str, Any]], Any]
 
 ROWS = (8, 11)
 """The rows of the two traces: neither is a size that means something else, such as 1."""
@@ -44,15 +34,6 @@ class OnnxModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     rows: int | None
-
-
-@dataclass(frozen=True)
-class Traced:
-    """The forward pass for some number of rows."""
-
-    program: Program
-    outputs: tuple[int, ...]
-    names: tuple[str, ...]
 
 
 def export(
@@ -77,7 +58,7 @@ def export(
         SetupError: JAX or onnx is not installed.
     """
 
-    def traced(count: int) -> Traced:
+    def traced(count: int) -> Forward:
         return trace(predict, tree, parameters, layout, count)
 
     try:
@@ -91,68 +72,14 @@ def export(
         return _written(fixed, fixed, (rows, rows), parameters, layout, about)
 
 
-def require_exportable(
-    predict: Predict,
-    tree: Callable[[list[Any]], Any],
-    parameters: Mapping[str, Vector],
-    layout: tuple[BatchArray, ...],
-    rows: int,
-) -> None:
+def require_exportable(forward: Forward) -> Forward:
     """Raises what `export` would, before anything is trained. Needs no onnx."""
-    for equation in trace(predict, tree, parameters, layout, rows).program.equations:
+    for equation in forward.program.equations:
         _operator(equation.primitive)
+    return forward
 
 
-def trace(
-    predict: Predict,
-    tree: Callable[[list[Any]], Any],
-    parameters: Mapping[str, Vector],
-    layout: tuple[BatchArray, ...],
-    rows: int,
-) -> Traced:
-    """The program of `predict` for so many rows: its first output in the place of the loss."""
-    jax = import_jax()
-    shape = jax.ShapeDtypeStruct
-    batch = {array.name: shape((rows, *array.shape), array.dtype) for array in sorted(layout, key=lambda a: a.name)}
-    leaves = [shape(array.shape, "float32") for array in parameters.values()]
-    require_pair("predict", predict)
-
-    def compute(leaves: list[Any], batch: Mapping[str, Any]) -> Any:
-        return predict(tree(leaves), batch)
-
-    with as_browsers(jax):
-        with origin.blamed_on("predict", names_and_shapes(jax, tree(leaves), batch), predict):
-            result = returned(jax, compute, leaves, batch)
-        names = _output_names(jax, predict, result)
-        with origin.blamed_on("predict", function=predict):
-            closed = jax.make_jaxpr(compute)(leaves, batch)
-        return _lowered(closed, len(leaves), names)
-
-
-def _output_names(jax: Any, predict: Predict, result: Any) -> tuple[str, ...]:
-    by_name = dict(result) if isinstance(result, Mapping) else {"prediction": result}
-    odd = [value for value in by_name.values() if type_of(jax, value) is None]
-    if odd or not by_name:
-        got = described(jax, result if not isinstance(result, Mapping) or not odd else odd[0])
-        line = origin.line_of_function(predict)
-        raise JobError(f"predict returns an array, or arrays by name, got {got} from {line}")
-    return tuple(sorted(by_name))
-
-
-def _lowered(closed: Any, count: int, names: tuple[str, ...]) -> Traced:
-    builder = Builder()
-    inputs = [builder.input(ValueType(tuple(var.aval.shape), str(var.aval.dtype))) for var in closed.jaxpr.invars]
-    wanted = [True] * len(closed.jaxpr.outvars)
-    try:
-        lowered = Lowering(builder).jaxpr(closed.jaxpr, closed.consts, inputs, wanted, None)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(str(error).replace("the loss uses", "predict uses", 1)) from None
-    outputs = [value for value in lowered if value is not None]
-    program = optimise(builder.finish(inputs[:count], inputs[count:], outputs[0], outputs[1:]))
-    return Traced(program, (program.loss, *program.gradients), names)
-
-
-def _require_linear(few: Traced, more: Traced, most: Traced) -> None:
+def _require_linear(few: Forward, more: Forward, most: Forward) -> None:
     """Raises FixedRows unless sizes of the third trace lie on the line through those of the two others."""
     (a, b), c = ROWS, THIRD
     if few.program.constants.keys() != more.program.constants.keys():
@@ -167,8 +94,8 @@ def _require_linear(few: Traced, more: Traced, most: Traced) -> None:
 
 
 def _written(
-    one: Traced,
-    other: Traced,
+    one: Forward,
+    other: Forward,
     rows: tuple[int, int],
     parameters: Mapping[str, Vector],
     layout: tuple[BatchArray, ...],

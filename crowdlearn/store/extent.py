@@ -54,8 +54,8 @@ class Extent:
         return [keys.spec(self.run), keys.state(self.run), keys.program(self.run), *names, *self.chunks(), *first]
 
     def optional(self) -> list[str]:
-        """What is uploaded of some runs: a scoring function, and where a checkpoint goes on from."""
-        return [keys.metrics(self.run), keys.work(self.run), keys.leases(self.run)]
+        """What is uploaded of some runs: a scoring function, a forward program, and where a checkpoint goes on from."""
+        return [keys.metrics(self.run), keys.predict(self.run), keys.work(self.run), keys.leases(self.run)]
 
     def leading(self) -> list[str]:
         """The keys whose time to live scripts give to what they write late."""
@@ -69,7 +69,16 @@ class Extent:
 
     def following(self, blobs: Sequence[str]) -> list[str]:
         """All other keys of a run that was trained; `blobs` are the names of the shards' newest values."""
-        of_run = (keys.spec, keys.program, keys.contents, keys.metrics, keys.curve, keys.work, keys.leases)
+        of_run = (
+            keys.spec,
+            keys.program,
+            keys.predict,
+            keys.contents,
+            keys.metrics,
+            keys.curve,
+            keys.work,
+            keys.leases,
+        )
         of_training = (keys.grants, keys.booked, keys.replicas, keys.training, keys.refusals, keys.scorings, keys.best)
         names = [key(self.run) for key in (*of_run, *of_training)] + self.chunks()
         names += self.values(blobs)

@@ -54,6 +54,7 @@ class Jobs:
         held_out: Chunks,
         progress: Progress | None = None,
         past: Snapshot | None = None,
+        predict: bytes | None = None,
     ) -> None:
         """Stores a job's data and the first version of its shards, then lets everybody see it.
 
@@ -66,6 +67,7 @@ class Jobs:
             held_out: the bytes of each held-out chunk.
             progress: called with (chunks stored, chunks in all, bytes stored).
             past: what the run goes on from, fitted to `spec`: optimizer slots, versions and trained leases.
+            predict: the forward program; None where the job gives no predictions.
         Raises:
             JobError: a job of that name is running, or the parts do not fit the spec.
             SetupError: this Redis evicts keys.
@@ -74,7 +76,7 @@ class Jobs:
         await self._connection.require_keeping()
         await self._leaving.sweep(spec.name)
         before = await self._startable(spec.name)
-        with_all = (spec, program, metrics, parameters, train, held_out, progress, past)
+        with_all = (spec, program, metrics, parameters, train, held_out, progress, past, predict)
         if not await self._in_whole_or_not(before, *with_all):
             await self._leaving.refuse(spec)
             raise JobError(f"job {spec.name} was submitted by somebody else at the same time")
@@ -188,6 +190,13 @@ class Jobs:
         data: bytes | None = await self._connection.call("GET", keys.program(run))
         if data is None:
             raise UnknownJobError(f"there is no run {run}")
+        return data
+
+    async def predict(self, run: str) -> bytes:
+        """A run's forward program; raises UnknownJobError where there is none."""
+        data: bytes | None = await self._connection.call("GET", keys.predict(run))
+        if data is None:
+            raise UnknownJobError(f"run {run} gives no predictions")
         return data
 
     async def metrics(self, run: str) -> bytes | None:

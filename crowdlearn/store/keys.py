@@ -29,6 +29,10 @@ def program(run: str) -> str:
     return f"crowdlearn:{{{run}}}:program"
 
 
+def predict(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:predict"
+
+
 def contents(run: str) -> str:
     return f"crowdlearn:{{{run}}}:contents"
 

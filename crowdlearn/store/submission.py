@@ -41,14 +41,14 @@ async def upload(
     held_out: Chunks,
     progress: Progress | None,
     past: Snapshot | None = None,
+    predict: bytes | None = None,
 ) -> None:
     """Stores everything of a run that nobody knows of yet, to go after UPLOAD_TTL_SECONDS unless it is persisted.
 
     Raises:
         JobError: parts do not fit the spec.
     """
-    if parameters.size != spec.size:
-        raise JobError(f"job {spec.name} has {spec.size:,} parameters, got {parameters.size:,} initial values")
+    _require_fit(spec, parameters, predict)
     stored, sent, total = 0, 0, spec.train_chunks + spec.held_out_chunks
     contents = bytearray()
     async for count, size in _upload_chunks(connection, spec, _noted(train, contents), held_out):
@@ -66,18 +66,28 @@ async def upload(
         await connection.batch(first_item_commands(spec.run, partition, UPLOAD_TTL_SECONDS))
     if names := bytes(contents):
         await connection.call("SET", keys.contents(spec.run), names, "EX", UPLOAD_TTL_SECONDS)
-    await connection.batch([*_descriptions(spec, program, metrics), *_work_commands(spec.run, past)])
+    await connection.batch([*_descriptions(spec, program, metrics, predict), *_work_commands(spec.run, past)])
 
 
-def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None) -> list[Command]:
+def _require_fit(spec: JobSpec, parameters: Vector, predict: bytes | None) -> None:
+    if parameters.size != spec.size:
+        raise JobError(f"job {spec.name} has {spec.size:,} parameters, got {parameters.size:,} initial values")
+    if spec.predicts != (predict is not None):
+        raise JobError(
+            f"job {spec.name} {'expects' if spec.predicts else 'has no'} predictions: give its forward program"
+        )
+
+
+def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None, predict: bytes | None) -> list[Command]:
     commands: list[Command] = [
         ("SET", keys.spec(spec.run), encode_spec(spec), "EX", UPLOAD_TTL_SECONDS),
         ("SET", keys.program(spec.run), program, "EX", UPLOAD_TTL_SECONDS),
         ("HSET", keys.state(spec.run), "state", "running"),
         ("EXPIRE", keys.state(spec.run), UPLOAD_TTL_SECONDS),
     ]
-    if metrics is not None:
-        commands.append(("SET", keys.metrics(spec.run), metrics, "EX", UPLOAD_TTL_SECONDS))
+    for key, data in ((keys.metrics, metrics), (keys.predict, predict)):
+        if data is not None:
+            commands.append(("SET", key(spec.run), data, "EX", UPLOAD_TTL_SECONDS))
     return commands
 
 

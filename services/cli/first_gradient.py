@@ -66,7 +66,7 @@ class Reference:
     @property
     def is_made_up(self) -> bool:
         """Whether the minibatch is made up: the job has no rows yet, and whatever is said of these says little."""
-        return not self.compiled.spec.train_rows
+        return self.compiled.is_made_up
 
     def not_finite(self) -> str | None:
         """A sentence where this gradient is not finite: no browser is to be compared with it."""

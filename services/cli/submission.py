@@ -161,6 +161,7 @@ async def upload(store: Store, compiled: CompiledJob, console: Console, past: Sn
             spec,
             program=compiled.program,
             metrics=compiled.metrics,
+            predict=compiled.predict,
             parameters=compiled.parameters,
             train=compiled.train,
             held_out=compiled.held_out,

@@ -74,6 +74,7 @@ def build(gateway: Gateway, health: Health, bundle: Bundle, proxies: Proxies) ->
         Route("/jobs", pages.jobs),
         Route("/jobs/{job}", pages.job),
         Route("/jobs/{job}/{run}/program", pages.program),
+        Route("/jobs/{job}/{run}/predict", pages.predict),
         Route("/jobs/{job}/{run}/contents", pages.contents),
         Route("/jobs/{job}/{run}/chunks/{chunk}", pages.chunk),
         WebSocketRoute("/jobs/{job}/socket", entrance.replica),

@@ -36,7 +36,8 @@ CHUNK_INDEX = r"[0-9]{1,9}"
 """More digits are no chunk of anybody's, and Python refuses to read thousands of them."""
 
 MAX_PROGRAM_BYTES = 64 << 20
-"""Programs kept in memory, before compression: those of all jobs that are listed. A program is some hundred KB."""
+"""Programs kept in memory, before compression: those of all jobs that are listed. A program is some hundred KB. Forward
+programs may take as much again."""
 
 MAX_CONTENTS_BYTES = 64 << 20
 """Contents of runs kept in memory: 32 bytes a chunk, and 16 more for those by whose names somebody asks."""
@@ -58,6 +59,7 @@ class Pages:
         self._lists: Recent[None, Body] = Recent(STATUS_SECONDS)
         self._faults = Faults()
         self._programs: Kept[Asset] = Kept(MAX_PROGRAM_BYTES, lambda asset: len(asset.body), self._read_program)
+        self._predicts: Kept[Asset] = Kept(MAX_PROGRAM_BYTES, lambda asset: len(asset.body), self._read_predict)
         self._contents: Kept[Contents | None] = Kept(MAX_CONTENTS_BYTES, _size, self._read_contents)
 
     async def page(self, request: Request) -> Response:
@@ -94,6 +96,12 @@ class Pages:
         run = request.path_params["run"]
         _require(RUN_ID, run, f"there is no run {run!r}")
         return served(request, await self._programs.get(run), IMMUTABLE)
+
+    async def predict(self, request: Request) -> Response:
+        """`GET /jobs/JOB/RUN/predict`"""
+        run = request.path_params["run"]
+        _require(RUN_ID, run, f"there is no run {run!r}")
+        return served(request, await self._predicts.get(run), IMMUTABLE)
 
     async def contents(self, request: Request) -> Response:
         """`GET /jobs/JOB/RUN/contents`"""
@@ -140,6 +148,11 @@ class Pages:
         is_module = spec is not None and spec.model == "module"
         # Compressing a megabyte takes as long as a hundred acks.
         return await asyncio.to_thread(asset, body, MEDIA_TYPES[".js" if is_module else ".json"])
+
+    async def _read_predict(self, run: str) -> Asset:
+        async with self._door.enter():
+            body = await self._store.jobs.predict(run)
+        return await asyncio.to_thread(asset, body, MEDIA_TYPES[".json"])
 
     async def _status(self, name: str) -> StatusBody:
         async with self._door.enter():

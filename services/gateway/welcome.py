@@ -18,6 +18,7 @@ def welcome(run: Run, signed: str, applied: list[int], settings: GatewaySettings
         state="running" if run.running else "finished",
         program=f"/jobs/{spec.name}/{spec.run}/program",
         model=spec.model,
+        predict=f"/jobs/{spec.name}/{spec.run}/predict" if spec.predicts else None,
         parameters=spec.parameters,
         shards=spec.shards,
         batch=spec.batch,

@@ -279,6 +279,16 @@ async def test_a_welcome_says_where_the_chunks_are(store: Store, service: Servic
         assert replica.welcome.contents == contents.own_name
 
 
+async def test_a_welcome_says_where_the_forward_program_is_if_there_is_one(store: Store, service: Service) -> None:
+    spec = make_spec(predicts=True)
+    await store.jobs.submit(spec, b"{}", None, np.zeros(spec.size, np.float32), [], [], predict=b"{}")
+    async with ScriptedReplica("small", service.url) as replica:
+        assert replica.welcome.predict == f"/jobs/small/{spec.run}/predict"
+    await submit(store, make_spec("other", run="00000000000a"))
+    async with ScriptedReplica("other", service.url) as replica:
+        assert replica.welcome.predict is None
+
+
 async def test_chunks_are_leased_trained_and_given_back(store: Store, data_job: JobSpec, service: Service) -> None:
     async with ScriptedReplica("small", service.url) as replica:
         await replica.say(Lease(count=3))

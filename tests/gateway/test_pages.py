@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from crowdlearn import metrics
@@ -81,6 +82,15 @@ async def test_a_program_and_its_chunks_never_change(data_job: JobSpec, http: ht
     assert chunk.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
+async def test_a_forward_program_never_changes(store: Store, http: httpx.AsyncClient) -> None:
+    spec = make_spec(predicts=True)
+    await store.jobs.submit(spec, b"{}", None, np.zeros(spec.size, np.float32), [], [], predict=b'{"outputs": []}')
+    found = await http.get(f"/jobs/small/{RUN}/predict")
+    assert found.json() == {"outputs": []}
+    assert found.headers["content-type"] == "application/json"
+    assert found.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
 async def test_a_chunk_is_served_under_its_name(data_job: JobSpec, http: httpx.AsyncClient) -> None:
     name = name_of(bytes([3] * 6))
     chunk = await http.get(f"/jobs/small/{RUN}/chunks/{name}")
@@ -141,6 +151,8 @@ async def test_a_module_is_served_as_a_script(store: Store, http: httpx.AsyncCli
         "/jobs/small/spec/contents",
         "/jobs/small/000000000000/program",
         "/jobs/small/spec/program",
+        f"/jobs/small/{RUN}/predict",
+        "/jobs/small/spec/predict",
         "/jobs/other",
         "/jobs/OTHER",
     ],

@@ -122,6 +122,18 @@ def test_held_out_rows_of_both_kinds_are_scored() -> None:
     assert compiled.spec.held_out_rows == 5
 
 
+def test_a_stream_is_tried_on_held_out_rows_where_they_are_a_minibatch() -> None:
+    held_out = {"x": X + 5, "y": Y}
+    compiled = replace(JOB, data=Data(held_out=held_out, stream=Stream(schema=SCHEMA))).compile()
+    np.testing.assert_array_equal(first_batch(compiled)["x"], X[:4] + 5)
+    assert not compiled.is_made_up
+    assert compiled.spec.initial_loss == pytest.approx(float(loss({"w": np.ones(3)}, {"x": X[:4] + 5, "y": Y[:4]})))
+    few = {name: array[:3] for name, array in held_out.items()}
+    compiled = replace(JOB, data=Data(held_out=few, stream=Stream(schema=SCHEMA))).compile()
+    assert compiled.is_made_up
+    assert len(first_batch(compiled)["x"]) == 4
+
+
 def test_no_row_no_first_loss_and_no_first_norm() -> None:
     job = replace(JOB, optimizer=SGD(learning_rate=0.1, clip_norm=None))
     spec = job.compile().spec

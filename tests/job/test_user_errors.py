@@ -211,7 +211,6 @@ def test_a_mistake_in_a_function_of_parameters_is_told(init, message):
         ),
         (lambda p, b, key: scores(p, b), "predict expects a function of (params, batch)"),
         (lambda p, b: b["z"] @ p["w"], "predict raised KeyError at tests/job/test_user_errors.py:"),
-        (lambda p, b: jnp.linalg.svd(b["x"] * p["w"])[1], "predict uses `svd` at tests/job/test_user_errors.py:"),
         (lambda p, b: jax.lax.erf_inv(scores(p, b)), "predict uses `erf_inv`, which is not written as ONNX"),
     ],
 )
@@ -221,6 +220,13 @@ def test_a_mistake_in_predict_is_told_with_its_line_before_anything_is_trained(p
         with pytest.raises(JobError) as caught:
             tried()
         assert message in str(caught.value)
+
+
+def test_what_no_program_can_hold_of_predict_is_told_by_export():
+    predict = lambda p, b: jnp.linalg.svd(b["x"] * p["w"])[1]  # noqa: E731
+    job = Job(name="a", params={"w": Normal(4)}, loss=plain, predict=predict, data=DATA, batch_size=8)
+    with pytest.raises(JobError, match=r"predict uses `svd` at tests/job/test_user_errors\.py:"):
+        to_onnx(job, {"w": np.ones(4, np.float32)}, "a test", {})
 
 
 def reshapes(p, b):

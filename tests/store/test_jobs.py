@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,6 +21,22 @@ async def test_a_submitted_job_is_found_by_name_and_by_run(store: Store, spec: J
     assert await store.jobs.program(spec.run) == b"{}"
     assert await store.jobs.metrics(spec.run) == b"metrics"
     assert await store.jobs.state(spec.run) == State("running")
+
+
+async def test_a_forward_program_is_stored_with_its_run_and_leaves_with_it(store: Store) -> None:
+    spec = msgspec.structs.replace(small_spec(), predicts=True)
+    chunks = [f"train {index}".encode() for index in range(spec.train_chunks)]
+    values = np.zeros(spec.size, np.float32)
+    with pytest.raises(JobError, match="job small expects predictions: give its forward program"):
+        await store.jobs.submit(spec, b"{}", None, values, chunks, [b"held out"])
+    await store.jobs.submit(spec, b"{}", None, values, chunks, [b"held out"], predict=b"forward")
+    assert await store.jobs.predict(spec.run) == b"forward"
+    assert set(await ages_of(store, spec.run)) == {-1}
+    await store.jobs.finish(spec.run, "stopped")
+    other = await submit(store, small_spec(run="00000000000a"))
+    assert -1 not in await ages_of(store, spec.run)
+    with pytest.raises(UnknownJobError, match="run 00000000000a gives no predictions"):
+        await store.jobs.predict(other.run)
 
 
 async def test_submitted_parameters_are_version_0(store: Store, spec: JobSpec) -> None:

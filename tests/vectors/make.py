@@ -86,6 +86,8 @@ def messages() -> list[dict[str, Any]]:
         ("a welcome to a job that takes items", "gateway", msgspec.structs.replace(
             welcome, stream=p.StreamLimits(16, 65536), features=["dropped", "wide", "items"])),
         ("a welcome to a module", "gateway", msgspec.structs.replace(welcome, model="module")),
+        ("a welcome to a job that gives predictions", "gateway", msgspec.structs.replace(
+            welcome, predict="/jobs/mnist/3f0c5a9d2b11/predict")),
         ("a welcome that says where the chunks are", "gateway", msgspec.structs.replace(
             welcome, contents=NAME, chunk_url="https://cdn.example/mnist/")),
         ("a welcome to a job that clips every element", "gateway", msgspec.structs.replace(

@@ -86,6 +86,8 @@ const fromGateway = {
     state,
     program: text(),
     model: optional(oneOf("program", "module"), "program"),
+    /** The address of the forward program; null in a job that gives no predictions. */
+    predict: optional(nullable(text()), null),
     parameters: list(parameterArray),
     shards: list(shard),
     batch: batchLayout,

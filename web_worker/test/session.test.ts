@@ -12,7 +12,7 @@ import { Random } from "../src/replica/random";
 import { Session } from "../src/replica/session";
 
 const WELCOME: Welcome = {
-  type: "welcome", job: "digits", run: "3f0c5a9d2b11", replica: "67414f80a1b2c3d4", state: "running", program: "/p", model: "program",
+  type: "welcome", job: "digits", run: "3f0c5a9d2b11", replica: "67414f80a1b2c3d4", state: "running", program: "/p", model: "program", predict: null,
   parameters: [{ name: "w", shape: [3], offset: 0 }], shards: [{ offset: 0, size: 2 }, { offset: 2, size: 1 }],
   batch: { rows: 2, arrays: [{ name: "x", dtype: "float32", shape: [] }] },
   training: { n_push: 1, n_fetch: 1, local_learning_rate: 0.5, max_accumulate: 3, max_ahead: 2, push_codec: "f32", fetch_codec: "f32", seed: 0, clip_value: null, clip_norm: null },
