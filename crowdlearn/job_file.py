@@ -35,7 +35,8 @@ def load(path: str | Path) -> Job:
         raise JobError(f"{file} expects a variable `{NAME} = Job(...)`, got {_instead(module, job)}")
     # Paths in a job file mean what lies beside it, wherever the command runs.
     data = job.data.beside(file.parent)
-    return replace(job, data=data, model=None if job.model is None else file.parent / job.model)
+    model, page = (None if path is None else file.parent / path for path in (job.model, job.page))
+    return replace(job, data=data, model=model, page=page)
 
 
 def _instead(module: ModuleType, job: object) -> str:

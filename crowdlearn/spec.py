@@ -183,6 +183,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     batch: BatchLayout
     stream: StreamSpec | None = None
     """Of a job that trains on items that replicas send, after its epochs of farmed rows, if it has any."""
+    page: bool = False
+    """Whether the run has a page of its own, which gateways serve in the place of theirs."""
     training: ReplicaTraining
     optimizer: OptimizerSpec
     staleness: StalenessSpec
@@ -380,6 +382,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     met: int = 0
     """Scorings that met `until`. Two in a row end the job."""
     patience: float | None = None
+    page: bool = False
+    """Whether the run has a page of its own."""
     diverging: Divergence | None = None
     """Also of a job that has ended."""
     stalled: Stall | None = None

@@ -14,7 +14,7 @@ from crowdlearn import sharding
 from crowdlearn.codecs import Vector
 from crowdlearn.dataset import Table, Told
 from crowdlearn.errors import JobError
-from crowdlearn.job import modules, rows, scoring
+from crowdlearn.job import modules, page, rows, scoring
 from crowdlearn.job.idle import idle_notes
 from crowdlearn.job.modules import CompiledModel
 from crowdlearn.job.parameters import Parameters, initialise
@@ -64,6 +64,8 @@ class CompiledJob:
     rows that are made up."""
     is_made_up: bool = False
     """Whether those are made up."""
+    page: bytes | None = None
+    """The job's own page, HTML."""
     warnings: tuple[str, ...] = ()
     """What its author should know although it can be trained."""
     draws_anew: bool = False
@@ -83,6 +85,7 @@ class _Parts(NamedTuple):
 
 def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> CompiledJob:
     """See `Job.compile`, which fills in `run` and `now`."""
+    own_page = None if job.page is None else page.read(job.page)
     parts = _parts(job, told)
     spec, model = _spec(job, run, now, parts), parts.model
     _require_headline(spec, model)
@@ -96,6 +99,7 @@ def compile_job(job: Job, run: str, now: float, told: Told | None = None) -> Com
         held_out=parts.rows.held_out or (),
         tried=parts.rows.tried,
         is_made_up=parts.rows.is_made_up,
+        page=own_page,
         warnings=(
             *_unmeasured(job),
             *model.warnings,
@@ -128,6 +132,7 @@ def _spec(job: Job, run: str, now: float, parts: _Parts) -> JobSpec:
         shards=shards,
         batch=BatchLayout(job.batch_size, found.tried.table.layout),
         stream=None if stream is None else stream.spec(job.batch_size),
+        page=job.page is not None,
         training=job.downpour.training(job.optimizer, job.seed),
         optimizer=job.optimizer.spec(),
         staleness=job.downpour.staleness(),

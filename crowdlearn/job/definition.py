@@ -50,6 +50,9 @@ class Job:
     preprocess: Callable[[Any], Any] | None = None
     """`preprocess(raw)`: what to train on of one raw item, which is any JSON value or bytes: None, one row (arrays by
     name, as the stream's `schema` says), or a list of rows. It runs where `crowdlearn preprocessor` or `up` does."""
+    page: str | Path | None = None
+    """A page of the job's own: an HTML file, relative to the job file, which gateways serve to whoever opens the job,
+    in the place of theirs (docs/data.md, A page of the job's own)."""
     metrics: Metrics | None = None
     """`metrics(params, batch)`: scalars by name, of a held-out chunk; chunks are averaged, weighed by their rows. The
     loss is measured without being asked for; only where it takes a key may `metrics` return a `loss` instead."""
@@ -94,6 +97,8 @@ class Job:
             raise JobError(f"on_progress expects a function of one point of a curve, got {self.on_progress!r:.80}")
         if not isinstance(self.model, str | Path | None):
             raise JobError(f"model expects the path of a JavaScript file, got {self.model!r:.80}")
+        if not isinstance(self.page, str | Path | None):
+            raise JobError(f"page expects the path of an HTML file, got {self.page!r:.80}")
         if isinstance(self.data, Stream):
             object.__setattr__(self, "data", Data(stream=self.data))
         for name, kind in (("data", Data), ("optimizer", Optimizer), ("downpour", Downpour)):

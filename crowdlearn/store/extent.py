@@ -54,8 +54,9 @@ class Extent:
         return [keys.spec(self.run), keys.state(self.run), keys.program(self.run), *names, *self.chunks(), *first]
 
     def optional(self) -> list[str]:
-        """What is uploaded of some runs: a scoring function, a forward program, and where a checkpoint goes on from."""
-        return [keys.metrics(self.run), keys.predict(self.run), keys.work(self.run), keys.leases(self.run)]
+        """What is uploaded of some runs: a scoring function, a forward program, a page, a checkpoint's work."""
+        kinds = (keys.metrics, keys.predict, keys.page, keys.work, keys.leases)
+        return [key(self.run) for key in kinds]
 
     def leading(self) -> list[str]:
         """The keys whose time to live scripts give to what they write late."""
@@ -73,6 +74,7 @@ class Extent:
             keys.spec,
             keys.program,
             keys.predict,
+            keys.page,
             keys.contents,
             keys.metrics,
             keys.curve,

@@ -55,6 +55,7 @@ class Jobs:
         progress: Progress | None = None,
         past: Snapshot | None = None,
         predict: bytes | None = None,
+        page: bytes | None = None,
     ) -> None:
         """Stores a job's data and the first version of its shards, then lets everybody see it.
 
@@ -68,6 +69,7 @@ class Jobs:
             progress: called with (chunks stored, chunks in all, bytes stored).
             past: what the run goes on from, fitted to `spec`: optimizer slots, versions and trained leases.
             predict: the forward program; None where the job gives no predictions.
+            page: the page of its own, HTML, which `spec.page` tells of; or None.
         Raises:
             JobError: a job of that name is running, or the parts do not fit the spec.
             SetupError: this Redis evicts keys.
@@ -76,7 +78,7 @@ class Jobs:
         await self._connection.require_keeping()
         await self._leaving.sweep(spec.name)
         before = await self._startable(spec.name)
-        with_all = (spec, program, metrics, parameters, train, held_out, progress, past, predict)
+        with_all = (spec, program, metrics, parameters, train, held_out, progress, past, predict, page)
         if not await self._in_whole_or_not(before, *with_all):
             await self._leaving.refuse(spec)
             raise JobError(f"job {spec.name} was submitted by somebody else at the same time")
@@ -197,6 +199,11 @@ class Jobs:
         data: bytes | None = await self._connection.call("GET", keys.predict(run))
         if data is None:
             raise UnknownJobError(f"run {run} gives no predictions")
+        return data
+
+    async def page(self, run: str) -> bytes | None:
+        """The page of a run's own, HTML; None if it has none."""
+        data: bytes | None = await self._connection.call("GET", keys.page(run))
         return data
 
     async def metrics(self, run: str) -> bytes | None:

@@ -33,6 +33,10 @@ def predict(run: str) -> str:
     return f"crowdlearn:{{{run}}}:predict"
 
 
+def page(run: str) -> str:
+    return f"crowdlearn:{{{run}}}:page"
+
+
 def contents(run: str) -> str:
     return f"crowdlearn:{{{run}}}:contents"
 

@@ -75,6 +75,7 @@ async def status(store: Store, name: str, after: int = 0, with_curve: bool = Tru
         best=found.scores.best,
         met=found.scores.met,
         patience=spec.patience,
+        page=spec.page,
         diverging=_divergence(spec, found),
         stalled=await store.stalls.read(run, found.version, now) if found.is_running else None,
         curve=await store.curve.points(run, after) if with_curve else [],

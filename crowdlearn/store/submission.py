@@ -42,6 +42,7 @@ async def upload(
     progress: Progress | None,
     past: Snapshot | None = None,
     predict: bytes | None = None,
+    page: bytes | None = None,
 ) -> None:
     """Stores everything of a run that nobody knows of yet, to go after UPLOAD_TTL_SECONDS unless it is persisted.
 
@@ -66,7 +67,7 @@ async def upload(
         await connection.batch(first_item_commands(spec.run, partition, UPLOAD_TTL_SECONDS))
     if names := bytes(contents):
         await connection.call("SET", keys.contents(spec.run), names, "EX", UPLOAD_TTL_SECONDS)
-    await connection.batch([*_descriptions(spec, program, metrics, predict), *_work_commands(spec.run, past)])
+    await connection.batch([*_descriptions(spec, program, metrics, predict, page), *_work_commands(spec.run, past)])
 
 
 def _require_fit(spec: JobSpec, parameters: Vector, predict: bytes | None) -> None:
@@ -78,14 +79,16 @@ def _require_fit(spec: JobSpec, parameters: Vector, predict: bytes | None) -> No
         )
 
 
-def _descriptions(spec: JobSpec, program: bytes, metrics: bytes | None, predict: bytes | None) -> list[Command]:
+def _descriptions(
+    spec: JobSpec, program: bytes, metrics: bytes | None, predict: bytes | None, page: bytes | None
+) -> list[Command]:
     commands: list[Command] = [
         ("SET", keys.spec(spec.run), encode_spec(spec), "EX", UPLOAD_TTL_SECONDS),
         ("SET", keys.program(spec.run), program, "EX", UPLOAD_TTL_SECONDS),
         ("HSET", keys.state(spec.run), "state", "running"),
         ("EXPIRE", keys.state(spec.run), UPLOAD_TTL_SECONDS),
     ]
-    for key, data in ((keys.metrics, metrics), (keys.predict, predict)):
+    for key, data in ((keys.metrics, metrics), (keys.predict, predict), (keys.page, page)):
         if data is not None:
             commands.append(("SET", key(spec.run), data, "EX", UPLOAD_TTL_SECONDS))
     return commands

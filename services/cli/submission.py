@@ -167,4 +167,5 @@ async def upload(store: Store, compiled: CompiledJob, console: Console, past: Sn
             held_out=compiled.held_out,
             progress=told,
             past=past,
+            page=compiled.page,
         )

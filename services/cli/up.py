@@ -141,6 +141,8 @@ class Session:
                 service = await self._start(store, stack)
                 page = f"{service.url}/?job={spec.name}"
                 self.console.print(f"Page: {page}", highlight=False)
+                if spec.page:
+                    self.console.print(f"Its status: {page}&status", highlight=False)
                 if self.browsers:
                     await stack.enter_async_context(headless_replicas(f"{page}&join", self.browsers))
                 fleet = _python_replicas(service.url, spec.name, self.replicas) if self.replicas else None

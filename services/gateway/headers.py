@@ -9,25 +9,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.origins import EVERY, origin_allowed
 
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        # A model may be an ES module that arrives as text; kernels are WebAssembly that is made in the browser.
-        "script-src 'self' blob: 'wasm-unsafe-eval'",
-        "worker-src 'self' blob:",
-        # A job's chunks may be on any server.
-        "connect-src 'self' https: http: ws: wss: blob: data:",
-        "img-src 'self' data: blob:",
-        "style-src 'self' 'unsafe-inline'",
-        "object-src 'none'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'self'",
+
+def content_security_policy(scripts: Sequence[str] = ()) -> str:
+    """What a page may do; `scripts` are the hashes of those that it has inline."""
+    inline = "".join(f" '{script}'" for script in scripts)
+    return "; ".join(
+        (
+            "default-src 'self'",
+            # A model may be an ES module that arrives as text; kernels are WebAssembly that is made in the browser.
+            f"script-src 'self' blob: 'wasm-unsafe-eval'{inline}",
+            "worker-src 'self' blob:",
+            # A job's chunks may be on any server.
+            "connect-src 'self' https: http: ws: wss: blob: data:",
+            "img-src 'self' data: blob:",
+            "style-src 'self' 'unsafe-inline'",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'self'",
+        )
     )
-)
+
 
 ALWAYS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": content_security_policy(),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "cross-origin",
@@ -62,7 +67,8 @@ class ResponseHeaders:
 
     def _add(self, response: MutableHeaders, request: Headers) -> None:
         for name, value in self._fixed.items():
-            response[name] = value
+            # A job's own page runs scripts of its own.
+            response.setdefault(name, value)
         if EVERY in self._allowed:
             response["Access-Control-Allow-Origin"] = "*"
             return

@@ -11,15 +11,16 @@ from starlette.responses import HTMLResponse, Response
 
 from crowdlearn import metrics
 from crowdlearn.contents import Contents
-from crowdlearn.errors import UnknownJobError
+from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from crowdlearn.protocol import CHUNK_NAME, RUN_ID
 from crowdlearn.spec import JOB_NAME, JobStatus
 from crowdlearn.store import Store, status
 from crowdlearn.store.faults import Faults
 from services.gateway.bodies import Body, StatusBody, encoded
 from services.gateway.bundle import MEDIA_TYPES, Asset, Bundle, asset
-from services.gateway.door import Door
+from services.gateway.door import CrowdedError, Door
 from services.gateway.kept import Kept
+from services.gateway.own_page import OwnPage
 from services.gateway.recent import Recent
 from services.gateway.responses import IMMUTABLE, REVALIDATED, blob, body, error, served
 
@@ -38,6 +39,9 @@ CHUNK_INDEX = r"[0-9]{1,9}"
 MAX_PROGRAM_BYTES = 64 << 20
 """Programs kept in memory, before compression: those of all jobs that are listed. A program is some hundred KB. Forward
 programs may take as much again."""
+
+MAX_PAGE_BYTES = 16 << 20
+"""Pages of jobs' own that are kept in memory, before compression. A page has at most 1 MiB."""
 
 MAX_CONTENTS_BYTES = 64 << 20
 """Contents of runs kept in memory: 32 bytes a chunk, and 16 more for those by whose names somebody asks."""
@@ -60,10 +64,19 @@ class Pages:
         self._faults = Faults()
         self._programs: Kept[Asset] = Kept(MAX_PROGRAM_BYTES, lambda asset: len(asset.body), self._read_program)
         self._predicts: Kept[Asset] = Kept(MAX_PROGRAM_BYTES, lambda asset: len(asset.body), self._read_predict)
+        self._recent_pages: Recent[str, OwnPage | None] = Recent(STATUS_SECONDS)
+        self._own_pages: Kept[OwnPage] = Kept(MAX_PAGE_BYTES, lambda page: len(page.asset.body), self._read_page)
         self._contents: Kept[Contents | None] = Kept(MAX_CONTENTS_BYTES, _size, self._read_contents)
 
     async def page(self, request: Request) -> Response:
-        """`GET /`"""
+        """`GET /`, or `GET /?job=JOB`: the job's own page, if it has one, unless `&status` is asked for"""
+        name, query = request.query_params.get("job", ""), request.query_params
+        if name and "status" not in query and "join" not in query and re.fullmatch(JOB_NAME, name):
+            # Ours tells what is wrong, and asks again.
+            with suppress(UnknownJobError, StoreUnavailableError, CrowdedError):
+                own = await self._recent_pages.get(name, lambda: self._own_page(name))
+                if own is not None:
+                    return own.served(request)
         found = self._bundle.file("index.html")
         if found is None:
             return HTMLResponse(NO_BUNDLE, 503, {"Cache-Control": "no-store"})
@@ -136,6 +149,18 @@ class Pages:
             else:
                 rows = await self._store.pool.chunk(run, chunk)
         return error(request, 404, f"run {run} has no chunk {chunk}") if rows is None else blob(request, rows, etag)
+
+    async def _own_page(self, name: str) -> OwnPage | None:
+        async with self._door.enter():
+            spec = await self._store.jobs.spec(name)
+        return await self._own_pages.get(spec.run) if spec.page else None
+
+    async def _read_page(self, run: str) -> OwnPage:
+        async with self._door.enter():
+            found = await self._store.jobs.page(run)
+        if found is None:
+            raise UnknownJobError(f"run {run} has no page of its own")
+        return await asyncio.to_thread(OwnPage.of, found)
 
     async def _read_contents(self, run: str) -> Contents | None:
         async with self._door.enter():

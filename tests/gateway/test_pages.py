@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -69,6 +71,51 @@ async def test_without_a_bundle_the_page_says_what_to_do(store: Store, tmp_path:
         worker = await http.get("/worker.js")
         assert worker.status_code == 503
         assert "make setup" in worker.json()["error"]
+
+
+OWN_PAGE = b"<!doctype html><script type=module>draw()\r\n</script><p>Draw</p><script src=worker.js></script>"
+
+
+async def submit_with_page(store: Store, page: bytes, **changes: str) -> None:
+    """Submits a job that has a page of its own."""
+    spec = make_spec(page=True, **changes)
+    await store.jobs.submit(spec, b"{}", None, np.zeros(spec.size, np.float32), [], [], page=page)
+
+
+async def test_a_jobs_own_page_is_served_where_volunteers_open_the_job(store: Store, http: httpx.AsyncClient) -> None:
+    await submit_with_page(store, OWN_PAGE)
+    page = await http.get("/?job=small")
+    assert page.text == "<!doctype html><script type=module>draw()\n</script><p>Draw</p><script src=worker.js></script>"
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["cache-control"] == "no-cache"
+    again = await http.get("/?job=small", headers={"If-None-Match": page.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    for ours in ("/", "/?job=small&status", "/?job=small&join", "/?job=other", "/?job=%00"):
+        assert (await http.get(ours)).text == "<h1>page</h1>"
+    assert (await http.get("/jobs/small")).json()["page"] is True
+
+
+async def test_a_jobs_own_page_runs_the_scripts_that_it_brought_and_no_others(
+    store: Store, http: httpx.AsyncClient
+) -> None:
+    await submit_with_page(store, OWN_PAGE)
+    policy = (await http.get("/?job=small")).headers["content-security-policy"]
+    digest = b64encode(sha256(b"draw()\n").digest()).decode()
+    assert f"script-src 'self' blob: 'wasm-unsafe-eval' 'sha256-{digest}'; worker-src" in policy
+    assert policy.replace(f" 'sha256-{digest}'", "") == (await http.get("/")).headers["content-security-policy"]
+
+
+async def test_a_new_run_has_its_own_page_or_none(store: Store, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    await submit_with_page(store, b"<!doctype html>one")
+    assert (await http.get("/?job=small")).text == "<!doctype html>one"
+    await store.jobs.finish(RUN, "stopped")
+    await submit_with_page(store, b"<!doctype html>two", run="3f0c5a9d2b12")
+    async with serve(store, Bundle(tmp_path)) as other, httpx.AsyncClient(base_url=other.url) as later:
+        assert (await later.get("/?job=small")).text == "<!doctype html>two"
+        await store.jobs.finish("3f0c5a9d2b12", "stopped")
+    await submit(store, make_spec(run="3f0c5a9d2b13"))
+    async with serve(store, Bundle(tmp_path)) as last, httpx.AsyncClient(base_url=last.url) as later:
+        assert (await later.get("/?job=small")).text == "<h1>page</h1>"
 
 
 async def test_a_program_and_its_chunks_never_change(data_job: JobSpec, http: httpx.AsyncClient) -> None:

@@ -1,4 +1,7 @@
-/** What the page's address asks for: `?job=NAME` picks a job, `?join` takes part at once. */
+/**
+ * What the page's address asks for: `?job=NAME` picks a job, `?join` takes part at once. Of a job with a page of its own, `?job=NAME`
+ * alone is that page's address, and `&status` ours.
+ */
 
 export interface Address {
   readonly job: string | null;

@@ -1,5 +1,6 @@
 /** The job at a glance: its name, state, headline value and figures. Shows what it is given. */
 
+import { pickAddress } from "./address.js";
 import { type Curve, headlineMetric, trainingSeconds } from "./curve.js";
 import { element, write } from "./elements.js";
 import { Epochs } from "./epochs.js";
@@ -16,6 +17,8 @@ export class Overview {
     write(element("job-name"), status.job);
     write(element("job-sentence"), jobSentence(status));
     this.showState(state.lamp, state.words);
+    element("own-page").hidden = !status.page;
+    element<HTMLAnchorElement>("own-page-link").href = pickAddress(status.job);
     this.showHeadline(status, curve);
     write(element("figure-replicas"), count(status.replicas));
     write(element("figure-replicas-label"), replicasLabel(status));

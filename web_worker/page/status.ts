@@ -47,6 +47,8 @@ export interface JobStatus {
   readonly met: number;
   /** Epochs without a better score after which the job ends; null where it does not. */
   readonly patience: number | null;
+  /** Whether the run has a page of its own. */
+  readonly page: boolean;
   /** Why the job is said to diverge, also after its end; null while it does not. */
   readonly diverging: Divergence | null;
   /** Why a running job does not get on; null while it does. */
@@ -118,6 +120,7 @@ export function readStatus(value: unknown): JobStatus {
     stream: fields.stream == null ? null : readStream(fields.stream),
     met: fields.met === undefined ? 0 : number(fields, "met"),
     patience: numberOrNull(fields, "patience"),
+    page: fields.page === true,
     diverging: fields.diverging == null ? null : readDivergence(fields.diverging),
     stalled: fields.stalled == null ? null : readStall(fields.stalled),
     curve: fields.curve === undefined ? [] : list(fields, "curve").map(readPoint),

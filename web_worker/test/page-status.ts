@@ -29,6 +29,7 @@ export function aStatus(over: Partial<JobStatus> = {}): JobStatus {
     stream: null,
     met: 0,
     patience: null,
+    page: false,
     diverging: null,
     stalled: null,
     curve: [],
