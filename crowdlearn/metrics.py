@@ -30,6 +30,7 @@ STALENESS = Histogram(
 )
 REGRESSIONS = Counter("crowdlearn_regressions_total", "Times a shard's manifest or stream went back")
 SHARDS_OWNED = Gauge("crowdlearn_shards_owned", "Shards that this aggregator holds the lease of")
+ITEMS = Counter("crowdlearn_items_total", "Raw items processed, by what became of them", ["outcome"])
 EVALUATIONS = Counter("crowdlearn_evaluations_total", "Times the held-out data was scored")
 REDIS_OUTAGES = Counter("crowdlearn_redis_outages_total", "Times Redis stopped answering")
 

@@ -10,7 +10,7 @@ import msgspec
 
 from crowdlearn.errors import SetupError
 
-Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "EvaluatorSettings")
+Settings = TypeVar("Settings", "GatewaySettings", "AggregatorSettings", "PreprocessorSettings", "EvaluatorSettings")
 
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
 """A part of a whole: percents are refused."""
@@ -100,6 +100,21 @@ class AggregatorSettings:
     """How long a silent replica's sequence number is remembered; after that its old gradients are refused."""
     poll_seconds: float = 1.0
     """How often jobs are looked for when no announcement came."""
+
+
+@dataclass(frozen=True)
+class PreprocessorSettings:
+    """How one preprocessor works."""
+
+    processes: int = 2
+    """Processes that run the job's `preprocess`, each on items of other senders."""
+    memory_bytes: int = 1 << 30
+    """What one of them may allocate beyond what it has when the job file is loaded; an item that needs more is
+    rejected. Kept on Linux."""
+    lease_seconds: float = 3.0
+    """How long a part of a stream stays leased to a preprocessor that is not heard of; a takeover waits this long."""
+    remember_seconds: float = 3600.0
+    """How long it is remembered which items of a silent replica were answered."""
 
 
 @dataclass(frozen=True)

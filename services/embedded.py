@@ -1,4 +1,4 @@
-"""Runs gateway, aggregator and evaluator in one process, on any store. They are the same services as in containers."""
+"""Runs all services of a job in one process, on any store. They are the same as in containers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings
+from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings, PreprocessorSettings
 from crowdlearn.store import Store
-from services import aggregator, evaluator, gateway
+from services import aggregator, evaluator, gateway, preprocessor
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,25 @@ class EmbeddedService:
                 task.result()
 
 
+@dataclass(frozen=True)
+class Preprocessed:
+    """The file of a job whose raw items are processed, and how."""
+
+    job_file: Path
+    settings: PreprocessorSettings
+
+
 @asynccontextmanager
 async def embedded(
     store: Store,
     gateway_settings: GatewaySettings,
     aggregator_settings: AggregatorSettings | None = None,
     evaluator_settings: EvaluatorSettings | None = None,
+    preprocessed: Preprocessed | None = None,
 ) -> AsyncIterator[EmbeddedService]:
     """Starts the services, yields when the gateway listens, and stops them in the order that loses nothing.
+
+    A preprocessor is one of them where a job's stream is to be `preprocessed`.
 
     Raises:
         SetupError: the port is taken.
@@ -48,14 +60,14 @@ async def embedded(
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
-    workers = (
-        asyncio.create_task(
-            aggregator.run(store, aggregator_settings or AggregatorSettings(), stop=workers_stop), name="aggregator"
-        ),
-        asyncio.create_task(
-            evaluator.run(store, evaluator_settings or EvaluatorSettings(), stop=workers_stop), name="evaluator"
-        ),
-    )
+    works = {
+        "aggregator": aggregator.run(store, aggregator_settings or AggregatorSettings(), stop=workers_stop),
+        "evaluator": evaluator.run(store, evaluator_settings or EvaluatorSettings(), stop=workers_stop),
+    }
+    if preprocessed is not None:
+        file, settings = preprocessed.job_file, preprocessed.settings
+        works["preprocessor"] = preprocessor.run(store, file, settings, stop=workers_stop)
+    workers = [asyncio.create_task(work, name=name) for name, work in works.items()]
     try:
         yield EmbeddedService(f"http://{gateway_settings.host}:{listening.result()}", (serving, *workers))
     finally:

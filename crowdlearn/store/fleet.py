@@ -30,6 +30,16 @@ class Fleet:
         """Says that `member` has ended."""
         await self._connection.call("ZREM", keys.MEMBERS, member)
 
+    async def preprocessor_lives(self, preprocessor: str, timeout_seconds: float) -> list[str]:
+        """Says that `preprocessor` (`JOB/ID`) is alive; returns all heard of within `timeout_seconds`, of all jobs."""
+        call = ((keys.PREPROCESSORS,), (round(timeout_seconds * 1000), preprocessor))
+        (names,) = await self._connection.run_each(scripts.HEARTBEAT, [call], ahead=True)
+        return [name.decode() for name in answer(names)]
+
+    async def preprocessor_leaves(self, preprocessor: str) -> None:
+        """Says that `preprocessor` has ended."""
+        await self._connection.call("ZREM", keys.PREPROCESSORS, preprocessor)
+
     async def evaluator_lives(self, evaluator: str, timeout_seconds: float) -> None:
         """Says that `evaluator` is alive, and forgets those not heard of within `timeout_seconds`."""
         await self._connection.run(scripts.HEARTBEAT, (keys.EVALUATORS,), round(timeout_seconds * 1000), evaluator)

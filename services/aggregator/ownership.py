@@ -15,11 +15,11 @@ from crowdlearn.settings import AggregatorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import START, ShardState, Store, position
 from crowdlearn.store.faults import Faults, answer
+from crowdlearn.store.shares import ShardKey, fair_share, surplus, to_claim
 from services.aggregator.reader import Inbox, Reader
 from services.aggregator.set_aside import SetAside
 from services.aggregator.shard_work import ShardWork
 from services.aggregator.shard_writer import EntryError, ShardWriter
-from services.aggregator.shares import ShardKey, fair_share, surplus, to_claim
 
 log = logging.getLogger(__name__)
 

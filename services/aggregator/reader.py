@@ -7,7 +7,7 @@ import asyncio
 from crowdlearn.errors import SetupError, StoreUnavailableError
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, Store, StreamEntry
-from services.aggregator.shares import ShardKey
+from crowdlearn.store.shares import ShardKey
 
 IDLE_SECONDS = 0.1
 """How long a read waits when every shard is in it. A shard that is claimed meanwhile joins the next one."""

@@ -20,10 +20,10 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import Backoff, JobChanged, Resync, Store
 from crowdlearn.store.faults import Faults
 from crowdlearn.store.outage import Outage
+from crowdlearn.store.shares import ShardKey
 from services.aggregator.completion import finish_trained
 from services.aggregator.ownership import Ownership
 from services.aggregator.reader import Reader
-from services.aggregator.shares import ShardKey
 from services.aggregator.work_list import WorkList
 
 log = logging.getLogger(__name__)

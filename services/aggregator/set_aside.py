@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from crowdlearn.store import position
-from services.aggregator.shares import ShardKey
+from crowdlearn.store.shares import ShardKey
 
 ATTEMPTS = 3
 """So often an entry may raise: what lacked a file or a thread the first time may have it the next."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import State, Store
 from crowdlearn.store.faults import Faults
-from services.aggregator.shares import ShardKey
+from crowdlearn.store.shares import ShardKey
 
 LINGER_SECONDS = 5.0
 """An ended job is kept for so long: gateways may still append what they admitted before they heard of the end."""

@@ -33,6 +33,11 @@ COMMANDS = {
         "Services",
         "Apply gradients to the parameters. Run several: they share the shards. Further settings: docs/settings.md.",
     ),
+    "preprocessor": Entry(
+        "services",
+        "Services",
+        "Make rows of a job's raw items, with the `preprocess` of its file. Run several: they share the items.",
+    ),
     "evaluator": Entry(
         "services",
         "Services",
@@ -68,6 +73,11 @@ COMMANDS = {
         "exporting",
         "Jobs",
         "Write a job's weights to a file, at any time: those that scored best on held-out data, or the newest.",
+    ),
+    "inspect": Entry(
+        "inspect",
+        "Jobs",
+        "Show what a job's stream keeps for inspection: the raw items that `preprocess` failed on.",
     ),
     "check": Entry(
         "check",

@@ -1,4 +1,4 @@
-"""`crowdlearn gateway`, `aggregator`, `evaluator`, `checkpoint`: one service each, on a Redis that others share."""
+"""`crowdlearn gateway`, `aggregator`, `preprocessor`, ...: one service each, on a Redis that others share."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from crowdlearn.settings import (
     AggregatorSettings,
     EvaluatorSettings,
     GatewaySettings,
+    PreprocessorSettings,
     from_environment,
 )
 from crowdlearn.store import Store, open_store
 from services.cli import loop
 from services.cli.durations import seconds
 from services.cli.interrupts import end_without_threads
-from services.cli.options import LogLevel, MetricsHost, MetricsPort, RedisUrl
+from services.cli.options import JobFile, LogLevel, MetricsHost, MetricsPort, RedisUrl
 from services.cli.stores import looked_at
 
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
@@ -92,6 +93,27 @@ def aggregator(
         from services import aggregator as service
 
         await service.run(store, settings, stop=stop)
+
+    _run(redis, log_level, Metrics(metrics_port, metrics_host), serve)
+
+
+def preprocessor(
+    job_file: JobFile,
+    redis: RedisUrl = DEFAULT_REDIS_URL,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that run `preprocess`. \\[default: 2]", metavar="N")
+    ] = None,
+    log_level: LogLevel = "info",
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
+) -> None:
+    """Make rows of a job's raw items, with the `preprocess` of its file. Run several: they share the items."""
+    settings = from_environment(PreprocessorSettings, os.environ, processes=processes)
+
+    async def serve(store: Store, stop: asyncio.Event) -> None:
+        from services import preprocessor as service
+
+        await service.run(store, job_file, settings, stop=stop)
 
     _run(redis, log_level, Metrics(metrics_port, metrics_host), serve)
 

@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ from crowdlearn.errors import JobError, SetupError, StoreUnavailableError
 from crowdlearn.job import CompiledJob
 from crowdlearn.replica import Fleet, State
 from crowdlearn.replica import Gateway as ReplicaGateway
-from crowdlearn.settings import EvaluatorSettings, GatewaySettings, from_environment
+from crowdlearn.settings import EvaluatorSettings, GatewaySettings, PreprocessorSettings, from_environment
 from crowdlearn.snapshot import Snapshot
 from crowdlearn.spec import JobStatus
 from crowdlearn.store import Store, connect
@@ -37,7 +38,7 @@ from services.cli.output import print_json
 from services.cli.progress import REFRESH_SECONDS, TrainingProgress
 from services.cli.reports import Reports
 from services.cli.submission import compiled_job, say_where_it_begins, upload
-from services.embedded import EmbeddedService, embedded
+from services.embedded import EmbeddedService, Preprocessed, embedded
 
 LAST_SCORING_SECONDS = 10.0
 """How long the last weights may take to be scored after Ctrl-C."""
@@ -97,7 +98,7 @@ def up(
     compiled, past = compiled_job(job_file, weights, checkpoint, console, check=check)
     stay = console.is_terminal and not leave and not as_json
     file = out or f"{compiled.spec.name}.safetensors"
-    begins = Beginning(compiled, past, checkpoint)
+    begins = Beginning(job_file, compiled, past, checkpoint)
     outcome = loop.run(Session(begins, console, browsers, replicas, port, redis, file, last, checkpoints, stay).run)
     if as_json:
         print_json(outcome.told)
@@ -107,8 +108,9 @@ def up(
 
 @dataclass(frozen=True)
 class Beginning:
-    """A job, and the checkpoint at an address that it goes on from, if any."""
+    """A job and its file, and the checkpoint at an address that it goes on from, if any."""
 
+    job_file: Path
     compiled: CompiledJob
     past: Snapshot | None
     checkpoint: str | None
@@ -164,11 +166,18 @@ class Session:
     async def _start(self, store: Store, stack: AsyncExitStack) -> EmbeddedService:
         settings = from_environment(GatewaySettings, os.environ, port=self.port, drain_notice_seconds=0.0)
         try:
-            return await stack.enter_async_context(embedded(store, settings))
+            return await stack.enter_async_context(embedded(store, settings, preprocessed=self._preprocessed))
         except SetupError:
             if self.port is not None:
                 raise
-            return await stack.enter_async_context(embedded(store, replace(settings, port=0)))
+            settings = replace(settings, port=0)
+            return await stack.enter_async_context(embedded(store, settings, preprocessed=self._preprocessed))
+
+    @property
+    def _preprocessed(self) -> Preprocessed | None:
+        if self.begins.compiled.spec.stream is None:
+            return None
+        return Preprocessed(self.begins.job_file, from_environment(PreprocessorSettings, os.environ))
 
     @asynccontextmanager
     async def _checkpoints(self, store: Store) -> AsyncIterator[None]:

@@ -19,11 +19,11 @@ from crowdlearn.store import Store, connect, keys
 from crowdlearn.store.cluster import ClusterConnection
 from crowdlearn.store.connection import Command, Connection
 from crowdlearn.store.faults import Faults
+from crowdlearn.store.shares import ShardKey
 from services.aggregator import Aggregator, service
 from services.aggregator.completion import finish_trained
 from services.aggregator.ownership import Ownership
 from services.aggregator.reader import Reader
-from services.aggregator.shares import ShardKey
 from services.aggregator.work_list import WorkList
 from tests.aggregator.conftest import submitted
 from tests.aggregator.test_completion import train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.aggregator.shares import fair_share, surplus, to_claim
+from crowdlearn.store.shares import fair_share, surplus, to_claim
 from services.aggregator.training_curve import TrainingCurve
 
 

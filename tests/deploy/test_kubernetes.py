@@ -14,16 +14,21 @@ import typer.main
 import yaml
 
 from crowdlearn import metrics
-from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings
+from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings, PreprocessorSettings
 from services.cli import app
 from services.gateway.wire import LINGER_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "deploy" / "kubernetes"
 NOT_MANIFESTS = {"kustomization.yaml", "prometheus-adapter.yaml"}
-BY_HAND = {"checkpointer.yaml", "checkpointer-to-bucket.yaml", "submit.yaml"}
+BY_HAND = {"checkpointer.yaml", "checkpointer-to-bucket.yaml", "preprocessor.yaml", "submit.yaml"}
 VERSIONS = ("1.31.0", "1.34.1", "1.37.0")
-SETTINGS = {"gateway": GatewaySettings, "aggregator": AggregatorSettings, "evaluator": EvaluatorSettings}
+SETTINGS = {
+    "gateway": GatewaySettings,
+    "aggregator": AggregatorSettings,
+    "preprocessor": PreprocessorSettings,
+    "evaluator": EvaluatorSettings,
+}
 OPTIONS = {"CROWDLEARN_REDIS", "CROWDLEARN_METRICS_PORT", "CROWDLEARN_METRICS_HOST", "CROWDLEARN_LOG_LEVEL"}
 
 Manifest = dict[str, Any]
@@ -105,7 +110,7 @@ def test_an_image_is_one_that_compose_builds_or_pulls(name: str, container: Mani
 def test_a_container_begins_with_a_command_that_exists() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     begun = [container["args"][0] for name, container in containers() if name != "redis"]
-    assert sorted(begun) == ["aggregator", "checkpoint", "evaluator", "gateway", "submit"]
+    assert sorted(begun) == ["aggregator", "checkpoint", "evaluator", "gateway", "preprocessor", "submit"]
     assert set(begun) <= commands
 
 
@@ -154,7 +159,7 @@ def test_a_gateway_listens_where_its_ports_say() -> None:
 def test_whoever_has_a_metrics_port_is_reached_there_from_another_pod() -> None:
     exposed = [(name, environment(container)) for name, container in containers()]
     hosts = {name: each["CROWDLEARN_METRICS_HOST"] for name, each in exposed if "CROWDLEARN_METRICS_PORT" in each}
-    assert hosts == {"gateway": "0.0.0.0", "aggregator": "0.0.0.0", "evaluator": "0.0.0.0"}
+    assert hosts == dict.fromkeys(SETTINGS, "0.0.0.0")
 
 
 def test_a_selector_finds_the_pods_of_its_name() -> None:
@@ -201,7 +206,7 @@ def test_only_the_ingress_reaches_gateways_and_only_services_reach_redis() -> No
 
     ((services, redis_ports),) = admitted("services-to-redis", "ingress")
     reaching = {each["metadata"]["name"] for each in selected(services["podSelector"]["matchLabels"])}
-    assert reaching == {"gateway", "aggregator", "evaluator", "checkpointer", "submit-digits"}
+    assert reaching == {*SETTINGS, "checkpointer", "submit-digits"}
     assert redis_ports == {"redis"}
     # Every other ingress rule is for metrics.
     others = [each for each in MANIFESTS if each["kind"] == "NetworkPolicy" and "ingress" in each["spec"]]

@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from crowdlearn import metrics
-from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings
+from crowdlearn.settings import AggregatorSettings, EvaluatorSettings, GatewaySettings, PreprocessorSettings
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "operations.md").read_text()
 FAMILIES = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
@@ -45,8 +45,8 @@ def test_the_rules_are_rules() -> None:
 
 
 def test_a_setting_that_is_spoken_of_is_one() -> None:
-    known = {f"CROWDLEARN_{field.name.upper()}" for cls in (GatewaySettings, AggregatorSettings, EvaluatorSettings)
-             for field in fields(cls)}  # fmt: skip
+    services = (GatewaySettings, AggregatorSettings, PreprocessorSettings, EvaluatorSettings)
+    known = {f"CROWDLEARN_{field.name.upper()}" for cls in services for field in fields(cls)}
     assert set(re.findall(r"CROWDLEARN_[A-Z_]+", PAGE)) <= known | {
         "CROWDLEARN_METRICS_PORT",
         "CROWDLEARN_METRICS_HOST",

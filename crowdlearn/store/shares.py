@@ -1,4 +1,4 @@
-"""Decides how many shards an aggregator should own, and which. Pure."""
+"""Decides how many parts of runs a member should own, and which: shards, or partitions of items. Pure."""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""Whatever an author's function does, it costs the item that it was called with alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from crowdlearn.errors import JobError
+from crowdlearn.job_file import load
+from crowdlearn.spec import JobSpec
+from services.preprocessor.results import Failed, Made, Result
+from services.preprocessor.workers import Workers
+
+FILE = Path(__file__).parent / "stream_job.py"
+ITEM_SECONDS = 1.0
+MEMORY_BYTES = 512 << 20
+
+
+@pytest.fixture(scope="module")
+def spec() -> JobSpec:
+    """The job of stream_job.py."""
+    return load(FILE).compile().spec
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    """One process."""
+    workers = Workers(FILE, 1, MEMORY_BYTES)
+    assert await workers.start() == "stream"
+    yield workers
+    await workers.close()
+
+
+async def results(workers: Workers, spec: JobSpec, *items: Any) -> list[Result]:
+    """What comes of these items; bytes as they are, and all others as JSON."""
+    encoded = [("b", item) if isinstance(item, bytes) else ("j", msgspec.json.encode(item)) for item in items]
+    return await workers.process(spec, encoded, ITEM_SECONDS, 10)
+
+
+def row(value: float) -> bytes:
+    return np.full(4, value, "<f4").tobytes()
+
+
+async def test_rows_come_in_the_order_of_the_items(workers: Workers, spec: JobSpec) -> None:
+    given = await results(workers, spec, {"value": 1}, b"four", {"rows": [2, 3]}, {"rows": []}, {"do": "nothing"})
+    assert given == [Made([row(1)]), Made([row(4)]), Made([row(2), row(3)]), Made([]), Made([])]
+
+
+@pytest.mark.parametrize(
+    ("do", "reason", "why"),
+    [
+        ("raise", "raised", "ValueError: a secret of the author's"),
+        ("exit", "raised", "SystemExit: 3"),
+        ("loop", "slow", "it took longer than 1 s"),
+        ("swallow", "slow", "it took longer than 1 s"),
+        ("hoard", "memory", "it took more than 512 MiB: MemoryError()"),
+        ("hoard little by little", "memory", "it took more than 512 MiB: MemoryError()"),
+        ("crash", "crashed", "its process ended with exit code 9"),
+        ("wrong shape", "shape", "x expects the shape (3,), got (4,)"),
+        ("wrong names", "shape", "a row expects the arrays x, y, got list ['x']"),
+        ("no row", "shape", "preprocess expects None, a row or a list of rows to return, got str 'a string'"),
+        ("nan", "not-finite", "x expects finite numbers, got ndarray array([nan, nan, nan], dtype=float32)"),
+        ("a million", "too-many-rows", "preprocess expects at most 10 rows of an item, got 1,000,000"),
+        ("unknown", "raised", "KeyError: 'unknown'"),
+    ],
+)
+async def test_a_bad_item_is_rejected_alone_and_named(
+    workers: Workers, spec: JobSpec, do: str, reason: str, why: str
+) -> None:
+    first, bad, last = await results(workers, spec, {"value": 1}, {"do": do}, {"value": 2})
+    assert (first, last) == (Made([row(1)]), Made([row(2)]))
+    assert isinstance(bad, Failed)
+    assert (bad.reason, bad.why) == (reason, why)
+    # Whatever happened to the process, the next item is processed.
+    assert await results(workers, spec, {"value": 3}) == [Made([row(3)])]
+
+
+async def test_the_traceback_begins_in_the_authors_function(workers: Workers, spec: JobSpec) -> None:
+    (failed,) = await results(workers, spec, {"do": "raise"})
+    assert isinstance(failed, Failed)
+    lines = failed.traceback.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].startswith(f'  File "{FILE}", line ')
+    assert lines[1].endswith("in preprocess")
+    assert lines[-1] == "ValueError: a secret of the author's"
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"[" * 100_000, b"\xff"])
+async def test_what_is_no_json_never_comes_to_the_function(workers: Workers, spec: JobSpec, text: bytes) -> None:
+    (failed,) = await workers.process(spec, [("j", text)], ITEM_SECONDS, 10)
+    assert isinstance(failed, Failed)
+    assert failed.reason == "no-json"
+
+
+async def test_a_process_that_had_too_little_memory_once_is_not_asked_again(workers: Workers, spec: JobSpec) -> None:
+    before = await results(workers, spec, {"do": "process"}, {"do": "process"})
+    hoarded = await results(workers, spec, {"do": "hoard"})
+    after = await results(workers, spec, {"do": "process"})
+    assert [type(each) for each in hoarded] == [Failed]
+    assert before[0] == before[1]
+    assert after != before[:1]
+
+
+async def test_many_bad_items_are_all_found(workers: Workers, spec: JobSpec) -> None:
+    items = [{"do": "crash"} if index % 7 == 3 else {"value": index} for index in range(40)]
+    given = await results(workers, spec, *items)
+    expected = [row(index) for index in range(40)]
+    for index, result in enumerate(given):
+        if index % 7 == 3:
+            assert isinstance(result, Failed)
+        else:
+            assert result == Made([expected[index]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("1 / 0", "ZeroDivisionError"), ("job = 1", "expects a variable `job = Job"), ("import absent_module", "absent")],
+)
+async def test_a_file_that_defines_no_job_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    workers = Workers(file, 1, MEMORY_BYTES)
+    try:
+        with pytest.raises((JobError, Exception), match=message):
+            await workers.start()
+    finally:
+        await workers.close()
