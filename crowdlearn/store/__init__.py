@@ -38,7 +38,7 @@ from crowdlearn.store.item_state import (
     Partition,
     partition_of,
 )
-from crowdlearn.store.items import Full, ItemAppended, ItemEntry, Items
+from crowdlearn.store.items import Full, ItemAppended, ItemEntry, Items, NewItem
 from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.polls import Polls
 from crowdlearn.store.pool import Pool, Sampled
@@ -80,6 +80,7 @@ __all__ = [
     "ItemsCommit",
     "JobChanged",
     "Manifest",
+    "NewItem",
     "NoneFree",
     "OthersTurn",
     "Parameters",

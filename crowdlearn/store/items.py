@@ -12,6 +12,7 @@ from crowdlearn.spec import JobSpec
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.claims import Claims, milliseconds
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.faults import answer
 from crowdlearn.store.item_state import (
     Answered,
     FailedItem,
@@ -35,6 +36,31 @@ OWN_SECONDS = 600.0
 
 Kind = Literal["j", "b"]
 """Whether an item's payload is JSON text, or bytes."""
+
+
+class NewItem(msgspec.Struct, frozen=True):
+    """An item to append, as a replica sent it."""
+
+    spec: JobSpec
+    replica: str
+    number: int
+    kind: Kind
+    data: bytes | memoryview
+
+    @property
+    def run(self) -> str:
+        """The run it is for."""
+        return self.spec.run
+
+    @property
+    def lane(self) -> int:
+        """All items of a replica keep their order."""
+        return 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return len(self.data)
 
 
 class ItemAppended(msgspec.Struct, frozen=True):
@@ -73,13 +99,18 @@ class Items(Claims):
             StoreUnavailableError: unknown, it may be there. To send it again is safe: a number is processed once.
             UnknownJobError: the run is gone, or has no stream.
         """
-        partition = partition_of(spec, replica)
-        names = (keys.items(spec.run, partition), keys.item_state(spec.run, partition))
-        arguments = (stream_of(spec).backlog_bytes, replica, number, kind, data)
-        waiting = await self._connection.run(scripts.APPEND_ITEM, names, *arguments)
-        if waiting == -2:
-            raise UnknownJobError(f"run {spec.run} is gone")
-        return Full() if waiting < 0 else ItemAppended(int(waiting))
+        (outcome,) = await self.append_each([NewItem(spec, replica, number, kind, data)])
+        if isinstance(outcome, UnknownJobError):
+            raise outcome
+        return outcome
+
+    async def append_each(self, items: Sequence[NewItem]) -> list[ItemAppended | Full | UnknownJobError]:
+        """Like `append`, in one round trip; an UnknownJobError is the outcome of an item.
+
+        None is atomic with another: what must keep its order is to be appended one after the other.
+        """
+        answers = await self._connection.run_each(scripts.APPEND_ITEM, [_appending(item) for item in items])
+        return [_appended(item, answer(each)) for item, each in zip(items, answers, strict=True)]
 
     async def answered(self, spec: JobSpec, replica: str) -> Answered:
         """What the replica was told, or is to be told: its newest answers. Of number 0 for one that is not known."""
@@ -144,6 +175,18 @@ class Items(Claims):
         answers = await self._connection.batch([("LRANGE", keys.failed(spec.run, each), 0, -1) for each in partitions])
         found = [msgspec.json.decode(raw, type=FailedItem) for answer in answers for raw in answer]
         return sorted(found, key=lambda failed: failed.seconds, reverse=True)
+
+
+def _appending(item: NewItem) -> tuple[Sequence[str], Sequence[Any]]:
+    partition = partition_of(item.spec, item.replica)
+    names = (keys.items(item.run, partition), keys.item_state(item.run, partition))
+    return names, (stream_of(item.spec).backlog_bytes, item.replica, item.number, item.kind, item.data)
+
+
+def _appended(item: NewItem, waiting: int) -> ItemAppended | Full | UnknownJobError:
+    if waiting == -2:
+        return UnknownJobError(f"run {item.run} is gone")
+    return Full() if waiting < 0 else ItemAppended(waiting)
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> ItemEntry:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-
-import msgspec
 
 from crowdlearn import metrics
 from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from crowdlearn.protocol import ItemAnswer, ItemOutcome
 from crowdlearn.settings import GatewaySettings
 from crowdlearn.spec import JobSpec, StreamSpec
-from crowdlearn.store import Full, ItemAppended, Store
+from crowdlearn.store import Full, ItemAppended, NewItem, Store
 from services.gateway.intake import Intake
 from services.gateway.items import ItemKind, Items, limits
 from services.gateway.outbox import Outbox
@@ -21,47 +18,14 @@ ANSWER_SECONDS = 3.0
 """An announced answer may be lost: who has waited for so long asks Redis, and again after as long."""
 
 
-Outcome = ItemAppended | Full | StoreUnavailableError
-
-
-class RawItem(msgspec.Struct, frozen=True):
-    """One item on its way to its stream."""
-
-    spec: JobSpec
-    replica: str
-    number: int
-    kind: ItemKind
-    data: bytes
-
-    @property
-    def run(self) -> str:
-        """The run it is for."""
-        return self.spec.run
-
-    @property
-    def lane(self) -> int:
-        """All items of a replica keep their order."""
-        return 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of it."""
-        return len(self.data)
-
-
-async def append(store: Store, items: Sequence[RawItem]) -> list[Outcome]:
+async def append(store: Store, items: Sequence[NewItem]) -> Sequence[ItemAppended | Full | StoreUnavailableError]:
     """Appends items of different replicas; what an `Intake` of items is given."""
-
-    async def one(item: RawItem) -> Outcome:
-        try:
-            return await store.items.append(item.spec, item.replica, item.number, item.kind, item.data)
-        except StoreUnavailableError as error:
-            return error
-        except UnknownJobError:
-            # Its sockets are closed as soon as the run is looked at.
-            return Full()
-
-    return list(await asyncio.gather(*map(one, items)))
+    try:
+        outcomes = await store.items.append_each(items)
+    except StoreUnavailableError as error:
+        return [error] * len(items)
+    # Sockets of a run that is gone are closed as soon as it is looked at.
+    return [Full() if isinstance(outcome, UnknownJobError) else outcome for outcome in outcomes]
 
 
 class ItemDesk:
@@ -70,7 +34,7 @@ class ItemDesk:
     def __init__(
         self,
         store: Store,
-        intake: Intake[RawItem, ItemAppended],
+        intake: Intake[NewItem, ItemAppended],
         settings: GatewaySettings,
         monotonic: Callable[[], float],
         outbox: Outbox,
@@ -97,7 +61,7 @@ class ItemDesk:
         if isinstance(verdict, ItemAnswer):
             self._say(verdict)
         elif verdict is not None:
-            self._intake.offer(RawItem(self._spec, self.replica, number, kind, data), number, self)
+            self._intake.offer(NewItem(self._spec, self.replica, number, kind, data), number, self)
 
     def landed(self, lane: int, number: int, appended: ItemAppended) -> None:
         """An item is in its stream: the preprocessor answers."""

@@ -15,7 +15,7 @@ import uvicorn
 
 from crowdlearn.errors import SetupError
 from crowdlearn.settings import GatewaySettings
-from crowdlearn.store import Appended, Entry, ItemAppended, Store
+from crowdlearn.store import Appended, Entry, ItemAppended, NewItem, Store
 from crowdlearn.store.outage import Outage
 from services.gateway.app import GOING_AWAY, build
 from services.gateway.bundle import Bundle
@@ -23,7 +23,6 @@ from services.gateway.clients import Proxies, Quota
 from services.gateway.health import Health
 from services.gateway.http import Bounds, HttpProtocol
 from services.gateway.intake import Intake
-from services.gateway.item_desk import RawItem
 from services.gateway.item_desk import append as append_items
 from services.gateway.run import Member
 from services.gateway.runs import Runs
@@ -97,7 +96,7 @@ async def _serve(
     async with asyncio.TaskGroup() as tasks:
         outage = Outage(QUIET_SECONDS)
         intake = Intake[Entry, Appended](store.streams.append, outage)
-        items = Intake[RawItem, ItemAppended](partial(append_items, store), outage)
+        items = Intake[NewItem, ItemAppended](partial(append_items, store), outage)
         runs = Runs(store, settings, intake, outage, tasks)
         health = Health(store)
         app = build(Gateway(store, settings, runs, intake, items, outage), health, bundle, proxies)

@@ -16,14 +16,14 @@ from crowdlearn.errors import StoreUnavailableError, UnknownJobError
 from crowdlearn.ledger import written
 from crowdlearn.protocol import Ack, Close, Finished, Hello, ItemAnswer, Wait
 from crowdlearn.settings import GatewaySettings
-from crowdlearn.store import Appended, Entry, ItemAppended, Store
+from crowdlearn.store import Appended, Entry, ItemAppended, NewItem, Store
 from crowdlearn.store.outage import Outage
 from services.gateway import session as actions
 from services.gateway.chunks import Leases
 from services.gateway.door import CROWDED_SECONDS, CrowdedError, Door
 from services.gateway.identity import bare
 from services.gateway.intake import Intake
-from services.gateway.item_desk import ItemDesk, RawItem
+from services.gateway.item_desk import ItemDesk
 from services.gateway.items import NO_ITEMS
 from services.gateway.note import Note
 from services.gateway.outbox import Outbox
@@ -47,7 +47,7 @@ class Gateway:
     settings: GatewaySettings
     runs: Runs
     intake: Intake[Entry, Appended]
-    items: Intake[RawItem, ItemAppended]
+    items: Intake[NewItem, ItemAppended]
     outage: Outage
     door: Door = field(default_factory=Door)
     monotonic: Callable[[], float] = time.monotonic

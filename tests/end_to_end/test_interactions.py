@@ -17,6 +17,7 @@ import redis.asyncio
 from playwright.sync_api import Browser
 
 from benchmarks.processes import Gateway, RedisServer, Service, running
+from crowdlearn import Replica
 from crowdlearn.protocol import ItemOutcome
 from crowdlearn.replica import Fleet
 from crowdlearn.replica import Gateway as ReplicaGateway
@@ -41,22 +42,30 @@ def preprocess(raw):
 
 
 job = Job(
-    name="interactions", params={"w": np.zeros(2)}, loss=lambda params, batch: ((batch["x"] @ params["w"]) ** 2).mean(),
+    name="interactions", params={"w": np.zeros(2)}, MODEL,
     data=Stream(schema={"x": ("float32", (2,))}, train_on="TRAIN_ON", items_per_second=10_000, bytes_per_second=1e8),
-    preprocess=preprocess, batch_size=4, optimizer=SGD(1e-9),
+    preprocess=preprocess, batch_size=4, optimizer=SGD(learning_rate=1e-9),
 )
 """
 
-SENDERS, ITEMS = 8, 500
-"""Replicas on two gateways, and items of all of them."""
+SENDERS, ITEMS = 8, 502
+"""Replicas on two gateways, and items of all of them; one more comes from a program with a replica of its own."""
 
 MARK = "seen nowhere afterwards"
 """In every raw item."""
 
 
-def a_job(folder: Path, train_on: str) -> str:
+PROGRAM = """loss=lambda params, batch: ((batch["x"] @ params["w"]) ** 2).mean()"""
+MODULE = """model="model.js\""""
+"""What runs in a sandbox, which reaches the gateway through the page."""
+
+
+def a_job(folder: Path, train_on: str, model: str = PROGRAM) -> str:
+    (folder / "model.js").write_text(
+        "export function loss(params, { x }, { np }) { return np.mean(np.square(np.dot(x, params.w))); }"
+    )
     file = folder / "job.py"
-    file.write_text(JOB.replace("TRAIN_ON", train_on))
+    file.write_text(JOB.replace("TRAIN_ON", train_on).replace("MODEL", model))
     return str(file)
 
 
@@ -139,6 +148,8 @@ async def test_with_gateways_and_preprocessors_killed_every_item_is_answered_onc
                 killed.kill()
                 killed.start()
             await sending
+            async with Replica(f"{gateways[1].url}/?job=interactions") as one:
+                answered[ITEMS] = await one.send_raw(raw(ITEMS))
             await until(partial(_trained, store, spec))
         states = await store.items.states(spec)
         pool, held = await rows_in_pool(store, spec), await everything(redis_server.url)
@@ -147,10 +158,10 @@ async def test_with_gateways_and_preprocessors_killed_every_item_is_answered_onc
             await asyncio.to_thread(service.stop)
         await store.close()
     told = {item: (outcome.status, outcome.rows) for item, outcome in answered.items()}
-    assert told == {item: (expected(item).status, expected(item).rows) for item in range(ITEMS)}
-    assert pool == Counter((item, part) for item in range(ITEMS) for part in range(expected(item).rows))
+    assert told == {item: (expected(item).status, expected(item).rows) for item in range(ITEMS + 1)}
+    assert pool == Counter((item, part) for item in range(ITEMS + 1) for part in range(expected(item).rows))
     kinds = Counter(outcome.status for outcome in answered.values())
-    assert sum(state.items for state in states) == ITEMS
+    assert sum(state.items for state in states) == ITEMS + 1
     assert sum(state.discarded for state in states) == kinds["discarded"]
     assert sum(state.rejected for state in states) == kinds["rejected"]
     assert sum(state.rows for state in states) == sum(pool.values())
@@ -168,7 +179,7 @@ async def _trained(store: Store, spec: JobSpec) -> bool:
 
 SEND = """async ([gateway, items]) => {
     const { Replica } = await import(`${gateway}/worker.js`);
-    const replica = new Replica({ job: "interactions" });
+    const replica = new Replica({ job: "interactions", sandbox: true });
     const pushed = new Promise((resolve, reject) => {
         replica.addEventListener("progress", ({ detail }) => detail.acknowledged > 0 && resolve(detail.rows));
         replica.addEventListener("state", ({ detail: { state, message } }) => state === "failed" && reject(message));
@@ -184,11 +195,11 @@ SEND = """async ([gateway, items]) => {
 
 @pytest.mark.browser
 @pytest.mark.redis
-@pytest.mark.parametrize("train_on", ["pool", "sender"])
+@pytest.mark.parametrize(("train_on", "model"), [("pool", PROGRAM), ("sender", PROGRAM), ("pool", MODULE)])
 def test_a_page_sends_raw_items_and_trains_on_the_rows_that_were_made_of_them(
-    train_on: str, redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
+    train_on: str, model: str, redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
 ) -> None:
-    file = a_job(tmp_path, train_on)
+    file = a_job(tmp_path, train_on, model)
     crowdlearn("submit", file, "--redis", redis_server.url)
     gateway = Gateway(redis_server.url, log=logs / "gateway.log")
     aggregator = Service("aggregator", redis_server.url, log=logs / "aggregator.log")

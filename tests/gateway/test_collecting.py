@@ -160,14 +160,14 @@ async def test_items_that_redis_does_not_take_are_busy_and_come_in_their_order(
     store: Store, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = await a_stream(store)
-    append, broken = store.items.append, True
+    append, broken = store.items.append_each, True
 
-    async def flaky(*given: Any) -> Any:
+    async def flaky(items: Any) -> Any:
         if broken:
             raise StoreUnavailableError("away")
-        return await append(*given)
+        return await append(items)
 
-    monkeypatch.setattr(store.items, "append", flaky)
+    monkeypatch.setattr(store.items, "append_each", flaky)
     async with ScriptedReplica("small", service.url) as replica:
         for number in (1, 2, 3):
             await replica.say(item(number, number))
