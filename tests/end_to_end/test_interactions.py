@@ -195,7 +195,9 @@ SEND = """async ([gateway, items]) => {
 
 @pytest.mark.browser
 @pytest.mark.redis
-@pytest.mark.parametrize(("train_on", "model"), [("pool", PROGRAM), ("sender", PROGRAM), ("pool", MODULE)])
+@pytest.mark.parametrize(
+    ("train_on", "model"), [("pool", PROGRAM), ("sender", PROGRAM), ("pool", MODULE)], ids=["pool", "sender", "sandbox"]
+)
 def test_a_page_sends_raw_items_and_trains_on_the_rows_that_were_made_of_them(
     train_on: str, model: str, redis_server: RedisServer, chromium: Browser, logs: Path, tmp_path: Path
 ) -> None:
