@@ -43,7 +43,15 @@ from crowdlearn.store.jobs import Jobs, State
 from crowdlearn.store.polls import Polls
 from crowdlearn.store.pool import Pool, Sampled
 from crowdlearn.store.resumption import resume
-from crowdlearn.store.roster import AggregatorReport, EvaluatorReport, GatewayReport, Gateways, Roster, read_roster
+from crowdlearn.store.roster import (
+    AggregatorReport,
+    EvaluatorReport,
+    GatewayReport,
+    Gateways,
+    PreprocessorReport,
+    Roster,
+    read_roster,
+)
 from crowdlearn.store.scorings import Counted, Result, Scores, Scoring, Scorings
 from crowdlearn.store.shard_state import Applied, Commit, Manifest, Parameters, ShardState
 from crowdlearn.store.shards import Shards
@@ -85,6 +93,7 @@ __all__ = [
     "OthersTurn",
     "Parameters",
     "Partition",
+    "PreprocessorReport",
     "Progress",
     "Result",
     "Resync",
@@ -151,7 +160,7 @@ class Store:
         return await first_look(self._connection)
 
     async def roster(self) -> Roster:
-        """Which gateways, aggregators and evaluators are at work, and what each of them has."""
+        """Which services are at work, and what each of them has."""
         return await read_roster(self._connection)
 
     async def memory_in_use(self) -> float:

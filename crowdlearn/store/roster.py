@@ -1,15 +1,17 @@
-"""Who is at work, for people to look at: gateways with their sockets, aggregators with their shards, evaluators."""
+"""Who is at work, for people to look at: gateways, aggregators, preprocessors, evaluators."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from itertools import starmap
 
 import msgspec
 
 from crowdlearn.store import keys, scripts
 from crowdlearn.store.connection import Connection
+from crowdlearn.store.extent import Extent
 from crowdlearn.store.jobs import Jobs
 
 BELIEVED_SECONDS = 15.0
@@ -40,6 +42,14 @@ class AggregatorReport(msgspec.Struct, frozen=True):
     silent_seconds: float | None
 
 
+class PreprocessorReport(msgspec.Struct, frozen=True):
+    """A preprocessor (`JOB/ID`): the partitions of items whose lease it has, and as of an AggregatorReport."""
+
+    name: str
+    partitions: int
+    silent_seconds: float | None
+
+
 class EvaluatorReport(msgspec.Struct, frozen=True):
     """An evaluator, and how long ago it said that it lives."""
 
@@ -57,6 +67,7 @@ class Roster(msgspec.Struct, frozen=True):
     """Shards of all jobs."""
     owned: int
     """Those of them that have an owner now; those of ended jobs need none."""
+    preprocessors: list[PreprocessorReport] = []
 
 
 class Gateways:
@@ -89,20 +100,27 @@ class Gateways:
 
 async def read_roster(connection: Connection) -> Roster:
     """Looks at everybody."""
-    gateways, members, evaluators, runs = await asyncio.gather(
+    gateways, members, workers, evaluators, runs = await asyncio.gather(
         Gateways(connection).all(),
         _heard_of(connection, keys.MEMBERS),
+        _heard_of(connection, keys.PREPROCESSORS),
         _heard_of(connection, keys.EVALUATORS),
         Jobs(connection).specs(),
     )
-    leases = [("GET", keys.lease(spec.run, shard)) for spec in runs for shard in range(len(spec.shards))]
-    owners = Counter(owner.decode() for owner in await connection.batch(leases) if owner is not None)
-    aggregators = [AggregatorReport(name, owners.pop(name, 0), silent) for name, silent in members.items()]
+    leases = [keys.lease(spec.run, shard) for spec in runs for shard in range(len(spec.shards))]
+    partitions = [keys.item_lease(spec.run, index) for spec in runs for index in range(Extent.of(spec).partitions)]
+    owners, users = await _owners(connection, leases), await _owners(connection, partitions)
     # Whoever hangs is no member any more, but still has its leases for a moment.
-    aggregators += [AggregatorReport(name, shards, None) for name, shards in owners.items()]
-    owned = sum(report.shards for report in aggregators)
-    aggregators.sort(key=lambda report: report.name)
-    return Roster(gateways, aggregators, list(starmap(EvaluatorReport, sorted(evaluators.items()))), len(leases), owned)
+    aggregators = [AggregatorReport(name, owners[name], members.get(name)) for name in sorted({*members, *owners})]
+    preprocessors = [PreprocessorReport(name, users[name], workers.get(name)) for name in sorted({*workers, *users})]
+    scoring = list(starmap(EvaluatorReport, sorted(evaluators.items())))
+    return Roster(gateways, aggregators, scoring, len(leases), owners.total(), preprocessors)
+
+
+async def _owners(connection: Connection, leases: Sequence[str]) -> Counter[str]:
+    """How many of these leases each member has."""
+    owners = await connection.batch([("GET", lease) for lease in leases])
+    return Counter(owner.decode() for owner in owners if owner is not None)
 
 
 async def _heard_of(connection: Connection, key: str) -> dict[str, float]:

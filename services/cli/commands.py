@@ -48,7 +48,7 @@ COMMANDS = {
         "Services",
         "Write checkpoints of a job until it has ended: parameters, optimizer state, versions, trained epochs.",
     ),
-    "fleet": Entry("fleet", "Services", "Show which gateways, aggregators and evaluators are at work."),
+    "fleet": Entry("fleet", "Services", "Show which gateways, aggregators, preprocessors and evaluators are at work."),
     "replica": Entry(
         "replica",
         "Services",

@@ -1,4 +1,4 @@
-"""`crowdlearn fleet`: which gateways, aggregators and evaluators are at work, and what each of them has."""
+"""`crowdlearn fleet`: which services are at work, and what each of them has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.cli.stores import opened
 
 
 def fleet(redis: RedisUrl = DEFAULT_REDIS_URL, as_json: AsJson = False) -> None:
-    """Show which gateways, aggregators and evaluators are at work."""
+    """Show which gateways, aggregators, preprocessors and evaluators are at work."""
 
     async def main(_: asyncio.Event) -> Roster:
         async with opened(redis) as store:
@@ -43,13 +43,19 @@ def show(roster: Roster, console: Console) -> None:
         evaluators.add_row(another.name, _heard_of(another.silent_seconds))
     for name, table in (("gateway", gateways), ("aggregator", aggregators), ("evaluator", evaluators)):
         console.print(table if table.row_count else f"No {name} is at work.", "")
+    if roster.preprocessors:
+        # Only jobs with a stream have any.
+        preprocessors = _table("preprocessor", "partitions", "heard of")
+        for worker in roster.preprocessors:
+            preprocessors.add_row(worker.name, f"{worker.partitions:,}", _heard_of(worker.silent_seconds))
+        console.print(preprocessors, "")
     console.print(f"{roster.owned:,} of {roster.shards:,} shards have an owner; those of ended jobs need none.")
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in ("sockets", "jobs", "shards") else "left")
+        table.add_column(column, justify="right" if column in ("sockets", "jobs", "shards", "partitions") else "left")
     return table
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from crowdlearn.spec import JobStatus, Stall, StreamStatus
-from crowdlearn.store import AggregatorReport, EvaluatorReport, GatewayReport, Roster
+from crowdlearn.store import AggregatorReport, EvaluatorReport, GatewayReport, PreprocessorReport, Roster
 from services.cli.fleet import show
 from services.cli.progress import TrainingProgress, describe, place_words
 from services.cli.status_table import details, overview
@@ -84,9 +84,11 @@ def test_the_fleet_is_shown_by_kind() -> None:
     console, text = terminal()
     gateways = [GatewayReport("host:8000", 1234, {"a": 1000, "b": 234}), GatewayReport("host:8001", 0, {}, True)]
     aggregators = [AggregatorReport("host-1", 3, 0.21), AggregatorReport("host-2", 1, None)]
-    show(Roster(gateways, aggregators, [EvaluatorReport("host-3", 4.04)], 6, 4), console)
+    preprocessors = [PreprocessorReport("draw/host-4", 3, 0.52)]
+    show(Roster(gateways, aggregators, [EvaluatorReport("host-3", 4.04)], 6, 4, preprocessors), console)
     assert [line.split("  ")[0] for line in text.getvalue().splitlines() if line] == [
         "gateway", "host:8000", "host:8001", "aggregator", "host-1", "host-2", "evaluator", "host-3",
+        "preprocessor", "draw/host-4",
         "4 of 6 shards have an owner; those of ended jobs need none.",
     ]  # fmt: skip
     rows = [line.split() for line in text.getvalue().splitlines()]
@@ -94,6 +96,7 @@ def test_the_fleet_is_shown_by_kind() -> None:
     assert ["host:8001", "0", "0", "stopping"] in rows
     assert ["host-2", "1", "not", "in", "time"] in rows
     assert ["host-3", "4.0", "s", "ago"] in rows
+    assert ["draw/host-4", "3", "0.5", "s", "ago"] in rows
 
 
 def test_what_is_missing_of_the_fleet_is_said() -> None:

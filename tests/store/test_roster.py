@@ -6,6 +6,7 @@ import pytest
 
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import AggregatorReport, GatewayReport, Store, keys
+from tests.store.conftest import stream_spec, submit
 
 
 async def test_gateways_are_listed_with_their_sockets_until_they_leave(store: Store) -> None:
@@ -49,6 +50,19 @@ async def test_aggregators_are_listed_with_the_shards_they_own(store: Store, spe
     assert silent is not None
     assert 0.0 <= silent < 60.0
     assert (found.owned, found.shards) == (3, 3)
+
+
+async def test_preprocessors_are_listed_with_their_partitions(store: Store) -> None:
+    spec = await submit(store, stream_spec(partitions=3))
+    await store.fleet.preprocessor_lives("small/a", 60)
+    assert await store.fleet.preprocessor_lives("small/b", 60) == ["small/a", "small/b"]
+    for partition, member in enumerate(("small/a", "small/a", "small/hangs")):
+        assert await store.items.claim(spec.run, partition, member, 60)
+    await store.fleet.preprocessor_leaves("small/b")
+    roster = await store.roster()
+    found = [(one.name, one.partitions, one.silent_seconds is None) for one in roster.preprocessors]
+    assert found == [("small/a", 2, False), ("small/hangs", 1, True)]
+    assert (roster.aggregators, roster.owned) == ([], 0)
 
 
 async def test_evaluators_are_listed_until_they_leave(store: Store) -> None:
