@@ -167,12 +167,13 @@ class Store:
         """The part of its maxmemory that Redis uses, of a cluster that of the fullest master; 0 without a limit."""
         return await self._connection.memory_in_use()
 
-    def announcements(self, *, versions: bool = True) -> AsyncIterator[Announcement]:
+    def announcements(self, *, versions: bool = True, items: bool = False) -> AsyncIterator[Announcement]:
         """Yields what others announce, for ever; after each Resync look at the manifests. Ends with its task.
 
-        Without `versions` only jobs that start and end: a few a day instead of a hundred a second.
+        Without `versions` only jobs that start and end: a few a day instead of a hundred a second. `items`: answers to
+        raw items too.
         """
-        return self._announcements.listen(versions)
+        return self._announcements.listen(versions, items)
 
     def follow(self, run: str, shards: int) -> None:
         """`announcements` are to tell versions of the run's first `shards` shards. Without it they may or may not."""

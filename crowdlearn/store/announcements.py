@@ -77,13 +77,13 @@ class Announcements:
         if self._followed.pop(run, None) is not None:
             self._tell()
 
-    async def listen(self, versions: bool) -> AsyncIterator[Announcement]:
+    async def listen(self, versions: bool, items: bool) -> AsyncIterator[Announcement]:
         """Yields announcements for ever, a Resync after each connection; connects again when Redis is back."""
         backoff = Backoff()
         while True:
             held_since_seconds = None
             try:
-                async with aclosing(self._listen(versions)) as events:
+                async with aclosing(self._listen(versions, items)) as events:
                     async for event in events:
                         held_since_seconds = held_since_seconds or time.monotonic()
                         yield event
@@ -101,16 +101,18 @@ class Announcements:
                     log.exception("announcements failed, listens again")
                 await backoff.wait()
 
-    def _listen(self, versions: bool) -> AsyncGenerator[Announcement]:
+    def _listen(self, versions: bool, items: bool) -> AsyncGenerator[Announcement]:
         if isinstance(self._connection, ClusterConnection):
-            return self._listen_to_cluster(self._connection, versions)
-        channels = (*_everywhere(versions), keys.VERSIONS_CHANNEL) if versions else _everywhere(versions)
-        return _listen_to_node(self._connection, channels)
+            return self._listen_to_cluster(self._connection, versions, items)
+        of_versions = (keys.VERSIONS_CHANNEL,) if versions else ()
+        return _listen_to_node(self._connection, (*_everywhere(items), *of_versions))
 
-    async def _listen_to_cluster(self, connection: ClusterConnection, versions: bool) -> AsyncGenerator[Announcement]:
+    async def _listen_to_cluster(
+        self, connection: ClusterConnection, versions: bool, items: bool
+    ) -> AsyncGenerator[Announcement]:
         changed = asyncio.Event()
         self._changed.add(changed)
-        channels = ShardChannels(connection, _everywhere(versions))
+        channels = ShardChannels(connection, _everywhere(items))
         try:
             await channels.open()
             while True:
@@ -134,9 +136,9 @@ class Announcements:
             changed.set()
 
 
-def _everywhere(versions: bool) -> tuple[str, ...]:
-    """Channels of the whole cluster, where there is one: who follows versions is told of items as well."""
-    return (keys.JOBS_CHANNEL, keys.ITEMS_CHANNEL) if versions else (keys.JOBS_CHANNEL,)
+def _everywhere(items: bool) -> tuple[str, ...]:
+    """Channels of the whole cluster, where there is one."""
+    return (keys.JOBS_CHANNEL, keys.ITEMS_CHANNEL) if items else (keys.JOBS_CHANNEL,)
 
 
 async def _listen_to_node(connection: Connection, channels: tuple[str, ...]) -> AsyncGenerator[Announcement]:

@@ -143,7 +143,7 @@ class Runs:
 
     async def listen(self) -> None:
         """Follows announcements for ever."""
-        async for event in self._store.announcements():
+        async for event in self._store.announcements(items=True):
             with self._outage.survived(), self._faults.contained("to heed an announcement"):
                 await self._heed(event)
 

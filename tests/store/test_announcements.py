@@ -20,7 +20,7 @@ async def listen(monkeypatch: pytest.MonkeyPatch, *, confirms: bool, lasts_secon
     now_seconds, failures = 100.0, 0
     enough = asyncio.Event()
 
-    async def fail(self: Announcements, versions: bool) -> AsyncGenerator[Announcement]:
+    async def fail(self: Announcements, versions: bool, items: bool) -> AsyncGenerator[Announcement]:
         nonlocal now_seconds, failures
         if confirms:
             yield Resync()
@@ -39,7 +39,7 @@ async def listen(monkeypatch: pytest.MonkeyPatch, *, confirms: bool, lasts_secon
     monkeypatch.setattr("crowdlearn.store.backoff.asyncio.sleep", at_once)
 
     async def read() -> None:
-        async for _ in Announcements(None).listen(versions=True):  # type: ignore[arg-type]
+        async for _ in Announcements(None).listen(versions=True, items=False):  # type: ignore[arg-type]
             pass
 
     reading = asyncio.create_task(read())
