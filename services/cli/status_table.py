@@ -13,6 +13,19 @@ ENDS = {"until": "reached", "patience": "patience", "epochs": "trained", "stoppe
 """How a job ended, in one word."""
 
 
+WHY = {
+    "raised": "preprocess raised an error",
+    "slow": "preprocess took too long",
+    "memory": "preprocess took too much memory",
+    "crashed": "preprocess ended its process",
+    "shape": "preprocess made rows that do not fit the schema",
+    "not-finite": "preprocess made rows that are not finite",
+    "too-many-rows": "preprocess made too many rows",
+    "no-json": "they are no valid JSON",
+}
+"""Why items of a stream were rejected, by the words of docs/operations.md."""
+
+
 def overview(found: list[JobStatus]) -> Table:
     """A line for each job: what one compares."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -52,6 +65,8 @@ def details(one: JobStatus) -> Table:
         table.add_row("epoch", f"{one.epoch:.1f} of {one.epochs}, of {one.rows:,} rows")
     for row in _stream_rows(one.stream) if one.stream else ():
         table.add_row(*row)
+    if one.stream is not None and one.stream.rejected:
+        table.add_row("", f"`crowdlearn inspect {one.job} --failed` shows the newest")
     if one.dropped:
         table.add_row("dropped", f"{one.dropped:,} of {one.minibatches:,} minibatches: not finite")
     if one.leased_again:
@@ -76,7 +91,7 @@ def _stream_rows(stream: StreamStatus) -> Iterator[tuple[str, str]]:
     yield "items", f"{stream.items:,}: {gave}"
     yield "waiting", _many(stream.waiting, "item")
     for reason, count in sorted(stream.reasons.items(), key=lambda each: -each[1]):
-        yield "rejected", f"{_many(count, 'item')}: {reason}"
+        yield "rejected", f"{_many(count, 'item')}: {WHY.get(reason, reason)}"
     yield "pool", f"{_many(stream.pool_rows, 'row')}, of {stream.rows:,} so far"
     if stream.held_out_rows:
         yield "held out", _many(stream.held_out_rows, "row")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import get_args
 
 import pytest
 from rich.console import Console, RenderableType
@@ -11,7 +12,8 @@ from crowdlearn.spec import JobStatus, Stall, StreamStatus
 from crowdlearn.store import AggregatorReport, EvaluatorReport, GatewayReport, PreprocessorReport, Roster
 from services.cli.fleet import show
 from services.cli.progress import TrainingProgress, describe, place_words
-from services.cli.status_table import details, overview
+from services.cli.status_table import WHY, details, overview
+from services.preprocessor.results import Reason
 from tests.cli.statuses import a_status
 
 LONG = a_status(
@@ -107,7 +109,7 @@ def test_what_is_missing_of_the_fleet_is_said() -> None:
 
 
 STREAM = StreamStatus(
-    gave_rows=1200, discarded=30, rejected=4, reasons={"took too long": 1, "raised ValueError": 3}, waiting=2,
+    gave_rows=1200, discarded=30, rejected=4, reasons={"slow": 1, "raised": 3}, waiting=2,
     rows=2400, pool_rows=1000, held_out_rows=88,
 )  # fmt: skip
 
@@ -118,14 +120,16 @@ def test_a_stream_tells_what_became_of_its_items_and_has_no_epochs() -> None:
     wanted = [
         "items 1,234: 1,200 gave rows, 30 discarded, 4 rejected",
         "waiting 2 items",
-        "rejected 3 items: raised ValueError",
-        "rejected 1 item: took too long",
+        "rejected 3 items: preprocess raised an error",
+        "rejected 1 item: preprocess took too long",
         "pool 1,000 rows, of 2,400 so far",
         "held out 88 rows",
+        "`crowdlearn inspect mnist --failed` shows the newest",
         "progressive accuracy 0.8",
     ]
     assert [line for line in told if line in wanted] == wanted
     assert not any(line.startswith("epoch") for line in told)
+    assert not any("inspect" in line for line in lines(details(a_status(stream=StreamStatus(gave_rows=3)))))
     assert lines(overview([one]))[1].split()[-3:] == ["stream", "accuracy", "0.8"]
 
 
@@ -147,3 +151,7 @@ def test_the_bar_of_a_stream_moves_without_an_end() -> None:
         progress.show(a_status(epochs=0, epoch=0.0, stream=STREAM))
     assert "1,234 items" in text.getvalue()
     assert progress.bar.tasks[0].total is None
+
+
+def test_every_reason_of_the_preprocessor_is_told_in_words() -> None:
+    assert WHY.keys() == set(get_args(Reason))
