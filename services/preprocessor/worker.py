@@ -6,6 +6,7 @@ replaced within a moment, however long the file takes.
 
 from __future__ import annotations
 
+import faulthandler
 import mmap
 import os
 import signal
@@ -16,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
@@ -47,6 +49,7 @@ class _Process:
     """What a worker process knows; set once, before its first task."""
 
     path: str
+    folder: Path
     places: mmap.mmap
     memory_bytes: int
     retired: bool = False
@@ -60,16 +63,16 @@ def preload() -> None:
         _job(path)
 
 
-def start(path: str, places: str, memory_bytes: int) -> None:
-    """Begins a worker process: of the job in `path`, with the file `places`, and so many bytes more than it has now."""
+def start(path: str, folder: str, memory_bytes: int) -> None:
+    """Begins a worker process: of the job in `path`, with the service's `folder`, and so much more memory than now."""
     # Pebble's own handler would wait until a loop in C has ended.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _job(path)
-    with open(places, "r+b") as file:
+    _Process.path, _Process.folder, _Process.memory_bytes = path, Path(folder), memory_bytes
+    with places_in(_Process.folder).open("r+b") as file:
         _Process.places = mmap.mmap(file.fileno(), 0)
-    _Process.path, _Process.memory_bytes = path, memory_bytes
     _limit_memory(memory_bytes)
-    threading.Thread(target=_end_with_service, args=(places,), daemon=True).start()
+    threading.Thread(target=_end_with_service, args=(_Process.folder,), daemon=True).start()
 
 
 def describe() -> tuple[str, bool]:
@@ -85,11 +88,37 @@ def describe() -> tuple[str, bool]:
 
 
 def process(
-    place: int, items: Sequence[tuple[str, bytes]], arrays: Sequence[BatchArray], most_rows: int
+    place: int, items: Sequence[tuple[str, bytes]], arrays: Sequence[BatchArray], most_rows: int, seconds: float
 ) -> list[Result]:
-    """What comes of the first items, as many as TURN_SECONDS last for; `place` is where to say which one is at work."""
+    """What comes of the first items, as many as TURN_SECONDS last for; `place` is where to say which one is at work.
+
+    After `seconds`, and where it crashes, a file says which line that was at.
+    """
     if _Process.retired:
         os._exit(RETIRED)
+    with trace_in(_Process.folder, place).open("wb") as trace:
+        faulthandler.enable(trace)
+        faulthandler.dump_traceback_later(seconds, file=trace)
+        try:
+            return _results(place, items, arrays, most_rows)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            faulthandler.disable()
+
+
+def places_in(folder: Path) -> Path:
+    """The file in which workers say which item of each task is at work."""
+    return folder / "places"
+
+
+def trace_in(folder: Path, place: int) -> Path:
+    """The file in which the worker of a task says where it is when it takes too long, or crashes."""
+    return folder / f"trace-{place}"
+
+
+def _results(
+    place: int, items: Sequence[tuple[str, bytes]], arrays: Sequence[BatchArray], most_rows: int
+) -> list[Result]:
     began, results = time.monotonic(), list[Result]()
     for index, (kind, data) in enumerate(items):
         if index and (_Process.retired or time.monotonic() - began >= TURN_SECONDS):
@@ -166,11 +195,11 @@ def lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _end_with_service(places: str) -> None:
+def _end_with_service(folder: Path) -> None:
     """Ends this process when its service has died, also in a loop that never ends."""
     if sys.platform != "win32":
         import fcntl
 
-        with open(places, "rb") as file:
+        with places_in(folder).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
         os._exit(0)

@@ -44,9 +44,10 @@ class Workers:
     def __init__(self, job_file: Path, processes: int, memory_bytes: int) -> None:
         self._path = str(job_file.resolve())
         self.processes, self._memory_bytes = processes, memory_bytes
-        self._places_file = tempfile.NamedTemporaryFile(prefix="crowdlearn-preprocessor-")  # noqa: SIM115  # closed in `close`
+        self._folder = tempfile.TemporaryDirectory(prefix="crowdlearn-preprocessor-")
+        self._places_file = worker.places_in(Path(self._folder.name)).open("w+b")
         self._places_file.truncate(PLACES * worker.PLACE_BYTES)
-        worker.lock(self._places_file.file)
+        worker.lock(self._places_file)
         self._free = list(range(PLACES))
         self._method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         self._turns = asyncio.Semaphore(processes)
@@ -69,6 +70,7 @@ class Workers:
         """Ends the processes, whatever they do."""
         await self._end()
         self._places_file.close()
+        self._folder.cleanup()
 
     async def process(self, spec: JobSpec, items: Sequence[Item], item_seconds: float, most_rows: int) -> list[Result]:
         """What comes of each item, one after the other."""
@@ -79,16 +81,16 @@ class Workers:
                 rest = items[len(results) :]
                 self._set_place(place, 0)
                 try:
-                    arguments = (place, rest, arrays, most_rows)
+                    arguments = (place, rest, arrays, most_rows, item_seconds)
                     results += await self._ask(worker.process, arguments, item_seconds + worker.TURN_SECONDS)
                     lost = 0
                     continue
                 except TimeoutError:
-                    failed = Failed("slow", f"it took longer than {item_seconds:g} s")
+                    failed = Failed("slow", f"it took longer than {item_seconds:g} s", self._trace(place))
                 except ProcessExpired as error:
                     if error.exitcode == worker.RETIRED:
                         continue
-                    failed = Failed("crashed", f"its process ended with {_ending(error.exitcode)}")
+                    failed = Failed("crashed", f"its process ended with {_ending(error.exitcode)}", self._trace(place))
                 except BrokenProcessPool as error:
                     # A worker ended between two tasks: none of the items is to blame, unless it happens again.
                     lost += 1
@@ -127,7 +129,7 @@ class Workers:
         if self._method == "forkserver":
             os.environ[worker.PRELOADED] = self._path
             context.set_forkserver_preload(["__main__", "services.preprocessor.preloaded"])
-        arguments = (self._path, self._places_file.name, self._memory_bytes)
+        arguments = (self._path, self._folder.name, self._memory_bytes)
         return ProcessPool(self.processes, 0, worker.start, arguments, context)
 
     async def _end(self) -> None:
@@ -140,6 +142,15 @@ class Workers:
     def _set_place(self, place: int, index: int) -> None:
         at = place * worker.PLACE_BYTES
         os.pwrite(self._places_file.fileno(), index.to_bytes(worker.PLACE_BYTES, "little"), at)
+
+    def _trace(self, place: int) -> str:
+        """Where the worker of a task was, of its threads that of the author's function."""
+        with suppress(OSError):
+            text = worker.trace_in(Path(self._folder.name), place).read_text(errors="replace")
+            # The last is the main thread; below the author's frames are ours.
+            _, _, frames = text.rpartition("(most recent call first):\n")
+            return frames.partition(f'  File "{worker.__file__}"')[0]
+        return ""
 
     def _place(self, place: int) -> int:
         raw = os.pread(self._places_file.fileno(), worker.PLACE_BYTES, place * worker.PLACE_BYTES)

@@ -1,6 +1,7 @@
 """A job file whose `preprocess` does what an item says: well, and badly in every way that there is."""
 
 import os
+import signal
 import time
 from contextlib import suppress
 
@@ -46,13 +47,17 @@ def swallows(_):
             time.sleep(10)
 
 
+def faults(_):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def hoards(_):
     HOARD.append(bytearray(2 << 30))
 
 
 def hoards_little_by_little(_):
     while True:
-        HOARD.append(b"x" * (1 << 20))
+        HOARD.append(bytearray(64 << 20))
 
 
 def process_of(_):
@@ -64,6 +69,7 @@ BAD = {
     "exit": lambda _: exit(3),
     "loop": loops,
     "swallow": swallows,
+    "fault": faults,
     "hoard": hoards,
     "hoard little by little": hoards_little_by_little,
     "crash": lambda _: os._exit(9),
@@ -80,7 +86,7 @@ job = Job(
     name="stream",
     params={"w": np.ones(3, np.float32)},
     loss=loss,
-    data=Stream(schema={"x": ("float32", (3,)), "y": ("float32", ())}, item_seconds=1.0, max_rows_per_item=10),
+    data=Stream(schema={"x": ("float32", (3,)), "y": ("float32", ())}, item_seconds=60.0, max_rows_per_item=10),
     preprocess=preprocess,
     batch_size=4,
 )

@@ -17,7 +17,12 @@ from services.preprocessor.results import Failed, Made, Result
 from services.preprocessor.workers import Workers
 
 FILE = Path(__file__).parent / "stream_job.py"
-ITEM_SECONDS = 1.0
+ITEM_SECONDS = 60.0
+"""Nothing takes so long, but what never ends."""
+
+SHORT_SECONDS = 3.0
+"""For what never ends: good items beside it take milliseconds, also where others compute."""
+
 MEMORY_BYTES = 512 << 20
 
 
@@ -36,10 +41,10 @@ async def workers() -> AsyncIterator[Workers]:
     await workers.close()
 
 
-async def results(workers: Workers, spec: JobSpec, *items: Any) -> list[Result]:
+async def results(workers: Workers, spec: JobSpec, *items: Any, item_seconds: float = ITEM_SECONDS) -> list[Result]:
     """What comes of these items; bytes as they are, and all others as JSON."""
     encoded = [("b", item) if isinstance(item, bytes) else ("j", msgspec.json.encode(item)) for item in items]
-    return await workers.process(spec, encoded, ITEM_SECONDS, 10)
+    return await workers.process(spec, encoded, item_seconds, 10)
 
 
 def row(value: float) -> bytes:
@@ -56,8 +61,8 @@ async def test_rows_come_in_the_order_of_the_items(workers: Workers, spec: JobSp
     [
         ("raise", "raised", "ValueError: a secret of the author's"),
         ("exit", "raised", "SystemExit: 3"),
-        ("loop", "slow", "it took longer than 1 s"),
-        ("swallow", "slow", "it took longer than 1 s"),
+        ("loop", "slow", "it took longer than 3 s"),
+        ("swallow", "slow", "it took longer than 3 s"),
         ("hoard", "memory", "it took more than 512 MiB: MemoryError()"),
         ("hoard little by little", "memory", "it took more than 512 MiB: MemoryError()"),
         ("crash", "crashed", "its process ended with exit code 9"),
@@ -72,7 +77,9 @@ async def test_rows_come_in_the_order_of_the_items(workers: Workers, spec: JobSp
 async def test_a_bad_item_is_rejected_alone_and_named(
     workers: Workers, spec: JobSpec, do: str, reason: str, why: str
 ) -> None:
-    first, bad, last = await results(workers, spec, {"value": 1}, {"do": do}, {"value": 2})
+    seconds = SHORT_SECONDS if reason == "slow" else ITEM_SECONDS
+    items = ({"value": 1}, {"do": do}, {"value": 2})
+    first, bad, last = await results(workers, spec, *items, item_seconds=seconds)
     assert (first, last) == (Made([row(1)]), Made([row(2)]))
     assert isinstance(bad, Failed)
     assert (bad.reason, bad.why) == (reason, why)
@@ -88,6 +95,18 @@ async def test_the_traceback_begins_in_the_authors_function(workers: Workers, sp
     assert lines[1].startswith(f'  File "{FILE}", line ')
     assert lines[1].endswith("in preprocess")
     assert lines[-1] == "ValueError: a secret of the author's"
+
+
+@pytest.mark.parametrize(("do", "function"), [("loop", "loops"), ("swallow", "swallows"), ("fault", "faults")])
+async def test_of_a_process_that_was_ended_it_is_known_where_it_was(
+    workers: Workers, spec: JobSpec, do: str, function: str
+) -> None:
+    (failed,) = await results(workers, spec, {"do": do}, item_seconds=SHORT_SECONDS)
+    assert isinstance(failed, Failed)
+    first, second = failed.traceback.splitlines()
+    assert first.startswith(f'  File "{FILE}", line ')
+    assert first.endswith(f"in {function}")
+    assert second.endswith("in preprocess")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"NaN", b"[" * 100_000, b"\xff"])

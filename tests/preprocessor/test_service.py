@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from crowdlearn.chunks import read_chunk
 from crowdlearn.errors import JobError
@@ -131,7 +132,8 @@ async def test_a_bad_item_keeps_the_next_good_one_waiting_for_its_own_time_alone
     if not store_url.startswith("fake"):
         pytest.skip("the order of processing is that of the workers, whatever the store")
     store = await connect(store_url)
-    spec = await submit(store, stream_job())
+    spec = stream_job()
+    spec = await submit(store, replace(spec, stream=replace(spec.stream, item_seconds=3.0)))
     bad = ["raise", "loop", "hoard", "wrong shape", "nan", "nothing", "a million", "crash"]
     async with at_work(store):
         for number, do in enumerate(bad):
