@@ -117,6 +117,10 @@ class Items(Claims):
         name = keys.answered(spec.run, partition_of(spec, replica))
         return read_answered(await self._connection.call("HGET", name, replica))
 
+    async def waits(self, spec: JobSpec, replica: str) -> bool:
+        """Whether any item waits in the partition of a replica."""
+        return bool(await self._connection.call("XLEN", keys.items(spec.run, partition_of(spec, replica))))
+
     async def backlog(self, spec: JobSpec) -> list[int]:
         """How many items wait in each partition."""
         partitions = range(stream_of(spec).partitions)

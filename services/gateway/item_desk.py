@@ -85,9 +85,15 @@ class ItemDesk:
     async def catch_up(self) -> None:
         """Asks Redis what was answered."""
         assert self._items is not None
+        # Looked at first: what has left the stream by then is answered.
+        waits = await self._store.items.waits(self._spec, self.replica)
         known = await self._store.items.answered(self._spec, self.replica)
         for answer in self._items.catch_up(known.number, known.outcomes, self._monotonic()):
             self._say(answer)
+        if not waits:
+            # A Redis that failed over may have lost them.
+            for answer in self._items.lose(self._settings.busy_retry_seconds):
+                self._say(answer)
 
     def _say(self, answer: ItemAnswer) -> None:
         metrics.ITEM_ANSWERS.labels(answer.status).inc()

@@ -5,6 +5,7 @@ Go back N: an item that is `busy` holds back all after it, which are `busy` too 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -106,7 +107,8 @@ class Items:
     def settle(self, number: int, outcome: ItemOutcome, now: float) -> ItemAnswer:
         """It is known what became of an item, also of one that came over another socket."""
         self._pending.discard(number)
-        self._since = now
+        # Answers come in order: what was said of an earlier one has been missed.
+        self._since = -math.inf if min(self._pending, default=number) < number else now
         if self._next == number:
             # Nobody knew that it was in its stream.
             self._next += 1
@@ -114,10 +116,15 @@ class Items:
 
     def catch_up(self, answered: int, outcomes: Mapping[int, ItemOutcome], now: float) -> list[ItemAnswer]:
         """It is known what was answered: of what waits those up to `answered`, and of the last ones how."""
-        self._since = now
         unknown = ItemOutcome("rejected", why=UNKNOWN)
         settled = [number for number in sorted(self._pending) if number <= answered]
-        return [self.settle(number, outcomes.get(number, unknown), now) for number in settled]
+        answers = [self.settle(number, outcomes.get(number, unknown), now) for number in settled]
+        self._since = now
+        return answers
+
+    def lose(self, retry_seconds: float) -> list[ItemAnswer]:
+        """Nothing waits in the stream any more, and was not answered: what waits here comes again."""
+        return [self.crashed(number, retry_seconds) for number in sorted(self._pending)]
 
 
 def _answer(number: int, outcome: ItemOutcome) -> ItemAnswer:

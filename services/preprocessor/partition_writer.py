@@ -44,9 +44,11 @@ class PartitionWriter:
         return self._bytes
 
     def admit(self, entry: ItemEntry) -> bool:
-        """Whether an item is the next one of its replica, and so to be processed; what came of others is None."""
-        expected = self._next.get(entry.replica, entry.number)
-        if not entry.replica or not entry.number or entry.number != expected:
+        """Whether an item comes after its replica's others, and so is to be processed; what came of others is None.
+
+        Numbers may be missing: a gateway rejects an item that is too large, and Redis may have lost its last writes.
+        """
+        if not entry.replica or entry.number < self._next.get(entry.replica, 1):
             return False
         self._next[entry.replica] = entry.number + 1
         return True

@@ -27,7 +27,7 @@ from crowdlearn.protocol import (
 )
 from crowdlearn.replica.gateway import Gateway, RefusedError
 from crowdlearn.spec import JobSpec, StreamSpec
-from crowdlearn.store import Store
+from crowdlearn.store import Store, keys
 from services.gateway import item_desk
 from services.gateway.items import ITEMS_IN_FLIGHT
 from tests.gateway.gateway_harness import DATA, Service, make_spec, serve, submit
@@ -154,6 +154,22 @@ async def test_an_answer_whose_announcement_was_lost_is_asked_for(
         entries = await store.items.read(spec.run, 0, "0-0", 10)
         await store.items.commit(spec, 0, replace(commit_of(spec, partition, entries), announced=()))
         assert await answers(replica, 1) == [ItemAnswer(number=1, status="rows", rows=1)]
+
+
+async def test_items_that_redis_has_lost_are_sent_again(
+    store: Store, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_desk, "ANSWER_SECONDS", 0.0)
+    spec = await a_stream(store)
+    async with ScriptedReplica("small", service.url) as replica:
+        await replica.say(item(1))
+        await appended(store, spec, 1)
+        await store._connection.call("DEL", keys.items(spec.run, 0))
+        assert await answers(replica, 1) == [ItemAnswer(number=1, status="busy", retry_seconds=0.02)]
+        await replica.say(item(1))
+        await appended(store, spec, 1)
+        await process(store, spec)
+        assert await replica.expect(ItemAnswer) == ItemAnswer(number=1, status="rows", rows=1)
 
 
 async def test_items_that_redis_does_not_take_are_busy_and_come_in_their_order(

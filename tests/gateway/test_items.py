@@ -109,6 +109,25 @@ def test_what_redis_knows_settles_what_waits_and_nothing_else() -> None:
     assert desk.waits_since() is None
 
 
+def test_an_answer_that_overtook_another_shows_that_one_was_missed() -> None:
+    desk = items()
+    for number in (1, 2, 3):
+        offer(desk, number)
+    desk.settle(2, ONE_ROW, 5.0)
+    assert desk.waits_since() == float("-inf")
+    desk.catch_up(2, {1: ONE_ROW, 2: ONE_ROW}, 6.0)
+    assert desk.waits_since() == 6.0
+
+
+def test_what_redis_has_lost_comes_again() -> None:
+    desk = items()
+    for number in (1, 2, 3):
+        offer(desk, number)
+    desk.catch_up(1, {1: ONE_ROW}, 6.0)
+    assert desk.lose(RETRY) == [busy(2, RETRY), busy(3, RETRY)]
+    assert [offer(desk, number) for number in (2, 3)] == [ENTER, ENTER]
+
+
 def test_an_item_of_which_nobody_knew_that_it_was_taken_need_not_come_again() -> None:
     desk = items()
     offer(desk, 1)

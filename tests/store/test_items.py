@@ -97,6 +97,11 @@ async def test_items_are_read_in_the_order_in_which_they_were_appended(store: St
     assert await store.items.backlog(spec) == [2]
 
 
+def test_a_number_that_never_came_keeps_no_other_from_its_outcome() -> None:
+    told = Answered().then(1, ONE_ROW, 7).then(3, ItemOutcome("discarded"), 8)
+    assert read_answered(told.written().encode()) == told
+
+
 async def test_a_blocked_read_wakes_when_an_item_comes(store: Store, spec: JobSpec) -> None:
     reading = asyncio.create_task(store.items.read(spec.run, 0, START, 10, block_seconds=30))
     await store.items.append(spec, REPLICA, 1, "j", b"1")
