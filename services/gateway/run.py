@@ -225,6 +225,9 @@ class Run:
         # Who warms the run up waits for nobody: all others wait for that.
         if self.warming or self.training < CROWD or share >= 1:
             return Turns()
+        # Rows that are for their sender alone are leased to it at once: it takes nobody's turn.
+        if self.spec.stream is not None and self.spec.stream.train_on == "sender":
+            return Turns()
         is_late = is_new and now - self._newcomers.get(network, -math.inf) < NEWCOMER_SECONDS
         stall = self._settings.lease_seconds / STALLS
         return Turns(costs=1 / share, saves=TURNS_SAVED, first=0 if is_late else 1, stall_seconds=stall)

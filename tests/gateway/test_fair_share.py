@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from crowdlearn.settings import GatewaySettings
+from crowdlearn.spec import StreamSpec
 from crowdlearn.store import Manifest
 from services.gateway.clients import Proxies, neighbours
-from services.gateway.intake import Intake
 from services.gateway.run import Member, Run
 from tests.gateway.gateway_harness import SETTINGS, make_spec
 
@@ -23,10 +23,12 @@ class Socket:
     held: set[int] = field(default_factory=set)
 
 
-def a_run(*networks: str | None, chunks: int = 16, settings: GatewaySettings = SETTINGS) -> tuple[Run, list[Socket]]:
+def a_run(
+    *networks: str | None, chunks: int = 16, settings: GatewaySettings = SETTINGS, stream: StreamSpec | None = None
+) -> tuple[Run, list[Socket]]:
     """A run of so many chunks in an epoch, and a socket on it from each network."""
     manifests = [Manifest(0, "0-0", 0, "0-0", 0)] * 2
-    run = Run(make_spec(train_rows=2 * chunks), manifests, settings, cast(Intake, cast(Any, None)))
+    run = Run(make_spec(train_rows=2 * chunks, stream=stream), manifests, settings, cast(Any, None))
     sockets = [Socket(network) for network in networks]
     for socket in sockets:
         run.join(cast(Member, cast(Any, socket)))
@@ -54,6 +56,20 @@ def test_the_sockets_of_a_network_hold_at_most_half_of_an_epoch_where_there_are_
     assert run.neighbours_may_lease(THERE) == 8
     run.leave(cast(Member, cast(Any, sockets[3])))
     assert run.neighbours_may_lease(HERE) == 32
+
+
+def test_of_a_pool_a_socket_may_hold_a_few_leases_whatever_the_crowd() -> None:
+    run, _ = a_run(*[HERE] * 300, THERE, stream=StreamSpec(lease_rows=8))
+    assert run.fair_share == 4
+    assert run.neighbours_may_lease(HERE) == 32
+
+
+def test_rows_for_their_sender_alone_wait_for_nobodys_turn() -> None:
+    run, _ = a_run(None, stream=StreamSpec(lease_rows=8))
+    own, _ = a_run(None, stream=StreamSpec(lease_rows=8, train_on="sender"))
+    run.training = own.training = 9
+    assert run.turns(None, 0.0, is_new=False).costs == 1 / 0.17
+    assert own.turns(None, 0.0, is_new=False).costs == 0
 
 
 def test_who_has_no_network_is_nobodys_neighbour() -> None:
