@@ -19,6 +19,8 @@ from crowdlearn.store.pool import numbered
 from crowdlearn.store.status import status
 from tests.end_to_end.commands import crowdlearn, said
 from tests.end_to_end.secured import SecuredRedis, passwords
+from tests.preprocessor.test_service import FILE as STREAM_JOB
+from tests.preprocessor.test_service import all_answered, send, stream_job
 from tests.store.conftest import OTHER, REPLICA, small_spec, stream_spec, submit
 from tests.store.test_items import claimed, commit_of, row
 
@@ -132,6 +134,22 @@ async def test_items_are_taken_processed_and_leased_by_users_that_may_do_no_more
     assert secured.refused() == []
     for store in stores:
         await store.close()
+
+
+async def test_a_preprocessor_works_as_its_user(secured: SecuredRedis, logs: Path) -> None:
+    operator, gateway = await connect(secured.url("operator")), await connect(secured.url("gateway"))
+    spec = await submit(operator, stream_job())
+    service = Service("preprocessor", secured.url("preprocessor"), log=logs / "preprocessor.log")
+    service.options = (str(STREAM_JOB), *service.options)
+    with running(service):
+        await send(gateway, spec, REPLICA, 1, {"value": 1})
+        await send(gateway, spec, REPLICA, 2, {"do": "raise"})
+        await all_answered(operator, spec, 2)
+        assert [report.partitions for report in (await operator.roster()).preprocessors] == [4]
+    assert (await operator.roster()).preprocessors == []
+    assert secured.refused() == []
+    await operator.close()
+    await gateway.close()
 
 
 SHARD = "crowdlearn:{0123456789ab/0}"
