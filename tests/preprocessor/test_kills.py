@@ -14,9 +14,9 @@ import pytest
 from benchmarks.processes import RedisServer, Service
 from crowdlearn.chunks import read_chunk
 from crowdlearn.spec import JobSpec
-from crowdlearn.store import Store, connect
-from tests.patience import until
-from tests.preprocessor.test_service import FILE, REPLICAS, all_answered, send, stream_job
+from crowdlearn.store import Store, connect, partition_of
+from tests.patience import PATIENCE_SECONDS, until
+from tests.preprocessor.test_service import FILE, REPLICAS, all_answered, send, stream_job, values_in_pool
 from tests.store.conftest import submit
 
 pytestmark = pytest.mark.redis
@@ -149,3 +149,31 @@ def is_alive(process: int) -> bool:
         return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+async def test_items_are_processed_on_when_redis_was_away(own_redis: RedisServer, logs: Path) -> None:
+    own_redis.start()
+    store = await connect(own_redis.url)
+    spec = await submit(store, stream_job())
+    service = preprocessor(own_redis, logs / "a.log")
+    service.start()
+    try:
+        await send(store, spec, REPLICAS[0], 1, {"value": 0})
+        await all_answered(store, spec, 1)
+        for index, replica in enumerate(REPLICAS):
+            await send(store, spec, replica, 1 + (not index), {"value": index})
+        # Some of these are processed before, and others after.
+        own_redis.kill()
+        own_redis.start()
+        await store.close()
+        store = await connect(own_redis.url, wait_seconds=PATIENCE_SECONDS)
+        for index, replica in enumerate(REPLICAS[1:], 1):
+            await send(store, spec, replica, 2, {"value": index})
+        await all_answered(store, spec, 2 * len(REPLICAS))
+        assert await values_in_pool(store, spec) == Counter({float(index): 2 for index in range(len(REPLICAS))})
+        assert [state.items for state in await store.items.states(spec)] == [
+            2 * sum(partition_of(spec, replica) == partition for replica in REPLICAS) for partition in range(4)
+        ]
+    finally:
+        service.stop()
+        await store.close()
