@@ -149,3 +149,23 @@ async def test_a_file_that_defines_no_job_is_refused(tmp_path: Path, text: str, 
             await workers.start()
     finally:
         await workers.close()
+
+
+async def test_a_file_that_computes_with_jax_when_it_is_loaded_is_loaded_by_each_process(
+    tmp_path: Path, spec: JobSpec
+) -> None:
+    file = tmp_path / "computes.py"
+    file.write_text(
+        f"import sys\nsys.path.insert(0, {str(FILE.parent)!r})\n"
+        "from dataclasses import replace\nimport jax.numpy as jnp\nimport stream_job\n"
+        "TWICE = jnp.full((), 2.0)\n"
+        "def preprocess(raw):\n    return stream_job.preprocess({'value': float(TWICE * raw['value'])})\n"
+        "job = replace(stream_job.job, name='computes', preprocess=preprocess)\n"
+    )
+    workers = Workers(file, 1, 4 << 30)
+    try:
+        assert await workers.start() == "computes"
+        # A process that was forked from one in which JAX computes would hang.
+        assert await results(workers, spec, {"value": 1}, {"value": 2}) == [Made([row(2)]), Made([row(4)])]
+    finally:
+        await workers.close()
