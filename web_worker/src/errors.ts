@@ -49,6 +49,26 @@ function lineOf(error: unknown, file: string): string | null {
   return line === undefined ? null : `${file}:${line}`;
 }
 
+/** Why `Replica.predict` gives nothing. */
+export type PredictionReason =
+  /** The rows are not such as the job has. */
+  | "input"
+  /** The job has no `predict` that browsers can run. */
+  | "unavailable"
+  /** The replica has ended. */
+  | "ended"
+  /** It could not be computed here. */
+  | "failed";
+
+/** What a page asks the model has no answer. */
+export class PredictionError extends Error {
+  override name = "PredictionError";
+
+  constructor(readonly reason: PredictionReason, message: string, options?: ErrorOptions) {
+    super(message, options);
+  }
+}
+
 /** What an unknown thrown value says, for logs and for people. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

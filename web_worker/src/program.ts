@@ -27,7 +27,7 @@ const index = integer(0);
 const valueType = object({ shape: list(index), dtype });
 const equation = object({ primitive: text(), inputs: list(index), outputs: list(index), options: record });
 const constant = object({ value: index, data });
-const program = object({
+const body = {
   format: integer(1, 1),
   values: list(valueType),
   parameters: list(index),
@@ -36,17 +36,25 @@ const program = object({
   key: optional(nullable(index), null),
   constants: list(constant),
   equations: list(equation),
-  loss: index,
-  gradients: list(index),
-});
+};
+const program = object({ ...body, loss: index, gradients: list(index) });
+const forward = object({ ...body, outputs: list(object({ name: text(), value: index })) });
 
 export type ValueType = Read<typeof valueType>;
 export type Equation = Read<typeof equation>;
+/** A loss and its gradients. */
 export type Program = Read<typeof program>;
+/** What a model says of rows, by name. */
+export type Forward = Read<typeof forward>;
 
 /** Elements of an array of this shape. */
 export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((product, length) => product * length, 1);
+}
+
+/** The values that a program is for: loss and gradients, or its outputs. */
+export function resultsOf(read: Program | Forward): number[] {
+  return "outputs" in read ? read.outputs.map(({ value }) => value) : [read.loss, ...read.gradients];
 }
 
 /** Reads a program; throws ProgramError when it is not one, or when a value is used before it is written. */
@@ -61,7 +69,18 @@ export function readProgram(json: unknown): Program {
   }
 }
 
-function requireSingleAssignment(read: Program): void {
+/** Reads a forward program; throws as `readProgram` does. */
+export function readForward(json: unknown): Forward {
+  try {
+    const read = forward(json, "");
+    requireSingleAssignment(read);
+    return read;
+  } catch (error) {
+    throw new ProgramError(`expected a forward program of docs/program.md: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+function requireSingleAssignment(read: Program | Forward): void {
   const written = new Set<number>();
   const write = (value: number): void => {
     if (value >= read.values.length) throw new Error(`value ${value} of ${read.values.length}`);
@@ -77,7 +96,7 @@ function requireSingleAssignment(read: Program): void {
     inputs.forEach(use);
     outputs.forEach(write);
   }
-  [read.loss, ...read.gradients].forEach(use);
+  resultsOf(read).forEach(use);
 }
 
 function requireGradients(read: Program): void {

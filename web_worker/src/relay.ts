@@ -4,7 +4,7 @@ import { DIRECT, type Network, type Socket } from "./replica/network";
 import type { FromSandbox, ToSandbox } from "./worker-messages";
 
 /** Behind a gateway's address: lists, statuses, programs and chunks. What runs in a sandbox may say anything. */
-const ASKED = /^jobs(\/[\w%.-]+(\/[0-9a-f]{12}\/(program|chunks\/([0-9a-f]{64}|\d{1,9})))?)?$/;
+const ASKED = /^jobs(\/[\w%.-]+(\/[0-9a-f]{12}\/(program|predict|chunks\/([0-9a-f]{64}|\d{1,9})))?)?$/;
 const OPENED = /^jobs\/[\w%.-]+\/socket$/;
 
 /** The close code of a line that broke without a word. */

@@ -1,5 +1,8 @@
 // What the page's side and the Web Worker tell each other.
 
+import type { AskedRows } from "./asked-rows";
+import type { PredictionReason } from "./errors";
+import type { Result } from "./executor/predictor";
 import type { ItemOutcome, Progress, State } from "./replica/actions";
 import type { Backend } from "./replica/device";
 import type { RawData } from "./replica/items";
@@ -9,9 +12,12 @@ export type ToWorker =
       readonly type: "start"; readonly base: string; readonly job: string | null; readonly backend: Backend;
       /** Or only says so where the model is a module. */
       readonly runsModules: boolean;
+      readonly trains: boolean;
     }
   /** A raw item to send. The page keeps it under its `key` until it is answered. */
   | { readonly type: "raw"; readonly key: number; readonly data: RawData }
+  /** What does the model say of these rows? The page keeps them under their `key` until it is answered. */
+  | { readonly type: "predict"; readonly key: number; readonly rows: AskedRows }
   /** The browser says that it is online again, which not every browser tells its workers. */
   | { readonly type: "online" }
   | { readonly type: "stop" };
@@ -21,6 +27,8 @@ export type FromWorker =
   | { readonly type: "state"; readonly state: State }
   | { readonly type: "progress"; readonly progress: Progress }
   | { readonly type: "answered"; readonly key: number; readonly outcome: ItemOutcome }
+  | { readonly type: "predicted"; readonly key: number; readonly results: Readonly<Record<string, Result>> }
+  | { readonly type: "unpredicted"; readonly key: number; readonly reason: PredictionReason; readonly message: string }
   /** The job's model is a module: somebody's program, which is to run in a sandbox. */
   | { readonly type: "module" }
   | { readonly type: "gone" };

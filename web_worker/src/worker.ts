@@ -1,12 +1,17 @@
 // The public module: `import { Replica } from "https://gateway/worker.js"`. All the work is done in a Web Worker.
 
+import type { AskedRows, Numbers } from "./asked-rows";
+import { PredictionError, type PredictionReason } from "./errors";
+import type { Result } from "./executor/predictor";
+import { Questions } from "./questions";
 import type { ItemOutcome, Progress, State } from "./replica/actions";
 import type { Backend } from "./replica/device";
 import type { RawData } from "./replica/items";
 import { Sandbox, type Host } from "./sandbox";
 import type { FromWorker, ToWorker } from "./worker-messages";
 
-export type { Backend, ItemOutcome, Progress, State };
+export type { AskedRows, Backend, ItemOutcome, Numbers, PredictionReason, Progress, Result, State };
+export { PredictionError };
 export type { StateName } from "./replica/actions";
 
 /** What `new Replica` takes. */
@@ -22,6 +27,8 @@ export interface ReplicaOptions {
    * default where the page is of another origin than the gateway. Browsers give a sandbox no WebGPU. Other models are no code.
    */
   readonly sandbox?: boolean;
+  /** Whether it trains, as by default. One that does not can be asked what the model says, and loads parameters only then. */
+  readonly train?: boolean;
 }
 
 /** The events of a Replica. */
@@ -76,6 +83,7 @@ export class Replica extends EventTarget {
   /** Kept here, as the worker may be replaced by a sandbox. */
   readonly #unanswered = new Map<number, Unanswered>();
   #lastKey = 0;
+  readonly #questions = new Questions((message) => this.#tell(message));
   /** Gives the Blob's memory back: it has to live until the worker has read it. */
   #forgetAddress: () => void = () => undefined;
 
@@ -125,6 +133,17 @@ export class Replica extends EventTarget {
     });
   }
 
+  /**
+   * What the model says of rows, by the names that the job's `predict` gives: computed on this device, with the newest parameters,
+   * between two minibatches. Arrays have the names of the job's data; each holds one row or several, flat or nested. Asked before
+   * the replica has started, it is answered once it has.
+   *
+   * @throws PredictionError as a rejection: the rows are not such as the job has, or it gives no predictions, or the replica ends
+   */
+  predict(rows: AskedRows): Promise<Record<string, Result>> {
+    return this.#questions.ask(rows);
+  }
+
   override addEventListener<K extends keyof ReplicaEvents>(
     type: K, listener: (event: ReplicaEvents[K]) => void, options?: boolean | AddEventListenerOptions,
   ): void;
@@ -151,10 +170,11 @@ export class Replica extends EventTarget {
       if (this.#isStopping) this.#terminate();
       else this.#show({ state: "failed", message: "The worker could not be loaded. Is the service there?" });
     };
-    const { job = null, backend = "auto" } = this.#options;
+    const { job = null, backend = "auto", train: trains = true } = this.#options;
     const runsModules = worker instanceof Sandbox || this.#runsModules;
-    this.#tell({ type: "start", base: this.#base, job, backend, runsModules });
+    this.#tell({ type: "start", base: this.#base, job, backend, runsModules, trains });
     for (const [key, { data }] of this.#unanswered) this.#tell({ type: "raw", key, data });
+    this.#questions.repeat();
   }
 
   /** The job's model is a program of its author: this page's cookies, storage and network are not for it. */
@@ -181,6 +201,7 @@ export class Replica extends EventTarget {
     else if (message.type === "gone") this.#terminate();
     else if (message.type === "module") this.#isolate();
     else if (message.type === "answered") this.#answered(message.key, message.outcome);
+    else if (message.type === "predicted" || message.type === "unpredicted") this.#questions.hear(message);
     else if (message.type === "progress") this.dispatchEvent(new CustomEvent("progress", { detail: message.progress }));
     else if (!this.#isStopping) this.#show(message.state);
   }
@@ -202,6 +223,7 @@ export class Replica extends EventTarget {
     if (!ENDED.includes(state.state)) return;
     this.#isEnded = true;
     this.#giveUpItems();
+    this.#questions.end(state.message);
     // Whoever stops a replica before it is welcome has not met an error.
     if (state.state === "stopped") this.#settle?.resolve();
     else this.#settle?.reject(new Error(state.message));

@@ -21,7 +21,7 @@ WebAssembly.Memory = class extends Original {
 };
 const heldBytes = (): number => memories.reduce((sum, { buffer }) => sum + buffer.byteLength, 0);
 
-async function growthOf(executor: Executor, steps: number, step: () => Promise<number>): Promise<number> {
+async function growthOf(executor: Pick<Executor, "dispose">, steps: number, step: () => Promise<number>): Promise<number> {
   // The first steps compile and fill the allocator's free lists.
   for (let i = 0; i < 5; i++) await step();
   const before = heldBytes();
@@ -39,6 +39,20 @@ test("a thousand steps of a network leave no array behind", async () => {
   const gradient = new Float32Array(parameters.length);
   assert.ok(heldBytes() >= 0);
   assert.equal(await growthOf(executor, 1000, () => executor.step(parameters, batch, gradient)), 0);
+  assert.ok(heldBytes() > 0, "the memory of jax-js was not caught");
+});
+
+test("a thousand predictions leave no array behind", async () => {
+  const { Predictor } = await import("../src/executor/predictor");
+  const b = new ProgramBuilder();
+  const [w, x] = [b.parameter([50, 20]), b.batch([8, 50])];
+  b.batch([8], "uint8");
+  const y = b.equation("dot_general", [x, w], [8, 20], { contract: [[1], [0]], batch: [[], []] });
+  const predictor = await Predictor.create(b.forward({ y, again: y, one: b.constant(1, [8]) }), "wasm");
+  const parameters = Float32Array.from({ length: 1000 }, (_, i) => i);
+  const rows = Float32Array.from({ length: 500 }, (_, i) => i);
+  const predict = async (): Promise<number> => (await predictor.predict(parameters, [rows, null], 10, async () => {}))["y"]!.data[0]!;
+  assert.equal(await growthOf(predictor, 1000, predict), 0);
   assert.ok(heldBytes() > 0, "the memory of jax-js was not caught");
 });
 

@@ -1,6 +1,6 @@
 // Writes small programs by hand, as the tracer would. Executes nothing.
 
-import { readProgram, sizeOf, type Program, type ValueType } from "../src/program";
+import { readForward, readProgram, sizeOf, type Forward, type Program, type ValueType } from "../src/program";
 
 /** Collects values and equations; every method returns the index of what it wrote. */
 export class ProgramBuilder {
@@ -36,10 +36,18 @@ export class ProgramBuilder {
   }
 
   build(loss: number, gradients: number[]): Program {
-    return readProgram(JSON.parse(JSON.stringify({
+    return readProgram(this.#written({ loss, gradients }));
+  }
+
+  forward(outputs: Record<string, number>): Forward {
+    return readForward(this.#written({ outputs: Object.entries(outputs).map(([name, value]) => ({ name, value })) }));
+  }
+
+  #written(results: object): unknown {
+    return JSON.parse(JSON.stringify({
       format: 1, values: this.#values, parameters: this.#parameters, batch: this.#batch,
-      constants: this.#constants, equations: this.#equations, loss, gradients,
-    })));
+      constants: this.#constants, equations: this.#equations, ...results,
+    }));
   }
 }
 

@@ -75,7 +75,7 @@ test("a gateway that does not answer is unreachable in the sandbox too", async (
 
 test("what a replica needs may be asked for", async () => {
   const { network, inside } = joined();
-  const paths = ["jobs", "jobs/a-1", "jobs/a%20b", `jobs/a/${RUN}/program`, `jobs/a/${RUN}/chunks/12`, `jobs/a/${RUN}/chunks/${"0f".repeat(32)}`];
+  const paths = ["jobs", "jobs/a-1", "jobs/a%20b", `jobs/a/${RUN}/program`, `jobs/a/${RUN}/predict`, `jobs/a/${RUN}/chunks/12`, `jobs/a/${RUN}/chunks/${"0f".repeat(32)}`];
   for (const path of paths) assert.equal(await (await inside.get(`${BASE}${path}`, {})).text(), "rows");
   assert.equal(network.asked.length, paths.length);
 });

@@ -9,6 +9,7 @@ import type { Program } from "../src/program";
 import { Gateway, UnreachableError } from "../src/replica/gateway";
 import { Reporter } from "../src/replica/reporter";
 import { Runner } from "../src/replica/runner";
+import { Immediate } from "./immediate";
 
 const WELCOME = {
   type: "welcome", job: "digits", run: "000000000001", replica: "67414f80a1b2c3d4", state: "running", program: "/first",
@@ -52,12 +53,6 @@ class FakeSocket {
     const header = { kind: Kind.PARAMETERS, codec: 0, shard: 0, count: 1, sequence: 0, version, loss: 0, rows: 0, minibatches: 0 };
     this.onmessage({ data: pack({ ...header, payload: new Uint8Array(4) }).buffer });
   }
-}
-
-/** A channel that keeps no process alive. */
-class Immediate {
-  readonly port1 = { onmessage: (): void => {} };
-  readonly port2 = { postMessage: (): void => queueMicrotask(() => this.port1.onmessage()) };
 }
 
 interface Download { readonly path: string; readonly resolve: (program: Program) => void; readonly reject: (error: Error) => void }

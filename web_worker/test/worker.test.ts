@@ -5,7 +5,7 @@ import { Replica } from "../src/worker";
 /** Stands in for a browser's Worker. */
 class FakeWorker {
   static all: FakeWorker[] = [];
-  onmessage: (event: { data: { type: string } }) => void = () => undefined;
+  onmessage: (event: { data: { type: string; [field: string]: unknown } }) => void = () => undefined;
   onerror: () => void = () => undefined;
   isTerminated = false;
 
@@ -14,10 +14,14 @@ class FakeWorker {
   }
 
   readonly heard: string[] = [];
+  readonly asked: { key: number; rows: unknown }[] = [];
+  trains: boolean | undefined;
   runsModules = false;
 
-  postMessage({ type, runsModules }: { type: string; runsModules?: boolean }): void {
+  postMessage({ type, runsModules, trains, ...rest }: { type: string; runsModules?: boolean; trains?: boolean }): void {
     this.heard.push(type);
+    this.trains ??= trains;
+    if (type === "predict") this.asked.push(rest as { key: number; rows: unknown });
     this.runsModules ||= runsModules ?? false;
   }
 
@@ -181,4 +185,48 @@ test("raw items without an answer are given up when the replica ends", async () 
 test("what is neither bytes nor JSON is no raw item", async () => {
   const replica = new Replica({ url: "http://gateway.example" });
   await assert.rejects(replica.sendRaw(undefined), /a raw item is bytes or a JSON value, got undefined/);
+});
+
+test("what a page asks reaches its worker as it was, and the answer the page", async () => {
+  const replica = new Replica({ url: "http://gateway.example", train: false });
+  const x = Float32Array.of(1, 2);
+  const early = replica.predict({ x });
+  x[0] = 9;
+  void replica.start();
+  const [worker] = FakeWorker.all;
+  assert.equal(worker!.trains, false);
+  assert.deepEqual(worker!.asked, [{ key: 1, rows: { x: Float32Array.of(1, 2) } }]);
+  const refused = replica.predict({ x: [3] });
+  const results = { prediction: { shape: [1], data: Float32Array.of(5) } };
+  worker!.onmessage({ data: { type: "unpredicted", key: 2, reason: "input", message: "predict expects 2 numbers, got 1" } });
+  worker!.onmessage({ data: { type: "predicted", key: 1, results } });
+  assert.deepEqual(await early, results);
+  await assert.rejects(refused, { name: "PredictionError", reason: "input", message: "predict expects 2 numbers, got 1" });
+});
+
+test("what a page has asked is asked again of the sandbox that takes its worker's place", async (t) => {
+  FakeFrame.install();
+  const told: string[] = [];
+  t.mock.method(MessagePort.prototype, "postMessage", ({ type }: { type: string }) => told.push(type));
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const replica = new Replica({ url: "http://gateway.example" });
+  void replica.start();
+  const asked = replica.predict({ x: [1] });
+  FakeWorker.all[0]!.onmessage(module);
+  assert.deepEqual(told, ["start", "predict"]);
+  replica.stop();
+  t.mock.timers.tick(1000);
+  await assert.rejects(asked, { reason: "ended" });
+});
+
+test("a replica that ends, or cannot copy what it is asked, gives no answer", async () => {
+  const replica = new Replica({ url: "http://gateway.example" });
+  const started = replica.start();
+  const open = replica.predict({ x: [1] });
+  await assert.rejects(replica.predict({ x: [() => 1] } as never), { reason: "input", message: "predict expects arrays of numbers by name, got what cannot be copied" });
+  FakeWorker.all[0]!.onerror();
+  await assert.rejects(started);
+  const ended = { reason: "ended", message: /got one that has ended: The worker could not be loaded/ };
+  await assert.rejects(open, ended);
+  await assert.rejects(replica.predict({ x: [1] }), ended);
 });

@@ -44,6 +44,12 @@ export function keyArrays(keys: readonly Uint32Array<ArrayBuffer>[], device: Dev
   return keys.map((words) => np.array(words, { shape: [words.length / 2, 2], dtype: np.uint32, device }));
 }
 
+/** What an array holds; consumes it. */
+export function valuesOf(array: np.Array, device: Device): ArrayLike<number> | Promise<ArrayLike<number>> {
+  // Synchronous on WebAssembly: the work is done on this thread anyhow, and a promise a kernel costs more than a kernel.
+  return device === "wasm" ? array.dataSync() : array.data();
+}
+
 export function parameterType({ shape }: Pick<ParameterArray, "shape">): ValueType {
   return { shape, dtype: "float32" };
 }

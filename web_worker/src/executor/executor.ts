@@ -4,7 +4,7 @@ import { defaultDevice, init, jit, numpy as np, type Device, type OwnedFunction 
 
 import { ProgramError } from "../errors";
 import { sizeOf, type Program, type ValueType } from "../program";
-import { batchArrays, keyArrays, offsetsOf, parameterArrays, parameterType, rowsType, type BatchData, type Floats } from "./arrays";
+import { batchArrays, keyArrays, offsetsOf, parameterArrays, parameterType, rowsType, valuesOf, type BatchData, type Floats } from "./arrays";
 import { interpret } from "./interpret";
 import { DerivedKeys, type Key } from "./keys";
 import type { ModuleModel } from "./module";
@@ -78,17 +78,12 @@ export class Executor {
       keyArrays(this.keysOf(key), device),
     );
     // Read together: on a GPU the copies overlap, and each `data` consumes its array.
-    const [loss, ...gradients] = await Promise.all(outputs.map((output) => this.#read(output)));
+    const [loss, ...gradients] = await Promise.all(outputs.map((output) => valuesOf(output, device)));
     gradients.forEach((values, i) => gradient.set(values, this.#offsets[i]!));
     return loss![0]!;
   }
 
   dispose(): void {
     this.#step.dispose();
-  }
-
-  #read(output: np.Array): ArrayLike<number> | Promise<ArrayLike<number>> {
-    // Synchronous on WebAssembly: the work is done on this thread anyhow, and a promise a kernel costs more than a kernel.
-    return this.device === "wasm" ? output.dataSync() : output.data();
   }
 }

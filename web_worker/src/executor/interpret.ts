@@ -3,7 +3,7 @@
 import { defaultDevice, numpy as np } from "@jax-js/jax";
 
 import { ProgramError, reasonOf } from "../errors";
-import { sizeOf, type Equation, type Program, type ValueType } from "../program";
+import { resultsOf, sizeOf, type Equation, type Forward, type Program, type ValueType } from "../program";
 import { ELEMENTWISE } from "./elementwise";
 import { draws } from "./keys";
 import { RANDOM } from "./random";
@@ -17,11 +17,11 @@ const RULES: Readonly<Record<string, Rule>> = { ...ELEMENTWISE, ...SHAPING, ...R
 /** The primitives that this executor has. */
 export const PRIMITIVES: readonly string[] = Object.keys(RULES);
 
-/** For each value how often it is read: by equations, and as loss or gradient. */
-export function useCounts(program: Program): number[] {
+/** For each value how often it is read: by equations, and as a result. */
+export function useCounts(program: Program | Forward): number[] {
   const counts = new Array<number>(program.values.length).fill(0);
   const read = program.equations.filter((equation) => !draws(equation)).flatMap(({ inputs }) => inputs);
-  const reads = [...read, program.loss, ...program.gradients];
+  const reads = [...read, ...resultsOf(program)];
   for (const value of reads) counts[value]! += 1;
   return counts;
 }
@@ -73,8 +73,8 @@ function execute(equation: Equation, inputs: np.Array[], environment: Environmen
   }
 }
 
-/** Returns the loss, then the gradients that have elements. Consumes its arrays; `keys` has one for each equation that draws, in their order. */
-export function interpret(program: Program, parameters: np.Array[], batch: np.Array[], keys: np.Array[] = []): np.Array[] {
+/** Returns the results that have elements. Consumes its arrays; `keys` has one for each equation that draws, in their order. */
+export function interpret(program: Program | Forward, parameters: np.Array[], batch: np.Array[], keys: np.Array[] = []): np.Array[] {
   const environment = new Environment(useCounts(program));
   const uniforms = new Map<number, number>();
   const producers = new Map<number, string>();
@@ -96,6 +96,6 @@ export function interpret(program: Program, parameters: np.Array[], batch: np.Ar
     execute(equation, inputs, environment, site, sizes);
     producers.set(equation.outputs[0]!, equation.primitive);
   }
-  const gradients = program.gradients.filter((value) => sizeOf(program.values[value]!.shape) > 0);
-  return [program.loss, ...gradients].map((value) => environment.read(value));
+  const results = resultsOf(program).filter((value) => sizeOf(program.values[value]!.shape) > 0);
+  return results.map((value) => environment.read(value));
 }

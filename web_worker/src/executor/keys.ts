@@ -1,6 +1,6 @@
 // Random keys: derives them from the minibatch's key before a step. The bits themselves are drawn on the backend.
 
-import type { Equation, Program } from "../program";
+import type { Equation, Forward, Program } from "../program";
 import { integer, list, type Reader } from "../schema";
 
 /** The data of a key, two words, or of several, flat. */
@@ -41,7 +41,7 @@ export function draws({ primitive }: Equation): boolean {
 export class DerivedKeys {
   readonly #draws: readonly { readonly root: Words | null; readonly paths: readonly (readonly number[])[] }[];
 
-  constructor(program: Program) {
+  constructor(program: Program | Forward) {
     this.#draws = program.equations.filter(draws).map(({ inputs, options }) => ({
       root: inputs.length > 0 ? null : root(options["root"], "random_bits.root"),
       paths: paths(options["paths"], "random_bits.paths"),

@@ -1,6 +1,6 @@
 // The gateway's addresses and what is fetched from them by HTTP. Keeps nothing.
 
-import { readProgram, type Program } from "../program";
+import { readForward, readProgram, type Forward, type Program } from "../program";
 import type { Grant } from "../protocol";
 import { list, object, text } from "../schema";
 import { DIRECT, type Network, type Socket } from "./network";
@@ -58,6 +58,11 @@ export class Gateway {
   /** Throws UnreachableError when trying again may help, RefusedError or ProgramError when it would not. */
   async program(path: string): Promise<Program> {
     return readProgram(JSON.parse(await this.module(path)));
+  }
+
+  /** A forward program; throws as `program` does. */
+  async forward(path: string): Promise<Forward> {
+    return readForward(JSON.parse(await this.module(path)));
   }
 
   /** The text of a model that is an ES module; throws as `program` does. */

@@ -62,6 +62,14 @@ export class Parameters {
     this.#arrived.clear();
   }
 
+  /** The newest values here, adopted or not; overwrites and returns `into` if it is as long. */
+  newest(into: Float32Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
+    const values = into.length === this.values.length ? into : new Float32Array(this.values.length);
+    values.set(this.values);
+    for (const [index, frame] of this.#arrived) byNumber(frame.codec).decode(frame.payload, this.#part(values, index));
+    return values;
+  }
+
   /** Notes the gradient of a minibatch for a local step, which `settle` takes; it must not change until then. */
   step(gradient: Float32Array): void {
     this.#gradient = gradient;

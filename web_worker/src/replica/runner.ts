@@ -16,6 +16,7 @@ import { insist } from "./downloads";
 import { NoJobError, type Gateway } from "./gateway";
 import type { RawData } from "./items";
 import { importModule } from "./module-import";
+import { Predictions, type Prediction } from "./predictions";
 import { Random } from "./random";
 import type { Reporter } from "./reporter";
 import { hurry, now, pause, pauseBeforeRetry, Timer } from "./scheduling";
@@ -35,6 +36,7 @@ const ABNORMAL = 1006;
 const CONNECTING: State = { state: "connecting", message: "Connecting to the service." };
 const AWAY: State = { state: "connecting", message: "The service does not answer. Trying again." };
 const PREPARING: State = { state: "preparing", message: "Fetching the model and preparing it for this browser." };
+const WATCHING: State = { state: "waiting", message: "Ready. This device looks on, and does not train." };
 const STOPPED: State = { state: "stopped", message: "Stopped. Thank you for your help!" };
 const MISUNDERSTOOD = "The service sent what this page does not understand. Please reload the page.";
 
@@ -48,6 +50,7 @@ export class Runner {
   readonly #chunks: Chunks;
   readonly #session: Session;
   readonly #trainer: Trainer;
+  readonly #predictions: Predictions;
   #connection: Connection | null = null;
   /** The welcome whose program is wanted: that of the newest run. */
   #preparing: Welcome | null = null;
@@ -63,10 +66,16 @@ export class Runner {
     readonly reporter: Reporter,
     readonly welcomed: () => void,
     readonly leave: (() => void) | null = null,
+    readonly trains = true,
   ) {
-    this.#session = new Session(device, this.#random, leave === null);
+    this.#session = new Session(device, this.#random, leave === null, trains);
     this.#chunks = new Chunks(gateway, this.#uniform, ChunkCache.open(this.#uniform));
-    this.#trainer = new Trainer(this.#session, reporter, (actions) => this.#perform(actions), () => this.#progress());
+    const perform = (actions: readonly Action[]): void => this.#perform(actions);
+    this.#predictions = new Predictions(this.#session, {
+      device, perform, wake: () => this.#trainer.wake(),
+      fetch: (path, isWanted) => this.#fetch(() => gateway.forward(path), () => !this.#isEnded && isWanted()),
+    });
+    this.#trainer = new Trainer(this.#session, reporter, perform, () => this.#progress(), this.#predictions);
   }
 
   /** Takes part until the job ends, `stop` is called, or it cannot go on. */
@@ -91,6 +100,11 @@ export class Runner {
   /** Sends a raw item, again if need be; `settle` is told what became of it. */
   sendRaw(data: RawData, settle: (outcome: ItemOutcome) => void): void {
     this.#perform(this.#session.collect(data, settle, now()));
+  }
+
+  /** Asks what the model says of rows; `settle` gets the answer, once. */
+  predict(rows: unknown, settle: (prediction: Prediction) => void): void {
+    this.#predictions.ask(rows, settle);
   }
 
   /** The browser is online again: failures until now tell nothing of the service. */
@@ -121,7 +135,10 @@ export class Runner {
   #text(data: string): Action[] {
     const wasOpen = this.#session.isOpen;
     const actions = this.#session.receiveText(data, now());
-    if (!wasOpen && this.#session.isOpen) this.welcomed();
+    if (!wasOpen && this.#session.isOpen) {
+      this.welcomed();
+      if (!this.trains) this.reporter.state(WATCHING);
+    }
     return actions;
   }
 
@@ -255,6 +272,7 @@ export class Runner {
     this.#ticker.clear();
     this.#hangUp();
     this.#trainer.end();
+    this.#predictions.end(state.message);
     this.reporter.end(this.#progress(), state);
   }
 
@@ -273,6 +291,7 @@ export class Runner {
 /** Finds the job (null: the newest that runs) and a device for it, waiting for the service if it is away. */
 export async function prepareRunner(
   gateway: Gateway, job: string | null, backend: Backend, reporter: Reporter, welcomed: () => void, leave: (() => void) | null,
+  trains: boolean,
 ): Promise<Runner> {
   reporter.state(CONNECTING);
   const backoff = new Backoff(Math.random);
@@ -280,7 +299,7 @@ export async function prepareRunner(
     try {
       if (job !== null) await gateway.requireJob(job);
       const name = job ?? (await gateway.newestJob());
-      return new Runner(gateway, name, await chooseDevice(backend), reporter, welcomed, leave);
+      return new Runner(gateway, name, await chooseDevice(backend), reporter, welcomed, leave, trains);
     } catch (error) {
       if (error instanceof NoJobError) throw error;
       console.warn(error);

@@ -43,7 +43,12 @@ export class Session {
   #retrySeconds = 0;
 
   /** Where modules are not run, a job whose model is one gets no items either: another worker will send them. */
-  constructor(readonly backend: Device, readonly random: Random, readonly runsModules = true) {}
+  constructor(readonly backend: Device, readonly random: Random, readonly runsModules = true, readonly trains = true) {}
+
+  /** What the gateway has told of the run; null before it has. */
+  get welcome(): Welcome | null {
+    return this.#welcome;
+  }
 
   get training(): Training | null {
     return this.#training;
@@ -52,6 +57,11 @@ export class Session {
   /** Whether the gateway has welcomed this socket. */
   get isOpen(): boolean {
     return this.#isOpen;
+  }
+
+  /** Whether a minibatch can be computed now. */
+  get isTraining(): boolean {
+    return this.#isPrepared && (this.#training?.isReady ?? false);
   }
 
   /** Whether an answer to a gradient is due. */
@@ -157,12 +167,12 @@ export class Session {
     this.#welcome = welcome;
     this.#isOpen = true;
     this.#gatewaysReason = null;
-    const prepare: Action[] = this.#wantedRun === welcome.run ? [] : [{ do: "prepare", welcome }];
+    const prepare: Action[] = this.#wantedRun === welcome.run || !this.trains ? [] : [{ do: "prepare", welcome }];
     if (prepare.length > 0) this.#isPrepared = false;
     this.#wantedRun = welcome.run;
     // Gradients are numbered by identity: those of another one would be counted as new ones of this one.
     if (run !== welcome.run || replica !== welcome.replica || !this.#training) {
-      this.#training = new Training(welcome, this.counters, this.random);
+      this.#training = new Training(welcome, this.counters, this.random, this.trains);
     }
     const items = this.runsModules || welcome.model !== "module" ? this.#items.connected(welcome, now) : [];
     return [...prepare, ...this.#training.connected(welcome, now), ...items];

@@ -4,6 +4,7 @@ import type { Executor } from "../executor/executor";
 import type { Action, Progress, State } from "./actions";
 import type { Batch } from "./batches";
 import type { Reporter } from "./reporter";
+import type { Predictions } from "./predictions";
 import { Alarm, now, yieldToMessages } from "./scheduling";
 import type { Session } from "./session";
 import type { Training } from "./training";
@@ -16,7 +17,7 @@ const WAITING: Readonly<Record<string, string>> = {
   pool: "Waiting for the first rows that somebody sends.",
 };
 
-/** Trains one session; `perform` carries out its actions. */
+/** Trains one session, and answers what its page asks in between; `perform` carries out its actions. */
 export class Trainer {
   executor: Executor | null = null;
   #gradient = new Float32Array(0);
@@ -28,6 +29,7 @@ export class Trainer {
     readonly reporter: Reporter,
     readonly perform: (actions: readonly Action[]) => void,
     readonly progress: () => Progress,
+    readonly predictions: Predictions,
   ) {}
 
   /** Something has come that may be trained with. */
@@ -42,6 +44,7 @@ export class Trainer {
 
   async run(): Promise<void> {
     while (!this.#isEnded) {
+      await this.predictions.answer();
       const { batch, actions } = this.session.next(now());
       this.perform(actions);
       const { training } = this.session;
@@ -55,6 +58,7 @@ export class Trainer {
       }
     }
     this.executor?.dispose();
+    this.predictions.dispose();
   }
 
   async #step(executor: Executor, training: Training, batch: Batch): Promise<void> {

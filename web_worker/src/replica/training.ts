@@ -44,6 +44,7 @@ export class Training {
   readonly #uniforms: Float32Array;
   #stepsToFetch = 0;
   #askedFor: string | null = null;
+  #asks = 0;
   readonly #ahead = new Ahead();
   #uselessSteps = 0;
   #isStarving = true;
@@ -57,7 +58,8 @@ export class Training {
   /** What the gateway of this socket understands. While a service is upgraded, the next may be of another version. */
   #features: readonly string[] = [];
 
-  constructor(welcome: Welcome, readonly counters: Counters, noise: Random) {
+  /** One that does not train takes no rows, and fetches only when somebody wants the newest parameters. */
+  constructor(welcome: Welcome, readonly counters: Counters, noise: Random, readonly trains = true) {
     this.#welcome = welcome;
     this.#noise = noise;
     this.parameters = new Parameters(welcome.shards, welcome.training);
@@ -78,6 +80,21 @@ export class Training {
     return this.#leases.held;
   }
 
+  /** Whether there is something to train with. */
+  get isReady(): boolean {
+    return this.parameters.complete && this.#hasRows;
+  }
+
+  /** How often parameters were asked for. */
+  get asks(): number {
+    return this.#asks;
+  }
+
+  /** Asks for parameters that are newer than those here, unless that question stands. */
+  refresh(): Action[] {
+    return this.#fetch();
+  }
+
   /** The gateway has said `welcome`, for the first time or again under the same identity. */
   connected(welcome: Welcome, now: number): Action[] {
     this.#isConnected = true;
@@ -89,7 +106,7 @@ export class Training {
     this.counters.acknowledged += settled.length;
     for (const rows of settled) this.#settle(rows);
     // What is sent again goes before the sum that grew meanwhile: sequence numbers only increase.
-    return [...this.#giveUpFailed(), ...this.#tellTrained(), ...this.#fetch(), ...this.tick(now)];
+    return [...this.#giveUpFailed(), ...this.#tellTrained(), ...(this.trains ? this.#fetch() : []), ...this.tick(now)];
   }
 
   /** The socket is gone: until `connected` nothing is sent, asked or marked as sent. */
@@ -251,7 +268,7 @@ export class Training {
 
   #askForChunks(now: number): Action[] {
     // Not even asked for: a question counts as asked, and none would answer it.
-    if (!this.#isConnected) return [];
+    if (!this.#isConnected || !this.trains) return [];
     const count = this.#leases.ask(this.#chunksInHand, now);
     return count === 0 ? [] : [send({ type: "lease", count })];
   }
@@ -267,6 +284,7 @@ export class Training {
     const have = this.parameters.have;
     if (!this.#isConnected || have.join() === this.#askedFor) return [];
     this.#askedFor = have.join();
+    this.#asks += 1;
     return [send({ type: "fetch", have })];
   }
 
