@@ -6,6 +6,7 @@ import asyncio
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ class Visit:
         page.set_default_timeout(1000 * PATIENCE_SECONDS)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda said: said.type == "error" and self.errors.append(said.text))
+        page.clock.install()
         page.goto(f"{url}/?job=draw")
         page.click("#begin")
 
@@ -171,3 +173,20 @@ def test_the_pad_works_with_a_finger_and_takes_strokes_back(pad: Visit) -> None:
     assert sum(page.evaluate(SEEN)) == 0
     assert page.locator("#undo").is_disabled()
     assert pad.errors == []
+
+
+def test_a_pad_that_nobody_uses_rests_until_the_next_stroke(pad: Visit) -> None:
+    pad.page.locator("#consent").wait_for(state="hidden")
+    replicas = partial(_replicas, pad)
+    eventually(lambda: replicas() == 1)
+    pad.page.clock.fast_forward(1000 * 60 * 4)
+    pad.shows("state", "Resting, to spare your battery. Draw to go on.")
+    eventually(lambda: replicas() == 0)
+    pad.page.evaluate(DRAWN, [[[0.2, 0.2], [0.8, 0.8]]])
+    eventually(lambda: replicas() == 1)
+    assert pad.errors == []
+
+
+def _replicas(visit: Visit) -> int:
+    """How many take part."""
+    return int(status(visit.page.url.partition("/?")[0], "draw")["replicas"])
