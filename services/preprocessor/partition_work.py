@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Sequence
 from zlib import crc32
 
@@ -23,6 +24,9 @@ READ_COUNT = 256
 READ_SECONDS = 1.0
 """How long a read waits for the first item."""
 
+ROUND_SECONDS = 1.0
+"""Items are answered about so often: nobody waits for all slow ones that were read with theirs, or behind it."""
+
 COMMIT_BYTES = 1 << 20
 """Rows of a commit, about: they are arguments of a script, and nothing else runs in Redis meanwhile."""
 
@@ -39,7 +43,7 @@ class PartitionWork:
         self._closing = False
 
     def close(self) -> None:
-        """No more items are read; `run` ends when what was read is committed."""
+        """No more items are read; `run` ends when what is being processed is committed."""
         self._closing = True
 
     async def run(self, *, burst: bool = False) -> None:
@@ -58,21 +62,31 @@ class PartitionWork:
                 return
 
     async def _process(self, entries: Sequence[ItemEntry]) -> None:
-        results = await self._results([entry for entry in entries if self._writer.admit(entry)])
-        for entry in entries:
-            result = results.get(entry.id)
-            self._writer.absorb(entry, result)
-            if result is not None:
-                metrics.ITEMS.labels(_outcome(result)).inc()
-            if self._writer.pending_bytes >= COMMIT_BYTES:
-                await self._commit()
-        await self._commit()
+        waiting = {entry.id: entry for entry in entries if self._writer.admit(entry)}
+        results, left = dict[str, Result](), deque(entries)
+        while left and not self._closing:
+            found = await self._results(list(waiting.values()))
+            results |= found
+            for entry_id in found:
+                del waiting[entry_id]
+            # In their order: one that is not processed yet holds back those behind it.
+            while left and left[0].id not in waiting:
+                entry = left.popleft()
+                await self._absorb(entry, results.pop(entry.id, None))
+            await self._commit()
+
+    async def _absorb(self, entry: ItemEntry, result: Result | None) -> None:
+        self._writer.absorb(entry, result)
+        if result is not None:
+            metrics.ITEMS.labels(_outcome(result)).inc()
+        if self._writer.pending_bytes >= COMMIT_BYTES:
+            await self._commit()
 
     async def _commit(self) -> None:
         await self._store.items.commit(self._spec, self._index, self._writer.take_commit())
 
     async def _results(self, entries: Sequence[ItemEntry]) -> dict[str, Result]:
-        """What came of each entry, by its id: those of a sender one after the other, those of others meanwhile."""
+        """What came of entries within a round, by their ids: a sender's one after the other, others' meanwhile."""
         groups: list[list[ItemEntry]] = [[] for _ in range(self._workers.processes)]
         for entry in entries:
             # The lower bits tell the partition, and so are the same for many.
@@ -83,8 +97,9 @@ class PartitionWork:
     async def _results_of(self, group: Sequence[ItemEntry]) -> list[tuple[str, Result]]:
         stream = stream_of(self._spec)
         items = [(entry.kind, entry.data) for entry in group]
-        results = await self._workers.process(self._spec, items, stream.item_seconds, stream.max_rows_per_item)
-        return [(entry.id, result) for entry, result in zip(group, results, strict=True)]
+        seconds, most_rows = stream.item_seconds, stream.max_rows_per_item
+        results = await self._workers.process(self._spec, items, seconds, most_rows, ROUND_SECONDS)
+        return [(entry.id, result) for entry, result in zip(group, results, strict=False)]
 
 
 def _outcome(result: Result) -> str:

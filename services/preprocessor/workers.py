@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import multiprocessing
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -72,12 +74,15 @@ class Workers:
         self._places_file.close()
         self._folder.cleanup()
 
-    async def process(self, spec: JobSpec, items: Sequence[Item], item_seconds: float, most_rows: int) -> list[Result]:
-        """What comes of each item, one after the other."""
+    async def process(
+        self, spec: JobSpec, items: Sequence[Item], item_seconds: float, most_rows: int, seconds: float = math.inf
+    ) -> list[Result]:
+        """What comes of the items, one after the other; of the first, at least one, when `seconds` are over."""
+        ends = time.monotonic() + seconds
         results, lost, place = list[Result](), 0, self._free.pop()
         arrays: Sequence[BatchArray] = spec.batch.arrays
         try:
-            while len(results) < len(items):
+            while len(results) < len(items) and not (results and time.monotonic() >= ends):
                 rest = items[len(results) :]
                 self._set_place(place, 0)
                 try:

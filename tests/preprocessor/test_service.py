@@ -22,7 +22,8 @@ from crowdlearn.settings import PreprocessorSettings
 from crowdlearn.spec import JobSpec
 from crowdlearn.store import Store, connect, keys
 from services import preprocessor
-from services.preprocessor.results import SAID
+from services.preprocessor.results import SAID, Made
+from services.preprocessor.workers import Workers
 from tests.patience import until
 from tests.store.conftest import everywhere, submit
 
@@ -155,6 +156,27 @@ async def test_a_bad_item_keeps_the_next_good_one_waiting_for_its_own_time_alone
     }
     assert sum(state.discarded for state in states) == 1
     await store.close()
+
+
+async def test_who_waits_behind_one_slow_item_does_not_wait_for_all_others_that_were_read_with_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = await submit(store, stream_job())
+    asked = list[list[tuple[str, bytes]]]()
+
+    async def process(_: Workers, __: JobSpec, items: list[tuple[str, bytes]], *___: float) -> list[Made]:
+        asked.append(items)
+        if len(asked) > 1:
+            # As long as nothing of them is answered.
+            assert (await store.items.answered(spec, REPLICAS[0])).number == len(asked) - 1
+        return [Made([])]
+
+    monkeypatch.setattr(Workers, "process", process)
+    for number in range(1, 5):
+        await send(store, spec, REPLICAS[0], number, {"value": number})
+    async with at_work(store):
+        await all_answered(store, spec, 4)
+    assert [len(items) for items in asked] == [4, 3, 2, 1]
 
 
 async def test_it_waits_for_its_job_and_goes_on_with_the_next_run(store: Store) -> None:
