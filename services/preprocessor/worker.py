@@ -125,8 +125,24 @@ def _results(
             break
         at = place * PLACE_BYTES
         _Process.places[at : at + PLACE_BYTES] = index.to_bytes(PLACE_BYTES, "little")
-        results.append(_result(kind, data, arrays, most_rows))
+        results.append(_sayable(kind, data, arrays, most_rows))
     return results
+
+
+def _sayable(kind: str, data: bytes, arrays: Sequence[BatchArray], most_rows: int) -> Result:
+    """What comes of an item, as text that UTF-8 holds: what the author's code says may quote what a stranger sent."""
+    try:
+        result = _result(kind, data, arrays, most_rows)
+    except BaseException as error:
+        # The author's exception could not be told of; without an answer the item would come again for ever.
+        return Failed("raised", f"{type(error).__name__} while its exception was written down")
+    if isinstance(result, Failed):
+        return Failed(result.reason, _in_unicode(result.why), _in_unicode(result.traceback))
+    return result
+
+
+def _in_unicode(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _result(kind: str, data: bytes, arrays: Sequence[BatchArray], most_rows: int) -> Result:

@@ -36,6 +36,19 @@ def raises(_):
     raise ValueError("a secret of the author's")
 
 
+def quotes(_):
+    raise ValueError("half a character: \ud800")
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def is_mute(_):
+    raise MuteError
+
+
 def loops(_):
     while True:
         pass
@@ -66,6 +79,8 @@ def process_of(_):
 
 BAD = {
     "raise": raises,
+    "quote": quotes,
+    "mute": is_mute,
     "exit": lambda _: exit(3),
     "loop": loops,
     "swallow": swallows,

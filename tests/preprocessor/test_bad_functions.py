@@ -61,6 +61,8 @@ async def test_rows_come_in_the_order_of_the_items(workers: Workers, spec: JobSp
     [
         ("raise", "raised", "ValueError: a secret of the author's"),
         ("exit", "raised", "SystemExit: 3"),
+        ("quote", "raised", "ValueError: half a character: \\ud800"),
+        ("mute", "raised", "RuntimeError while its exception was written down"),
         ("loop", "slow", "it took longer than 3 s"),
         ("swallow", "slow", "it took longer than 3 s"),
         ("hoard", "memory", "it took more than 512 MiB: MemoryError()"),
@@ -83,6 +85,8 @@ async def test_a_bad_item_is_rejected_alone_and_named(
     assert (first, last) == (Made([row(1)]), Made([row(2)]))
     assert isinstance(bad, Failed)
     assert (bad.reason, bad.why) == (reason, why)
+    # It is kept as JSON.
+    assert msgspec.json.decode(msgspec.json.encode(bad), type=Failed) == bad
     # Whatever happened to the process, the next item is processed.
     assert await results(workers, spec, {"value": 3}) == [Made([row(3)])]
 
@@ -169,3 +173,11 @@ async def test_a_file_that_computes_with_jax_when_it_is_loaded_is_loaded_by_each
         assert await results(workers, spec, {"value": 1}, {"value": 2}) == [Made([row(2)]), Made([row(4)])]
     finally:
         await workers.close()
+
+
+async def test_of_many_slow_items_the_first_are_handed_back_when_the_time_is_over(
+    workers: Workers, spec: JobSpec
+) -> None:
+    loops = [("j", msgspec.json.encode({"do": "loop"}))] * 3
+    given = await workers.process(spec, loops, SHORT_SECONDS, 10, 0.0)
+    assert [each.reason for each in given if isinstance(each, Failed)] == ["slow"]
