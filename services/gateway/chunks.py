@@ -277,7 +277,7 @@ class Leases:
 
     async def _grant(self, run: Run, ordinal: int) -> Grant | None:
         if self._pool is not None and is_of_pool(run.spec, ordinal):
-            return await self._pool.grant(ordinal)
+            return await self._pool.grant(ordinal, run.draws, self._monotonic())
         epoch, chunk = chunk_of(run.spec, ordinal)
         name = run.contents.name(chunk) if run.contents is not None else None
         return Grant(ordinal, epoch, chunk, run.spec.rows_of_chunk(chunk), self._settings.lease_seconds, name)

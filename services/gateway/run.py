@@ -19,6 +19,7 @@ from services.gateway.broadcast import Channel
 from services.gateway.intake import Intake
 from services.gateway.item_desk import ItemDesk
 from services.gateway.outbox import Outbox
+from services.gateway.pool import Draws
 from services.gateway.refusals import Refusals
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ class Run:
         self, spec: JobSpec, manifests: Sequence[Manifest], settings: GatewaySettings, intake: Intake[Entry, Appended]
     ) -> None:
         self.spec = spec
+        self.draws = Draws()
         self.contents: Contents | None = None
         """The names of its training chunks; None where they have none."""
         self.reason: str | None = None

@@ -22,13 +22,14 @@ from crowdlearn.protocol import (
     Lease,
     Leased,
     Message,
+    Release,
     StreamLimits,
     Wait,
 )
 from crowdlearn.replica.gateway import Gateway, RefusedError
 from crowdlearn.spec import JobSpec, StreamSpec
 from crowdlearn.store import Store, keys
-from services.gateway import item_desk
+from services.gateway import item_desk, pool
 from services.gateway.items import ITEMS_IN_FLIGHT
 from tests.gateway.gateway_harness import DATA, Service, make_spec, serve, submit
 from tests.patience import until
@@ -218,6 +219,45 @@ async def test_leases_of_the_pool_wait_for_its_first_rows_and_have_no_end(store:
         chunk = rows(1, 4)
         assert found.leases == [Grant(n, 0, n, 4, 60.0, name_of(chunk)) for n in (0, 1)]
         assert await download(service, spec, found.leases[0]) == chunk
+
+
+async def test_who_leases_and_gives_back_in_a_loop_fills_no_redis(
+    store: Store, bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "DRAWN_BYTES_PER_SECOND", 1e-9)
+    monkeypatch.setattr(pool, "DRAWN_BURST_BYTES", 3 * 48)
+    monkeypatch.setattr(pool, "AGAIN_SECONDS", 3600.0)
+    spec = await a_stream(store)
+    async with serve(store, bundle) as service, ScriptedReplica("small", service.url) as replica:
+        for number in range(1, ITEMS_IN_FLIGHT + 1):
+            await replica.say(item(number))
+        await appended(store, spec, ITEMS_IN_FLIGHT)
+        await process(store, spec)
+        await answers(replica, ITEMS_IN_FLIGHT)
+        names = set[str | None]()
+        for _ in range(30):
+            found = await ask_after_wait(replica)
+            names |= {grant.sha256 for grant in found.leases}
+            assert len(await download(service, spec, found.leases[0])) == 48
+            await replica.say(Release(leases=[grant.lease for grant in found.leases]))
+    # The first is drawn before it is known how large a chunk is.
+    assert len(names) <= 4
+
+
+def test_chunks_are_drawn_again_as_time_passes_and_none_is_old() -> None:
+    draws = pool.Draws()
+    assert draws.again(0.0) is None
+    size = pool.DRAWN_BURST_BYTES
+    draws.drew("a", size, 0.0)
+    assert draws.again(0.0) is None
+    draws.drew("b", size, 0.0)
+    later = pool.AGAIN_SECONDS
+    assert draws.again(later) in ("a", "b")
+    # Nothing is left that is new enough, and somebody waits.
+    assert draws.again(later + 1) is None
+    draws.drew("c", size, later + 1)
+    assert draws.again(later + 2) == "c"
+    assert draws.again(later + 2 + 2 * size / pool.DRAWN_BYTES_PER_SECOND) is None
 
 
 async def test_a_chunk_of_the_pool_that_nobody_drew_is_not_there(store: Store, service: Service) -> None:
