@@ -152,7 +152,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     item_seconds: float = 5.0
     """So long `preprocess` may take over one item."""
     backlog_bytes: int = 16 << 20
-    """Of items that wait in one partition: beyond, replicas are told to come back."""
+    """Of items that wait in one partition, each with 64 around it: beyond, replicas are told to come back."""
 
     @property
     def partition_rows(self) -> int:

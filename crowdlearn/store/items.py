@@ -74,7 +74,7 @@ class Full(msgspec.Struct, frozen=True):
 
 
 class ItemEntry(msgspec.Struct, frozen=True):
-    """An item as read. `total_bytes`: those of all items of the partition, up to this one."""
+    """An item as read. `total_bytes`: those of all items of the partition, up to this one, each with 64 around it."""
 
     id: str
     replica: str

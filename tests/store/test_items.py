@@ -91,7 +91,7 @@ async def test_items_are_read_in_the_order_in_which_they_were_appended(store: St
     first, second = await store.items.read(spec.run, 0, START, 10)
     assert (first.replica, first.number, first.kind, first.data) == (REPLICA, 1, "j", b'{"a": 1}')
     assert (second.replica, second.number, second.kind, second.data) == (OTHER, 1, "b", b"\0\n")
-    assert (first.total_bytes, second.total_bytes) == (8, 10)
+    assert (first.total_bytes, second.total_bytes) == (72, 138)
     assert await store.items.read(spec.run, 0, first.id, 10) == [second]
     assert await store.items.read(spec.run, 0, second.id, 10) == []
     assert await store.items.backlog(spec) == [2]
@@ -120,13 +120,19 @@ async def test_what_no_gateway_wrote_is_an_item_of_nobody(store: Store, spec: Jo
 
 
 async def test_items_beyond_the_budget_of_bytes_are_not_taken_until_some_are_processed(store: Store) -> None:
-    spec = await submit(store, stream_spec(backlog_bytes=100))
-    assert await store.items.append(spec, REPLICA, 1, "b", bytes(60)) == ItemAppended(60)
+    spec = await submit(store, stream_spec(backlog_bytes=100 + 2 * 64))
+    assert await store.items.append(spec, REPLICA, 1, "b", bytes(60)) == ItemAppended(60 + 64)
     assert await store.items.append(spec, REPLICA, 2, "b", bytes(41)) == Full()
-    assert await store.items.append(spec, REPLICA, 2, "b", bytes(40)) == ItemAppended(100)
+    assert await store.items.append(spec, REPLICA, 2, "b", bytes(40)) == ItemAppended(100 + 2 * 64)
     await process(store, spec, 0)
     # One larger than the budget is taken alone: it would never be otherwise.
-    assert await store.items.append(spec, REPLICA, 3, "b", bytes(200)) == ItemAppended(200)
+    assert await store.items.append(spec, REPLICA, 3, "b", bytes(200)) == ItemAppended(200 + 64)
+
+
+async def test_empty_items_take_room_as_well(store: Store) -> None:
+    spec = await submit(store, stream_spec(backlog_bytes=1000))
+    taken = [await store.items.append(spec, REPLICA, number, "b", b"") for number in range(1, 21)]
+    assert taken == [*(ItemAppended(64 * number) for number in range(1, 16)), *[Full()] * 5]
 
 
 async def test_a_replica_has_its_partition_and_others_have_others(store: Store) -> None:
@@ -156,7 +162,7 @@ async def test_a_commit_has_rows_answers_counts_and_offset_and_removes_the_items
     assert await store.items.answered(spec, REPLICA) == partition.answered[REPLICA]
     assert await store.items.answered(spec, OTHER) == Answered(0, {}, 0)
     state = partition.state
-    assert (state.version, state.seen, state.items, state.rows, state.taken) == (1, 3, 3, 3, 3)
+    assert (state.version, state.seen, state.items, state.rows, state.taken) == (1, 3, 3, 3, 3 * 65)
     assert await store.items.states(spec) == [state]
     assert await store.pool.rows(spec) == 3
     assert await store.items.backlog(spec) == [0]
