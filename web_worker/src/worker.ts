@@ -59,7 +59,8 @@ function rawData(item: unknown): RawData {
   if (ArrayBuffer.isView(item)) return new Uint8Array(item.buffer, item.byteOffset, item.byteLength).slice();
   const text = JSON.stringify(item) as string | undefined;
   if (text === undefined) throw new TypeError(`a raw item is bytes or a JSON value, got ${typeof item}`);
-  return text;
+  // Half a character, as of an emoji that was cut, is no JSON to others: the gateway would end this replica.
+  return text.replace(/\\\\|\\ud[89a-f][0-9a-f]{2}/g, (escape) => (escape === "\\\\" ? escape : "\ufffd"));
 }
 
 /** The directory that a module came from, as an address that ends with a slash. */

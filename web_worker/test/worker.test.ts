@@ -15,6 +15,7 @@ class FakeWorker {
 
   readonly heard: string[] = [];
   readonly asked: { key: number; rows: unknown }[] = [];
+  raw: unknown;
   trains: boolean | undefined;
   runsModules = false;
 
@@ -22,6 +23,7 @@ class FakeWorker {
     this.heard.push(type);
     this.trains ??= trains;
     if (type === "predict") this.asked.push(rest as { key: number; rows: unknown });
+    if (type === "raw") this.raw = (rest as { data?: unknown }).data;
     this.runsModules ||= runsModules ?? false;
   }
 
@@ -180,6 +182,15 @@ test("raw items without an answer are given up when the replica ends", async () 
   await assert.rejects(started);
   await assert.rejects(answer, /The replica ended before the item was answered: The worker could not be loaded/);
   await assert.rejects(replica.sendRaw(2), /The replica has ended/);
+});
+
+test("half a character in a raw item is sent as one that stands for it", () => {
+  const replica = new Replica({ url: "http://gateway.example" });
+  void replica.sendRaw({ "\ud83d": "a\udc00b", kept: "\\ud83d \\\\ud83d 😀 \n" }).catch(() => undefined);
+  void replica.start();
+  replica.stop();
+  const sent = JSON.parse(FakeWorker.all[0]!.raw as string) as object;
+  assert.deepEqual(sent, { "\ufffd": "a\ufffdb", kept: "\\ud83d \\\\ud83d 😀 \n" });
 });
 
 test("what is neither bytes nor JSON is no raw item", async () => {
