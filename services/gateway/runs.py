@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 SPEC_SECONDS = 1.0
 """How long a name is believed to mean the same run."""
 
+ASKING = 64
+"""Sockets whose items are overdue ask Redis at a time: all are while nobody processes, and they may be thousands."""
+
 POLL_SECONDS = 1.0
 """How often manifests are looked at although nothing was announced: announcements may be lost."""
 
@@ -160,8 +163,9 @@ class Runs:
                         run.warn_of_stall(time.monotonic())
                         for member in [member for member in run.members if member.unsettled]:
                             await member.settle()
-                        for desk in run.overdue_desks():
-                            await desk.catch_up()
+                        desks = run.overdue_desks()
+                        for first in range(0, len(desks), ASKING):
+                            await asyncio.gather(*(desk.catch_up() for desk in desks[first : first + ASKING]))
                         await self._report(run)
                 with self._faults.contained("to report this gateway"):
                     await self._report_all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from crowdlearn.replica.gateway import Gateway, RefusedError
 from crowdlearn.spec import JobSpec, StreamSpec
 from crowdlearn.store import Store, keys
 from services.gateway import item_desk, pool
+from services.gateway.item_desk import ItemDesk
 from services.gateway.items import ITEMS_IN_FLIGHT
 from tests.gateway.gateway_harness import DATA, Service, make_spec, serve, submit
 from tests.patience import until
@@ -155,6 +157,27 @@ async def test_an_answer_whose_announcement_was_lost_is_asked_for(
         entries = await store.items.read(spec.run, 0, "0-0", 10)
         await store.items.commit(spec, 0, replace(commit_of(spec, partition, entries), announced=()))
         assert await answers(replica, 1) == [ItemAnswer(number=1, status="rows", rows=1)]
+
+
+async def test_sockets_whose_items_are_overdue_ask_together(
+    store: Store, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = await a_stream(store)
+    both = asyncio.Barrier(2)
+    asked = asyncio.Event()
+
+    async def catch_up(_: ItemDesk) -> None:
+        await both.wait()
+        asked.set()
+
+    monkeypatch.setattr(ItemDesk, "catch_up", catch_up)
+    async with ScriptedReplica("small", service.url) as first, ScriptedReplica("small", service.url) as second:
+        for replica in (first, second):
+            await replica.say(item(1))
+        await appended(store, spec, 2)
+        monkeypatch.setattr(item_desk, "ANSWER_SECONDS", 0.0)
+        async with asyncio.timeout(30):
+            await asked.wait()
 
 
 async def test_items_that_redis_has_lost_are_sent_again(
