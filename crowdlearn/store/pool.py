@@ -6,6 +6,7 @@ Each partition keeps its part. A row's slot follows from its number, so that a c
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,6 +27,11 @@ NUMBER_BYTES = 8
 
 NEWEST_ROWS = 256
 """Fresh rows that are scored at a time, before anybody trains on them: enough for a mean, and few to keep twice."""
+
+
+KEPT_HEADER = struct.Struct("<IHI")
+"""Before a chunk that is kept: its rows, its arrays, and how many rows are there, which repeat. Then the bytes that
+each array has of a row, four each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +128,13 @@ class Pool:
 
     async def keep_chunk(self, spec: JobSpec, sha256: str, data: bytes, seconds: float) -> None:
         """Keeps a chunk of rows from the pool, which a lease names by its SHA-256, for so long."""
-        await self._connection.call("SET", keys.pool_chunk(spec.run, sha256), data, "PX", milliseconds(seconds))
+        kept = _once(spec.batch.arrays, data)
+        await self._connection.call("SET", keys.pool_chunk(spec.run, sha256), kept, "PX", milliseconds(seconds))
 
     async def chunk(self, run: str, sha256: str) -> bytes | None:
         """A chunk that `keep_chunk` has kept; None if it has gone."""
-        chunk: bytes | None = await self._connection.call("GET", keys.pool_chunk(run, sha256))
-        return chunk
+        kept: bytes | None = await self._connection.call("GET", keys.pool_chunk(run, sha256))
+        return None if kept is None else _repeated(kept)
 
     async def _seen(self, spec: JobSpec) -> list[int]:
         partitions = range(stream_of(spec).partitions)
@@ -189,11 +196,44 @@ def _number(value: bytes) -> int:
     return int.from_bytes(value[:NUMBER_BYTES], "little")
 
 
+def _sizes(arrays: Sequence[BatchArray]) -> list[int]:
+    """Bytes of a row of each array."""
+    return [np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in arrays]
+
+
+def _once(arrays: Sequence[BatchArray], chunk: bytes) -> bytes:
+    """A chunk as it is kept: of rows that repeat each once, for a sender's own are often one, a hundred times."""
+    sizes = _sizes(arrays)
+    rows = len(chunk) // sum(sizes)
+    starts = [rows * sum(sizes[:index]) for index in range(len(sizes))]
+    blocks = [chunk[start : start + rows * size] for start, size in zip(starts, sizes, strict=True)]
+    of_arrays = list(zip(blocks, sizes, strict=True))
+    kept = next(
+        count
+        for count in range(1, rows + 1)
+        # Most are not even the first row again, and nothing is copied for them.
+        if all(block.startswith(block[:size], count * size) for block, size in of_arrays if count < rows)
+        and all(block[count * size :] == block[: (rows - count) * size] for block, size in of_arrays)
+    )
+    head = KEPT_HEADER.pack(rows, len(sizes), kept) + struct.pack(f"<{len(sizes)}I", *sizes)
+    return head + b"".join(block[: kept * size] for block, size in of_arrays)
+
+
+def _repeated(kept: bytes) -> bytes:
+    """The chunk of which `_once` made this."""
+    rows, arrays, count = KEPT_HEADER.unpack_from(kept)
+    parts, start = list[bytes](), KEPT_HEADER.size + 4 * arrays
+    for size in struct.unpack_from(f"<{arrays}I", kept, KEPT_HEADER.size):
+        block = kept[start : start + count * size]
+        parts += [block * (rows // count), block[: rows % count * size]]
+        start += count * size
+    return b"".join(parts)
+
+
 def _chunk(arrays: Sequence[BatchArray], rows: Sequence[bytes]) -> bytes:
     """Rows, each of them the arrays one after the other, as a chunk: each array of all rows, one after the other."""
-    sizes = [np.dtype(array.dtype).itemsize * math.prod(array.shape) for array in arrays]
     parts, start = list[bytes](), 0
-    for size in sizes:
+    for size in _sizes(arrays):
         parts += [row[start : start + size] for row in rows]
         start += size
     return b"".join(parts)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from crowdlearn.chunks import read_chunk
+from crowdlearn.protocol import BatchArray, BatchLayout
 from crowdlearn.spec import JobSpec, StreamSpec
 from crowdlearn.store import ItemsCommit, Store, keys, partition_of
 from crowdlearn.store.pool import Sampled, held_out_slot, numbered, slots
@@ -160,7 +162,22 @@ async def test_the_newest_rows_are_seen_once_each(store: Store, policy: str) -> 
 
 async def test_a_chunk_of_the_pool_is_there_by_its_name_for_a_while(store: Store) -> None:
     spec = await submit(store, stream_spec())
-    await store.pool.keep_chunk(spec, "ab" * 32, b"rows", 60.0)
-    assert await store.pool.chunk(spec.run, "ab" * 32) == b"rows"
+    await store.pool.keep_chunk(spec, "ab" * 32, row(1), 60.0)
+    assert await store.pool.chunk(spec.run, "ab" * 32) == row(1)
     assert await store.pool.chunk(spec.run, "cd" * 32) is None
     assert 0 < await store._connection.call("PTTL", keys.pool_chunk(spec.run, "ab" * 32)) <= 60_000
+
+
+@pytest.mark.parametrize("own", [1, 3, 4, 7, 8])
+async def test_a_row_that_a_lease_has_many_times_is_in_redis_once(store: Store, own: int) -> None:
+    arrays = (BatchArray("x", "float32", (50,)), BatchArray("y", "int8", ()))
+    spec = await submit(store, stream_spec())
+    spec = msgspec.structs.replace(spec, batch=BatchLayout(2, arrays))
+    xs, ys = np.zeros((own, 50), "<f4"), np.zeros(own, "i1")
+    # They begin alike.
+    xs[:, -1], ys[-1] = range(own), 1
+    places = [place % own for place in range(8)]
+    chunk = xs[places].tobytes() + ys[places].tobytes()
+    await store.pool.keep_chunk(spec, "ab" * 32, chunk, 60.0)
+    assert await store.pool.chunk(spec.run, "ab" * 32) == chunk
+    assert await store._connection.call("STRLEN", keys.pool_chunk(spec.run, "ab" * 32)) == own * 201 + 18
