@@ -18,7 +18,7 @@ from tests.fuzz.tabs import open_tabs
 pytestmark = pytest.mark.browser
 
 SEED = 20_261_129
-COUNTS: dict[Backend, int] = {"wasm": 80, "webgpu": 12, "webgl": 12}
+COUNTS: dict[Backend, int] = {"wasm": 60, "webgpu": 10, "webgl": 8}
 WEB_WORKER = Path(__file__).parent.parent.parent / "web_worker"
 
 
