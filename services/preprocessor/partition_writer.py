@@ -114,9 +114,9 @@ class PartitionWriter:
         self._held[held_out_slot(self._stream, number)] = numbered(number, row)
 
     def _is_held_out(self, data: bytes) -> bool:
-        # By the bytes alone: the same item falls on the same side, whoever sends it.
-        every = self._stream.held_out_every
-        return every > 0 and int.from_bytes(blake2b(data, digest_size=8).digest()) % every == 0
+        # By the bytes, whoever sends them, and by what nobody outside knows: a stranger would choose what is scored.
+        every, key = self._stream.held_out_every, bytes.fromhex(self._spec.secret)
+        return every > 0 and int.from_bytes(blake2b(data, digest_size=8, key=key).digest()) % every == 0
 
     def _reject(self, entry: ItemEntry, failed: Failed) -> ItemOutcome:
         state = self._state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from crowdlearn.protocol import MAX_WHY, ItemOutcome
@@ -114,6 +115,17 @@ def test_the_same_item_always_falls_on_the_same_side() -> None:
     # One of four: 100, with a standard deviation of 9.
     assert 60 < len(sides[0][1]) < 140
     assert not sides[0][0] & sides[0][1]
+
+
+def test_nobody_can_tell_on_which_side_an_item_falls_without_the_secret_of_the_run() -> None:
+    held_out = []
+    for secret in ("00" * 16, "01" * 16):
+        spec = msgspec.structs.replace(stream_spec(held_out_every=4, held_out_rows=1000), secret=secret)
+        pairs = [(item(number, data=f"{number}".encode()), Made([b"%d" % number])) for number in range(1, 401)]
+        commit = taken(writer(spec), *pairs).take_commit()
+        held_out.append({row[8:] for row in commit.held_out.values()})
+    # Of independent ones a quarter is the same: 25, with a standard deviation of 5.
+    assert 5 < len(held_out[0] & held_out[1]) < 50
 
 
 @pytest.mark.parametrize(
