@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -24,6 +25,13 @@ settings.load_profile("tests")
 
 # Nor is a Redis that answers late: this process may stand still for longer than a command waits for its answer.
 connection.COMMAND_TIMEOUT_SECONDS = cluster.COMMAND_TIMEOUT_SECONDS = PATIENCE_SECONDS  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_by_workers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Names the folder in which the workers of one run share what they have computed (tests/job/oracle.py)."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["CROWDLEARN_TESTS_SHARED"] = str(tmp_path_factory.getbasetemp().parent)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
