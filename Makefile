@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 TORCH_VENV := .venv-torch
 # Docker, or what stands in for it here.
 COMPOSE ?= $(shell docker info >/dev/null 2>&1 && echo docker compose || echo ../shared/compose/compose)
-# Tests mostly wait for each other's processes: two at a time take little more than half the time, also on one processor.
-# One more than processors: tests wait for servers and browsers half of their time.
+# One more than processors, and four at most: tests wait for servers and browsers half of their time.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN || echo 2); echo $$((n < 2 ? 3 : n > 3 ? 4 : n + 1)))
 # Of the tests: file, or random; the seed of a random order repeats it. Also of make fuzz and make model.
 ORDER ?= file

@@ -98,12 +98,17 @@ async def test_a_replica_that_stops_pushing_loses_the_right(
     assert await until_leased(store, spec, OTHER) == [0]
 
 
-async def test_a_replica_of_which_nothing_is_applied_loses_the_right_and_has_it_again_after_progress_only(
-    store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def with_a_short_right(store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REPLICA has pushed, and what it has by that soon lapses; whoever takes the right from now on keeps it."""
     monkeypatch.setattr(data, "WARMUP_SECONDS", 0.03)
     await store.data.warm_up(spec.run, REPLICA, 0)
     monkeypatch.setattr(data, "WARMUP_SECONDS", 3600.0)
+
+
+async def test_a_replica_of_which_nothing_is_applied_loses_the_right_and_has_it_again_after_progress_only(
+    store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await with_a_short_right(store, spec, monkeypatch)
 
     async def is_refused() -> bool:
         return not await store.data.warm_up(spec.run, REPLICA, 0)
@@ -116,8 +121,6 @@ async def test_a_replica_of_which_nothing_is_applied_loses_the_right_and_has_it_
 async def test_another_takes_the_right_that_a_replica_without_progress_has_lost(
     store: Store, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "WARMUP_SECONDS", 0.03)
-    await store.data.warm_up(spec.run, REPLICA, 0)
-    monkeypatch.setattr(data, "WARMUP_SECONDS", 3600.0)
+    await with_a_short_right(store, spec, monkeypatch)
     await until(lambda: store.data.warm_up(spec.run, OTHER, 0))
     assert not await store.data.warm_up(spec.run, REPLICA, 9)
